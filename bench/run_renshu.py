@@ -1,0 +1,30 @@
+"""Time one `learn()` of Renshu in this process and print JSON. Arguments: case, mode (cold or steady)."""
+
+import json
+import sys
+import time
+
+import renshu
+from bench.cases import CASES
+
+
+def main(case: str, mode: str) -> None:
+    """cold: the first learn of the process. steady: after a short learn, so that everything is compiled."""
+    c = CASES[case]
+    linear = {name: renshu.Linear(start) for name, start in c["linear"].items()}
+    began = time.perf_counter()
+    agent = getattr(renshu, case.upper())(**c["settings"], **linear).on(
+        c["environment"], num_envs=c["num_envs"], seed=0
+    )
+    setup = time.perf_counter() - began
+    if mode == "steady":
+        agent.learn(c["warm_up"], progress=False)
+        agent.clock.reset()
+    began = time.perf_counter()
+    agent.learn(c["steps"], progress=False)
+    seconds = time.perf_counter() - began
+    print(json.dumps({"seconds": seconds, "setup": setup, "shares": agent.clock.shares()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

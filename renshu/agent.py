@@ -1,0 +1,456 @@
+"""What a user holds: an algorithm on an environment, that learns, acts, explains itself, and is saved."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import jax
+import numpy as np
+
+from renshu import runtime
+from renshu.algorithms.base import Algorithm
+from renshu.envs.adapt import fit
+from renshu.envs.host import HostEnvs
+from renshu.envs.source import EnvSource
+from renshu.errors import CheckpointError, HyperparameterError, SpaceError
+from renshu.evaluation import Evaluation, evaluate
+from renshu.loops.host import HostLoop
+from renshu.loops.programs import Programs
+from renshu.loops.report import Clock
+from renshu.ops.spaces import flatten, leaf_spaces, map_space, storage_dtype
+from renshu.types import EnvSpec, PyTree
+
+if TYPE_CHECKING:
+    from renshu.callbacks import Callback
+    from renshu.tracking.run import Run
+
+runtime.prepare()
+
+
+@partial(jax.jit, static_argnums=1)
+def _streams(seed: int, count: int) -> list[jax.Array]:
+    """Keys of one root: initialisation, training, predictions, evaluation."""
+    return [jax.random.fold_in(jax.random.key(seed), i) for i in range(count)]
+
+
+class Agent:
+    """An algorithm on an environment.
+
+    algorithm: hyperparameters, as in `PPO(n_steps=256)`. env: a Gymnasium id, an environment, a class or function that
+    makes one, or a vector environment. num_envs: how many step together (a vector environment brings its own number).
+    seed: of everything; None draws one, which `summary()` shows. processes: True steps each environment in a worker
+    process of its own. timeout: seconds after which a worker that does not answer counts as hanging.
+    env_kwargs: what `gymnasium.make` gets beside the id.
+
+    Raises UnknownNameError, SpaceError, HyperparameterError before anything is trained.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        env: Any,
+        *,
+        num_envs: int | None = None,
+        seed: int | None = None,
+        processes: bool = False,
+        timeout: float = 120.0,
+        env_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if num_envs is not None and (isinstance(num_envs, bool) or int(num_envs) != num_envs or num_envs < 1):
+            raise HyperparameterError(f"num_envs must be a whole number of at least 1, not {num_envs!r}")
+        self.source: EnvSource | None = EnvSource.of(env, env_kwargs)
+        self.processes, self.timeout = processes, timeout
+        vector = self.source.vector(num_envs or 1, processes=processes, timeout=timeout)
+        self._envs: HostEnvs | None = HostEnvs(vector, timeout, self.source.name)
+        self._bind(algorithm, self.source.spec(vector, vector.num_envs), seed)
+        self._state = self.programs.init(self.keys[0])
+
+    def _bind(self, algorithm: Algorithm, spec: EnvSpec, seed: int | None) -> None:
+        self.algorithm, self.spec = algorithm, spec
+        self.seed = secrets.randbelow(2**31) if seed is None else int(seed)
+        if not 0 <= self.seed < 2**32:
+            raise HyperparameterError(f"seed must be a whole number from 0 to 2**32 - 1, not {seed}")
+        self.keys = _streams(np.uint32(self.seed), 4)
+        own = getattr(algorithm, "network", None) is not None
+        self.fitted = fit(spec, algorithm.accepts, algorithm=type(algorithm).__name__, own_network=own)
+        self.learner = algorithm.build(self.fitted.spec)
+        self.programs = Programs(self.learner)
+        self.run: Run | None = None
+        self.last_run: Run | None = None
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.recent_lengths: deque[int] = deque(maxlen=100)
+        self._loop: HostLoop | None = None
+        self._evaluation_envs: dict[int, HostEnvs] = {}
+        self._iteration = self._steps = self._predictions = self._restarts = 0
+        self._target: int | None = None
+
+    # --- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The environment's name."""
+        return self.source.name if self.source is not None else self.spec.id or "environment"
+
+    @property
+    def title(self) -> str:
+        """Algorithm and environment: "ppo CartPole-v1"."""
+        return f"{type(self.algorithm).__name__.lower()} {self.name}"
+
+    @property
+    def state(self) -> Any:
+        """The learner's whole state, a pytree of arrays."""
+        return self._loop.state if self._loop is not None else self._state
+
+    @property
+    def parameters(self) -> PyTree:
+        """The weights, a pytree of arrays. They are replaced, not changed, when the agent learns."""
+        return self.state.params
+
+    @property
+    def steps(self) -> int:
+        """Environment steps learned from, over all calls of learn."""
+        return self._loop.episodes.steps if self._loop is not None else self._steps
+
+    @property
+    def clock(self) -> Clock:
+        """Seconds that training spent acting, stepping environments and learning, since the loop began."""
+        return self._loop.clock if self._loop is not None else Clock()
+
+    @property
+    def target(self) -> int | None:
+        """Steps at which the latest call of learn ends, or was to end."""
+        return self._target
+
+    @property
+    def iteration(self) -> int:
+        """Rollouts learned from."""
+        return self._loop.iteration if self._loop is not None else self._iteration
+
+    def __repr__(self) -> str:
+        return f"<Agent: {self.algorithm!r} on {self.name}, {self.steps:,} steps>"
+
+    def summary(self) -> None:
+        """Print what was fitted to what and why, and the size of it all."""
+        from renshu.description import describe_agent
+
+        print(describe_agent(self))
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_steps: int | None = None,
+        *,
+        progress: bool = True,
+        run: Run | str | Path | bool | None = None,
+        callbacks: Callback | Callable | Iterable[Callback | Callable] = (),
+        stop_at: float | str | None = None,
+        eval_every: int | None = None,
+        eval_episodes: int = 10,
+        checkpoint_every: int | None = None,
+    ) -> Agent:
+        """Train for `total_steps` more environment steps; returns the agent itself.
+
+        progress: a progress bar. run: a folder that keeps everything about this training (True: `runs/NAME-1`, ...).
+        callbacks: functions of (agent, metrics) that may return False to stop, or Callbacks. stop_at: stop when the
+        mean return of the last 100 episodes reaches this; "threshold" is the environment's own. eval_every: steps
+        between evaluations of `eval_episodes` episodes, the best agent is kept in the run folder. checkpoint_every:
+        steps between checkpoints there. After `Agent.resume`, `total_steps=None` goes on to where the run would end.
+
+        Raises NotFiniteError, EnvironmentFault; the agent then keeps its state from before the bad rollout.
+        """
+        from renshu.training import callbacks_for, finish, run_folder, train
+
+        target = self._new_target(total_steps)
+        settings = self._settings() | {"total_steps": target, "eval_every": eval_every, "eval_episodes": eval_episodes}
+        settings |= {"checkpoint_every": checkpoint_every, "stop_at": stop_at}
+        chosen = callbacks_for(
+            self,
+            target - self.steps,
+            progress=progress,
+            callbacks=callbacks,
+            stop_at=stop_at,
+            eval_every=eval_every,
+            eval_episodes=eval_episodes,
+            checkpoint_every=checkpoint_every,
+        )
+        self.run = run_folder(run, self, settings) or self.run
+        try:
+            train(self, target, chosen)
+            if self.run is not None:
+                self.checkpoint()
+                self.save(self.run.agent_path)
+        finally:
+            if self.run is not None:
+                finish(self.run)
+                self.run, self.last_run = None, self.run
+        return self
+
+    def _new_target(self, total_steps: int | None) -> int:
+        if total_steps is None:
+            if self._target is None or self._target <= self.steps:
+                raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
+            return self._target
+        if isinstance(total_steps, bool) or int(total_steps) != total_steps or total_steps < 1:
+            raise HyperparameterError(f"total_steps must be a whole number of at least 1, not {total_steps!r}")
+        self._target = self.steps + int(total_steps)
+        counters = self.state.counters._replace(start=np.int32(self.steps), target=np.int32(self._target))
+        self._set_state(self.state._replace(counters=jax.tree.map(jax.numpy.asarray, counters)))
+        return self._target
+
+    def _set_state(self, state: Any) -> None:
+        if self._loop is not None:
+            self._loop.state = state
+        else:
+            self._state = state
+
+    def start_loop(self, uninterrupted: Callable) -> HostLoop:
+        """The loop that trains this agent: the one of the last call of learn, or a new one on fresh environments."""
+        if self._loop is None:
+            if self._envs is None:
+                source = self._source()
+                vector = source.vector(self.spec.num_envs, processes=self.processes, timeout=self.timeout)
+                self._envs = HostEnvs(vector, self.timeout, source.name)
+            self._loop = HostLoop(
+                self.programs,
+                self._state,
+                self._envs,
+                self.fitted.decode_action,
+                key=self.keys[1],
+                seed=self._env_seed(0, self._restarts, self._steps),
+                iteration=self._iteration,
+                steps=self._steps,
+            )
+        self._loop.uninterrupted = uninterrupted
+        return self._loop
+
+    def drop_loop(self) -> None:
+        """Forget the environments of training, as after a fault; the next call of learn starts with new ones."""
+        if self._loop is not None:
+            self._state, self._iteration, self._steps = (
+                self._loop.state,
+                self._loop.iteration,
+                self._loop.episodes.steps,
+            )
+            self._loop = None
+        if self._envs is not None:
+            self._envs.close()
+            self._envs = None
+        self._restarts += 1
+
+    def _source(self) -> EnvSource:
+        if self.source is None:
+            if self.spec.id is None or ":" in self.spec.id:
+                raise CheckpointError(
+                    "this agent was loaded from a file, which does not say how to make its environment: "
+                    "pass it, as in load(path, env=MyEnv)"
+                )
+            self.source = EnvSource.of(self.spec.id, dict(self.spec.kwargs))
+        return self.source
+
+    def _env_seed(self, *stream: int) -> int:
+        if not any(stream):
+            return self.seed
+        return int(np.random.SeedSequence([self.seed, *stream]).generate_state(1)[0] % 2**31)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "algorithm": type(self.algorithm).__name__,
+            "hyperparameters": self.algorithm.to_json(),
+            "environment": self.name,
+            "env_kwargs": dict(self.spec.kwargs),
+            "num_envs": self.spec.num_envs,
+            "processes": self.processes,
+            "seed": self.seed,
+            "loop": "host",
+            "reward_threshold": self.spec.reward_threshold,
+        }
+
+    def on(self, env: Any, *, num_envs: int | None = None, seed: int | None = None, **options: Any) -> Agent:
+        """The same agent in another environment of the same spaces: a new Agent that carries on from this state.
+
+        Raises SpaceError where observations or actions have other shapes.
+        """
+        if num_envs is None and not isinstance(env, gymnasium.vector.VectorEnv):
+            num_envs = self.spec.num_envs
+        other = Agent(self.algorithm, env, num_envs=num_envs, seed=self.seed if seed is None else seed, **options)
+        state = other.learner.adopt(jax.tree.map(jax.numpy.copy, self.state))
+        shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, other.state)]
+        if shapes[0] != shapes[1]:
+            raise SpaceError(
+                f"the agent learned observations of {self.spec.observation_space} and actions of "
+                f"{self.spec.action_space}; {other.name} has {other.spec.observation_space} and "
+                f"{other.spec.action_space}, which its networks do not fit"
+            )
+        other._state, other._steps, other._iteration = state, self.steps, self.iteration
+        return other
+
+    # --- acting -----------------------------------------------------------------------------------------------------
+
+    def predict(self, observation: PyTree, *, deterministic: bool = True) -> Any:
+        """The action for one observation, or actions `[B, ...]` for a batch, as the environment takes them.
+
+        deterministic: the greedy action; otherwise one is drawn from the policy. Raises SpaceError where the
+        observation has another shape than the environment's.
+        """
+        obs, batch, single = self._batched(observation)
+        act = self.programs.act_greedy if deterministic else self.programs.act
+        first = np.zeros(batch, np.bool_)
+        carry = self.learner.carry(batch)
+        chosen = act(self.learner.view(self.state), carry, obs, first, self.keys[2], 0, self._predictions)
+        self._predictions += 1
+        actions = self.fitted.decode_action(np.asarray(chosen.action))
+        return actions[0] if single else actions
+
+    def explain(self, observation: PyTree) -> dict[str, np.ndarray]:
+        """What the agent thinks of an observation, or of a batch of them.
+
+        Returns the "value" (expected discounted return), and "probabilities" of the actions, or "mean" and "std" of
+        continuous ones.
+        """
+        obs, batch, single = self._batched(observation)
+        found = self.programs.explain(self.learner.view(self.state), self.learner.carry(batch), obs)
+        return {name: np.asarray(value)[0] if single else np.asarray(value) for name, value in found.items()}
+
+    def _batched(self, observation: PyTree) -> tuple[PyTree, int, bool]:
+        """The observation in a batch, its size, and whether it was a single one."""
+        space = self.spec.observation_space
+        try:
+            leaves = [np.asarray(leaf) for leaf in flatten(space, observation)]
+        except (KeyError, IndexError, TypeError) as error:
+            raise SpaceError(f"the observation does not look like {space}: {type(error).__name__}: {error}") from error
+        kinds = leaf_spaces(space)
+        single = leaves[0].shape == kinds[0].shape
+        for leaf, kind in zip(leaves, kinds, strict=True):
+            if leaf.shape[0 if single else 1 :] != kind.shape or leaf.dtype.kind not in "fiub":
+                raise SpaceError(
+                    f"an observation has the shape {kind.shape}, a batch of B has (B, {str(kind.shape)[1:]}; "
+                    f"this is {leaf.dtype} of shape {leaf.shape}"
+                )
+        obs = map_space(
+            lambda kind, x: np.asarray(x if not single else np.asarray(x)[None], storage_dtype(kind.dtype)),
+            space,
+            observation,
+        )
+        return obs, 1 if single else leaves[0].shape[0], single
+
+    def evaluate(
+        self,
+        episodes: int = 20,
+        *,
+        deterministic: bool = True,
+        seed: int | None = None,
+        env: Any = None,
+        num_envs: int | None = None,
+    ) -> Evaluation:
+        """Run whole episodes in environments apart from those of training, which are not disturbed.
+
+        deterministic: greedy actions. seed: of the environments; None gives the same episodes each time. env: another
+        environment, as for Agent. num_envs: how many step together, at most 10 by default.
+        """
+        if isinstance(episodes, bool) or int(episodes) != episodes or episodes < 1:
+            raise HyperparameterError(f"episodes must be a whole number of at least 1, not {episodes!r}")
+        count = min(episodes, num_envs or 10)
+        if env is not None:
+            envs = HostEnvs(EnvSource.of(env).evaluation(count), self.timeout)
+        else:
+            if count not in self._evaluation_envs:
+                self._evaluation_envs[count] = HostEnvs(self._source().evaluation(count), self.timeout)
+            envs = self._evaluation_envs[count]
+        seed = self._env_seed(1) if seed is None else seed
+        return evaluate(
+            self.programs,
+            self.learner.view(self.state),
+            envs,
+            self.fitted.decode_action,
+            episodes=episodes,
+            deterministic=deterministic,
+            seed=seed,
+            key=self.keys[3],
+        )
+
+    def record(
+        self,
+        path: str | Path,
+        *,
+        episodes: int = 1,
+        deterministic: bool = True,
+        seed: int | None = None,
+        env: Any = None,
+    ) -> Path:
+        """Play episodes and save them as a video, `.mp4` or `.gif`. Returns the path.
+
+        env: another environment than the agent's own; it must render to "rgb_array".
+        """
+        from renshu.recording import episode_frames, write_video
+
+        source = self._source() if env is None else EnvSource.of(env)
+        player = source.single(render_mode="rgb_array")
+        seed = self._env_seed(2) if seed is None else seed
+        try:
+            frames = episode_frames(
+                player, partial(self.predict, deterministic=deterministic), episodes=episodes, seed=seed
+            )
+            write_video(Path(path), frames, fps=int(player.metadata.get("render_fps") or 30))
+        finally:
+            player.close()
+        return Path(path)
+
+    def watch(
+        self, episodes: int = 1, *, deterministic: bool = True, seed: int | None = None
+    ) -> list[tuple[float, int]]:
+        """Play episodes in a window; returns (return, length) of each."""
+        from renshu.recording import play
+
+        player = self._source().single(render_mode="human")
+        seed = self._env_seed(2) if seed is None else seed
+        try:
+            return list(play(player, partial(self.predict, deterministic=deterministic), episodes, seed))
+        finally:
+            player.close()
+
+    # --- keeping ----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Save weights, optimiser, normaliser, hyperparameters and spaces in one file that holds no code."""
+        from renshu.saving import save
+
+        return save(self, Path(path))
+
+    def checkpoint(self, keep: int = 3) -> Path:
+        """Save the whole training state in the run folder, where the newest `keep` stay."""
+        if self.run is None:
+            raise HyperparameterError("there is no run folder to keep a checkpoint in: agent.learn(..., run='runs/a')")
+        path = self.save(self.run.checkpoint_path(self.steps))
+        self.run.keep_checkpoints(keep)
+        return path
+
+    @classmethod
+    def resume(cls, run: Run | str | Path, *, env: Any = None, **overrides: Any) -> Agent:
+        """The agent of a run folder as of its newest checkpoint; `agent.learn()` goes on from there in that folder.
+
+        env: the environment, where the run does not say how to make it. overrides: hyperparameters that no file can
+        hold, as `network=MyNet`.
+        """
+        from renshu.saving import resume
+
+        return resume(run, env=env, **overrides)
+
+    def close(self) -> None:
+        """Close all environments. The agent can still act, and makes new ones when it needs them."""
+        self.drop_loop()
+        for envs in self._evaluation_envs.values():
+            envs.close()
+        self._evaluation_envs.clear()
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,235 @@
+"""What PPO and A2C have in common: a policy and a value function, learned from rollouts of the policy itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from renshu.algorithms.base import Algorithm, Learner
+from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, choice, flag, module, real, schedule, whole, widths
+from renshu.networks.actor_critic import ACTIVATIONS, Distribution, actor_critic
+from renshu.ops.descent import descent, keep_if_finite
+from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical
+from renshu.ops.returns import gae
+from renshu.ops.schedules import value_of
+from renshu.ops.spaces import is_continuous, map_space
+from renshu.ops.statistics import RunningStats, init_stats, normalize, running_returns, update_stats
+from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+
+EVERYTHING = frozenset({"box", "discrete", "multi_discrete", "multi_binary"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticAlgorithm(Algorithm):
+    """Hyperparameters that PPO and A2C share; names and meaning as in Stable-Baselines3."""
+
+    accepts: ClassVar[Accepts] = Accepts(observations=EVERYTHING | {"nested"}, actions=EVERYTHING)
+
+    learning_rate: ScheduleLike = schedule(7e-4, "step size of the optimiser", least=0)
+    n_steps: int = whole(5, "steps collected of each environment for one update", least=1)
+    gamma: float = real(0.99, "discount factor", least=0, most=1)
+    gae_lambda: float = real(1.0, "bias against variance of the advantage estimate", least=0, most=1)
+    normalize_advantage: bool = flag(False, "give advantages zero mean and unit deviation within a minibatch")
+    ent_coef: float = real(0.0, "weight of the entropy bonus in the loss", least=0)
+    vf_coef: float = real(0.5, "weight of the value loss in the loss", least=0)
+    max_grad_norm: float = real(0.5, "gradients are scaled down to this norm", above=0)
+    norm_obs: bool = flag(False, "normalise continuous observations by their running mean and deviation")
+    norm_reward: bool = flag(False, "divide rewards by the running deviation of the discounted return")
+    clip_obs: float = real(10.0, "normalised observations are clipped at +- this", above=0)
+    clip_reward: float = real(10.0, "normalised rewards are clipped at +- this", above=0)
+    net_arch: NetArch = widths((64, 64), 'widths of the hidden layers: a list, or {"pi": [...], "vf": [...]}')
+    activation_fn: str = choice("tanh", "activation of the hidden layers", tuple(ACTIVATIONS))
+    ortho_init: bool = flag(True, "orthogonal initialisation of the weights")
+    share_features_extractor: bool = flag(False, "policy and value function share the hidden layers (widths of pi)")
+    log_std_init: float = real(0.0, "initial log standard deviation of continuous actions")
+    squash_output: bool = flag(False, "squash continuous actions by tanh instead of clipping them")
+    network: Any = module("a Flax module of your own in place of the hidden layers: obs [B, ...] -> features [B, F]")
+
+
+class State(NamedTuple):
+    """Everything that learning changes."""
+
+    params: PyTree
+    opt_state: PyTree
+    obs_stats: PyTree  # RunningStats at each continuous leaf of the observation; () elsewhere, or as a whole
+    reward_stats: RunningStats | tuple[()]  # of the discounted return
+    returns: Array | tuple[()]  # [N] discounted return so far
+    counters: Counters
+
+
+class View(NamedTuple):
+    """What acting and explaining need."""
+
+    params: PyTree
+    obs_stats: PyTree
+    reward_stats: RunningStats | tuple[()]
+
+
+class Batch(NamedTuple):
+    """Steps to learn from, `[B, ...]`."""
+
+    obs: PyTree
+    action: PyTree
+    log_prob: Array  # under the policy that acted
+    value: Array  # before the update
+    advantage: Array
+    target: Array  # what the value function should say: advantage + value
+    valid: Array  # bool
+
+
+class ActorCriticLearner(Learner[State]):
+    """Networks, normalisation, acting and advantages. A subclass says how its optimiser looks and how it learns."""
+
+    algorithm: ActorCriticAlgorithm
+    max_lag = 0
+
+    def __init__(self, algorithm: ActorCriticAlgorithm, spec: EnvSpec) -> None:
+        super().__init__(algorithm, spec)
+        self.rollout_length = algorithm.n_steps
+        self.network = actor_critic(
+            spec.observation_space,
+            spec.action_space,
+            net_arch=algorithm.net_arch,
+            activation_fn=algorithm.activation_fn,
+            ortho_init=algorithm.ortho_init,
+            share_features_extractor=algorithm.share_features_extractor,
+            log_std_init=algorithm.log_std_init,
+            squash_output=algorithm.squash_output,
+            network=algorithm.network,
+        )
+        clip = optax.clip_by_global_norm(algorithm.max_grad_norm)
+        self.descent = descent(optax.chain(clip, self.optimizer()))
+
+    @abstractmethod
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimiser without its learning rate and gradient clipping."""
+
+    def init(self, key: Key) -> State:
+        params = self.network.init(key)
+        a, n = self.algorithm, self.spec.num_envs
+        return State(
+            params=params,
+            opt_state=self.descent.init(params),
+            obs_stats=map_space(_leaf_stats, self.spec.observation_space) if a.norm_obs else (),
+            reward_stats=init_stats(()) if a.norm_reward else (),
+            returns=jnp.zeros(n, jnp.float32) if a.norm_reward else (),
+            counters=Counters(*(jnp.int32(0) for _ in Counters._fields)),
+        )
+
+    def view(self, state: State) -> View:
+        return View(state.params, state.obs_stats, state.reward_stats)
+
+    def act(self, view: View, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool) -> Act:
+        policy = self.network.policy(view.params, self.normalized(view.obs_stats, obs))
+        return Act(policy.sample(key) if explore else policy.mode(), carry, ())
+
+    def explain(self, view: View, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+        """Return the policy's parameters and the value, `[N, ...]`; the value is in the units of the raw reward."""
+        policy, value = self.network.both(view.params, self.normalized(view.obs_stats, obs))
+        if isinstance(view.reward_stats, RunningStats):
+            value = value * jnp.sqrt(view.reward_stats.var + 1e-8)
+        return {**describe(policy), "value": value}
+
+    def adopt(self, state: State) -> State:
+        """Start the running returns anew where the number of environments differs; the rest stays."""
+        if not self.algorithm.norm_reward or state.returns.shape == (self.spec.num_envs,):  # type: ignore[union-attr]
+            return state
+        return state._replace(returns=jnp.zeros(self.spec.num_envs, jnp.float32))
+
+    def normalized(self, obs_stats: PyTree, obs: PyTree) -> PyTree:
+        """Observations `[B, ...]` by their running mean and deviation, clipped; as they are without `norm_obs`."""
+        if not self.algorithm.norm_obs:
+            return obs
+        clip = self.algorithm.clip_obs
+        return map_space(
+            lambda leaf, stats, x: normalize(stats, x, clip) if is_continuous(leaf) else x,
+            self.spec.observation_space,
+            obs_stats,
+            obs,
+        )
+
+    def prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
+        """From a rollout to a flat batch `[T * N]` with advantages, and the state with newer statistics.
+
+        Log-probabilities and values are computed here in one pass, under the parameters and statistics that acted.
+        """
+        a = self.algorithm
+        T, N = rollout.reward.shape
+        valid = rollout.valid
+        obs = jax.tree.map(lambda x: x.reshape((T + 1) * N, *x.shape[2:]), rollout.obs)
+        normalized = self.normalized(state.obs_stats, obs)
+        policy, value = self.network.both(state.params, normalized)
+        value = value.reshape(T + 1, N)
+        reward, state = self._scaled_reward(state, rollout)
+        advantage = gae(reward, value, rollout.terminated, valid, a.gamma, a.gae_lambda)
+        acted_on = jax.tree.map(lambda x: x[: T * N], normalized)
+        action = jax.tree.map(lambda x: x.reshape(T * N, *x.shape[2:]), rollout.action)
+        log_prob = jax.tree.map(lambda x: x[: T * N], policy).log_prob(action)
+        target = advantage + value[:-1]
+        batch = Batch(acted_on, action, log_prob, *(x.reshape(-1) for x in (value[:-1], advantage, target, valid)))
+        return self._counted(state, rollout, obs), batch
+
+    def _scaled_reward(self, state: State, rollout: Rollout) -> tuple[Array, State]:
+        if not self.algorithm.norm_reward:
+            return rollout.reward, state
+        a = self.algorithm
+        returns, running = running_returns(state.returns, rollout.reward, rollout.first, a.gamma)  # type: ignore[arg-type]
+        stats = update_stats(state.reward_stats, running.reshape(-1), rollout.valid.reshape(-1))  # type: ignore[arg-type]
+        scaled = rollout.reward / jnp.sqrt(stats.var + 1e-8)
+        return scaled.clip(-a.clip_reward, a.clip_reward), state._replace(reward_stats=stats, returns=returns)
+
+    def _counted(self, state: State, rollout: Rollout, obs: PyTree) -> State:
+        """Statistics for the next rollout: they change after the update, so that it sees what the actor saw."""
+        if self.algorithm.norm_obs:
+            T, N = rollout.reward.shape  # the last row comes again as the first of the next rollout
+
+            def update(leaf: Any, stats: PyTree, x: Array) -> PyTree:
+                return update_stats(stats, x[: T * N]) if is_continuous(leaf) else stats
+
+            state = state._replace(obs_stats=map_space(update, self.spec.observation_space, state.obs_stats, obs))
+        steps = state.counters.steps + rollout.valid.sum(dtype=jnp.int32)
+        return state._replace(counters=state.counters._replace(steps=steps))
+
+    def improve(
+        self, state: State, loss: Any, batches: PyTree, batch: Batch, progress_remaining: Array, stop: Any = None
+    ) -> tuple[State, Metrics]:
+        """Take a gradient step for each of `batches`; parameters stay as they were if anything went NaN."""
+        rate = value_of(self.algorithm.learning_rate, progress_remaining)
+        run = self.descent.run(loss, state.params, state.opt_state, batches, rate, stop)
+        params, opt_state, taken, metrics = run
+        metrics |= {"explained_variance": explained_variance(batch), "learning_rate": rate}
+        kept = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
+        counters = state.counters._replace(updates=state.counters.updates + taken)
+        return state._replace(params=kept[0], opt_state=kept[1], counters=counters), metrics
+
+
+def _leaf_stats(leaf: Any) -> PyTree:
+    return init_stats(leaf.shape) if is_continuous(leaf) else ()
+
+
+def explained_variance(batch: Batch) -> Array:
+    """1 - Var[target - value] / Var[target] over the valid steps: 1 is perfect, 0 no better than a constant."""
+    count = batch.valid.sum().clip(1)
+
+    def variance(x: Array) -> Array:
+        mean = jnp.where(batch.valid, x, 0).sum() / count
+        return jnp.where(batch.valid, (x - mean) ** 2, 0).sum() / count
+
+    target = variance(batch.target)
+    return jnp.where(target > 0, 1 - variance(batch.advantage) / jnp.maximum(target, 1e-12), 0.0)
+
+
+def describe(policy: Distribution) -> dict[str, Array]:
+    """A distribution in the words of `explain`."""
+    if isinstance(policy, Categorical):
+        return {"probabilities": jax.nn.softmax(policy.logits)}
+    if isinstance(policy, MultiCategorical):
+        return {f"probabilities_{i}": jax.nn.softmax(part.logits) for i, part in enumerate(policy.parts)}
+    if isinstance(policy, Bernoulli):
+        return {"probabilities": jax.nn.sigmoid(policy.logits)}
+    return {"mean": policy.mode(), "std": jnp.exp(policy.log_std)}

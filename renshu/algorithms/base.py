@@ -1,0 +1,146 @@
+"""The contract. An algorithm is hyperparameters; bound to an environment it is a learner: three pure functions.
+
+`init` makes the state, `act` chooses actions, `learn` improves the state by a rollout. Loops know no more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from renshu.algorithms.hyperparameters import kind_of
+from renshu.errors import HyperparameterError
+from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from renshu.agent import Agent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm(ABC):
+    """Hyperparameters: plain, documented, validated, hashable, printable. Nothing else."""
+
+    accepts: ClassVar[Accepts]
+
+    def __new__(cls, *args: Any, **hyperparameters: Any) -> Self:
+        """Refuse unknown hyperparameters with their near matches, before the dataclass would with less."""
+        if args:
+            raise HyperparameterError(f"{cls.__name__} takes its hyperparameters by name, as in {cls.__name__}(name=1)")
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in hyperparameters:
+            if name not in known:
+                raise HyperparameterError(f"{cls.__name__} has no hyperparameter {name!r}.{near(name, known)}")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = kind_of(field).check(f"{type(self).__name__}: {field.name}", getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+
+    @abstractmethod
+    def build(self, spec: EnvSpec) -> Learner:
+        """Bind the algorithm to the shapes of an environment. Raises HyperparameterError for what cannot fit."""
+
+    def on(self, env: Any, **options: Any) -> Agent:
+        """Put the algorithm on an environment: the agent that learns there. Options: see `renshu.Agent`."""
+        from renshu.agent import Agent
+
+        return Agent(self, env, **options)
+
+    def to_json(self) -> dict[str, Any]:
+        """Hyperparameters as plain JSON data."""
+        return {field.name: kind_of(field).to_json(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], **overrides: Any) -> Self:
+        """Make the algorithm again from `to_json`'s data; `overrides` replace entries (and what JSON cannot hold)."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        values = {
+            name: kind_of(fields[name]).from_json(name, value) if name in fields else value
+            for name, value in data.items()
+            if name not in overrides
+        }
+        return cls(**values, **overrides)
+
+    @classmethod
+    def parse(cls, assignments: Mapping[str, str]) -> dict[str, Any]:
+        """Hyperparameters from text, as typed on a command line: `{"learning_rate": "linear:1e-3"}`."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        return {
+            name: kind_of(fields[name]).parse(name, text) if name in fields else text
+            for name, text in assignments.items()
+        }
+
+
+class LearnerState(Protocol):
+    """What every learner's state has. The rest is the algorithm's own: optimiser, replay, normaliser, ..."""
+
+    @property
+    def params(self) -> PyTree:
+        """The weights: a pytree of arrays."""
+        ...
+
+    @property
+    def counters(self) -> Counters:
+        """How far learning has come; loops set its `start` and `target`."""
+        ...
+
+    def _replace(self, **changes: Any) -> Any: ...
+
+
+State = TypeVar("State", bound=LearnerState)
+
+
+class Learner(ABC, Generic[State]):
+    """An algorithm bound to the shapes of an environment: networks and optimiser. It holds no arrays; all is pure."""
+
+    rollout_length: int
+    """T: how many steps of each environment one call of learn wants."""
+    max_lag: int | None = 0
+    """How stale experience may be, in updates: 0 on-policy, k with a correction, None any."""
+
+    def __init__(self, algorithm: Algorithm, spec: EnvSpec) -> None:
+        self.algorithm: Any = algorithm
+        self.spec = spec
+
+    @abstractmethod
+    def init(self, key: Key) -> State:
+        """Make parameters, optimiser, normaliser, counters."""
+
+    @abstractmethod
+    def view(self, state: State) -> PyTree:
+        """Select the part of the state that acting needs. It only selects: no computing."""
+
+    def carry(self, num_envs: int) -> PyTree:
+        """Return the actor's memory at the start of an episode, `[num_envs, ...]`; () for feed-forward policies."""
+        return ()
+
+    @abstractmethod
+    def act(self, view: PyTree, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool) -> Act:
+        """Choose actions for N observations. `explore=False`: the greedy ones."""
+
+    @abstractmethod
+    def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
+        """Learn from a rollout: all gradient steps of it. Must leave the parameters as they were if they went NaN."""
+
+    def explain(self, view: PyTree, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+        """What the agent thinks of N observations: probabilities, action values, value. Optional."""
+        raise NotImplementedError(f"{type(self.algorithm).__name__} has nothing to explain")
+
+    def adopt(self, state: State) -> State:
+        """Fit a state that was learned with another number of environments to this learner. Default: as it is."""
+        return state
+
+
+def near(name: str, known: list[str]) -> str:
+    """Words that help after a wrong name: the near matches, or all names where they are few."""
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if matches:
+        return f" Did you mean {' or '.join(matches)}?"
+    return f" It has: {', '.join(known)}."

@@ -1,0 +1,224 @@
+"""Hyperparameters as dataclass fields that know their own meaning: check a value, write it as JSON, read it from text.
+
+learning_rate: Schedule = schedule(3e-4, "step size of the optimiser", least=0)
+n_steps: int = whole(2048, "steps collected of each environment for one update", least=1)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from renshu.errors import HyperparameterError
+from renshu.ops import schedules
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one hyperparameter may be. Subclasses say how it is checked, stored and read; here: anything."""
+
+    doc: str
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return `value` in its hashable form, or raise HyperparameterError naming `name` and what it may be."""
+        return value
+
+    def to_json(self, value: Any) -> Any:
+        """Return `value` as plain JSON data."""
+        return value
+
+    def from_json(self, name: str, data: Any) -> Any:
+        """Return the value that `to_json` wrote."""
+        return data
+
+    def parse(self, name: str, text: str) -> Any:
+        """Return the value that a person typed on the command line: JSON where it is JSON, else the text itself."""
+        try:
+            return json.loads(text.replace("None", "null").replace("True", "true").replace("False", "false"))
+        except json.JSONDecodeError:
+            return text
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A number in a range; `None` where `optional`; a function of `progress_remaining` where `scheduled`."""
+
+    integer: bool = False
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    optional: bool = False
+    scheduled: bool = False
+
+    def check(self, name: str, value: Any) -> Any:
+        if value is None and self.optional:
+            return None
+        if self.scheduled and callable(value):
+            return value
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise HyperparameterError(f"{name} must be {self.range()}, not {value!r}")
+        number = float(value)
+        fits = math.isfinite(number) and self.least <= number <= self.most and number > self.above
+        if not fits or (self.integer and not number.is_integer()):
+            raise HyperparameterError(f"{name} must be {self.range()}, not {value!r}")
+        return int(value) if self.integer else number
+
+    def range(self) -> str:
+        """Say in words what the number may be."""
+        words = "a whole number" if self.integer else "a finite number"
+        bounds = [
+            f"{'of at least' if self.integer else '>='} {self.least:g}" if math.isfinite(self.least) else "",
+            f"> {self.above:g}" if math.isfinite(self.above) else "",
+            f"<= {self.most:g}" if math.isfinite(self.most) else "",
+        ]
+        words = " ".join([words, " and ".join(bound for bound in bounds if bound)]).strip()
+        words += " or a schedule (a function of progress_remaining)" if self.scheduled else ""
+        return words + (" or None" if self.optional else "")
+
+    def to_json(self, value: Any) -> Any:
+        return schedules.to_json(value) if self.scheduled and value is not None else value
+
+    def from_json(self, name: str, data: Any) -> Any:
+        if not self.scheduled or data is None:
+            return data
+        try:
+            return schedules.from_json(data)
+        except HyperparameterError as error:
+            raise HyperparameterError(f"{name}: {error}") from error
+
+    def parse(self, name: str, text: str) -> Any:
+        return schedules.parse(text) if self.scheduled and text != "None" else super().parse(name, text)
+
+
+@dataclass(frozen=True)
+class Flag(Kind):
+    """True or False."""
+
+    def check(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise HyperparameterError(f"{name} must be True or False, not {value!r}")
+        return value
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few names."""
+
+    options: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> str:
+        if value not in self.options:
+            raise HyperparameterError(f"{name} must be one of {', '.join(self.options)}, not {value!r}")
+        return value
+
+
+class NetArch(NamedTuple):
+    """Widths of the hidden layers of the policy (`pi`) and of the value function (`vf`)."""
+
+    pi: tuple[int, ...]
+    vf: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Widths(Kind):
+    """Widths of hidden layers: `[64, 64]` for both networks, or `{"pi": [64], "vf": [64, 64]}`."""
+
+    def check(self, name: str, value: Any) -> NetArch:
+        wrong = f'{name} must be a list of whole numbers >= 1 or {{"pi": [...], "vf": [...]}}, not {value!r}'
+        if isinstance(value, NetArch):
+            value = value._asdict()
+        if not isinstance(value, dict):
+            value = {"pi": value, "vf": value}
+        if set(value) != {"pi", "vf"}:
+            raise HyperparameterError(wrong)
+        for widths in value.values():
+            if not isinstance(widths, list | tuple):
+                raise HyperparameterError(wrong)
+            for width in widths:
+                if isinstance(width, bool) or not isinstance(width, numbers.Integral) or width < 1:
+                    raise HyperparameterError(wrong)
+        return NetArch(*(tuple(int(width) for width in value[part]) for part in ("pi", "vf")))
+
+    def to_json(self, value: NetArch) -> Any:
+        return {"pi": list(value.pi), "vf": list(value.vf)}
+
+
+@dataclass(frozen=True)
+class Module(Kind):
+    """A Flax module (or its class) of the user's own, or None. Files keep its name only: it is passed again to load."""
+
+    def check(self, name: str, value: Any) -> Any:
+        from flax import linen
+
+        if isinstance(value, type) and issubclass(value, linen.Module):
+            value = value()
+        if value is not None and not isinstance(value, linen.Module):
+            raise HyperparameterError(f"{name} must be a Flax Linen module or its class, not {value!r}")
+        return value
+
+    def to_json(self, value: Any) -> Any:
+        return None if value is None else {"module": type(value).__name__}
+
+    def from_json(self, name: str, data: Any) -> Any:
+        if data is None:
+            return None
+        module = data.get("module") if isinstance(data, dict) else data
+        raise HyperparameterError(
+            f"{name}: this agent was made with the module {module!r}, and nothing is imported by name from a file: "
+            f"pass it again, as in load(path, {name}={module})"
+        )
+
+    def parse(self, name: str, text: str) -> Any:
+        raise HyperparameterError(f"{name} is a Python object: it can be set from Python only")
+
+
+def _field(default: Any, kind: Kind) -> Any:
+    return dataclasses.field(default=default, metadata={"kind": kind})
+
+
+def real(default: float | None, doc: str, **bounds: Any) -> Any:
+    """Field: a finite number. Bounds: `least`, `most`, `above`; `optional=True` allows None."""
+    return _field(default, Number(doc, **bounds))
+
+
+def whole(default: int | None, doc: str, **bounds: Any) -> Any:
+    """Field: a whole number, bounds as `real`."""
+    return _field(default, Number(doc, integer=True, **bounds))
+
+
+def schedule(default: Any, doc: str, **bounds: Any) -> Any:
+    """Field: a number or a function of `progress_remaining` (1 at the start of training, 0 at its end)."""
+    return _field(default, Number(doc, scheduled=True, **bounds))
+
+
+def flag(default: bool, doc: str) -> Any:
+    """Field: True or False."""
+    return _field(default, Flag(doc))
+
+
+def choice(default: str, doc: str, options: tuple[str, ...]) -> Any:
+    """Field: one of `options`."""
+    return _field(default, Choice(doc, options))
+
+
+def widths(default: tuple[int, ...], doc: str) -> Any:
+    """Field: widths of the hidden layers; the value is a NetArch."""
+    return _field(default, Widths(doc))
+
+
+def module(doc: str) -> Any:
+    """Field: None, or a Flax module of the user's own."""
+    return _field(None, Module(doc))
+
+
+def kind_of(field: dataclasses.Field) -> Kind:
+    """The kind of a hyperparameter; a plain dataclass field of a user's own algorithm takes anything."""
+    return field.metadata.get("kind", Kind(""))
+
+
+ScheduleLike = float | Callable[[Any], Any]

@@ -1,0 +1,111 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from renshu.algorithms.actor_critic import ActorCriticAlgorithm, ActorCriticLearner, Batch, State
+from renshu.algorithms.hyperparameters import ScheduleLike, flag, real, schedule, whole
+from renshu.errors import HyperparameterError
+from renshu.ops.schedules import value_of
+from renshu.ops.statistics import masked_mean, masked_normalize
+from renshu.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO(ActorCriticAlgorithm):
+    """Several epochs of minibatch steps on each rollout, kept close to the policy that acted by clipping."""
+
+    learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0)
+    n_steps: int = whole(2048, "steps collected of each environment for one update", least=1)
+    batch_size: int = whole(64, "steps in a minibatch; divides n_steps * num_envs", least=1)
+    n_epochs: int = whole(10, "passes over each rollout", least=1)
+    gae_lambda: float = real(0.95, "bias against variance of the advantage estimate", least=0, most=1)
+    clip_range: ScheduleLike = schedule(0.2, "how far the probability ratio may move from 1", above=0)
+    clip_range_vf: ScheduleLike | None = schedule(
+        None, "how far the value may move from the old one; None: no limit", above=0, optional=True
+    )
+    normalize_advantage: bool = flag(True, "give advantages zero mean and unit deviation within a minibatch")
+    target_kl: float | None = real(
+        None, "stop the epochs of a rollout when the KL divergence passes 1.5 times this", above=0, optional=True
+    )
+
+    def build(self, spec: EnvSpec) -> PPOLearner:
+        """Bind PPO to an environment. Raises HyperparameterError where the minibatches do not divide the rollout."""
+        return PPOLearner(self, spec)
+
+
+class PPOLearner(ActorCriticLearner):
+    """The epochs and the loss of PPO."""
+
+    algorithm: PPO
+
+    def __init__(self, algorithm: PPO, spec: EnvSpec) -> None:
+        rows = algorithm.n_steps * spec.num_envs
+        if rows % algorithm.batch_size:
+            near = min((b for b in range(1, rows + 1) if rows % b == 0), key=lambda b: abs(b - algorithm.batch_size))
+            raise HyperparameterError(
+                f"PPO: batch_size={algorithm.batch_size} does not divide n_steps * num_envs = {algorithm.n_steps} * "
+                f"{spec.num_envs} = {rows} into whole minibatches. The nearest that does: batch_size={near}"
+            )
+        super().__init__(algorithm, spec)
+
+    def optimizer(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(eps=1e-5)
+
+    def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
+        a = self.algorithm
+        progress_remaining = state.counters.progress_remaining
+        clip_range = value_of(a.clip_range, progress_remaining)
+        clip_range_vf = None if a.clip_range_vf is None else value_of(a.clip_range_vf, progress_remaining)
+        state, batch = self.prepare(state, rollout)
+        orders = self.orders(batch.valid.shape[0], key)
+
+        def loss(params: PyTree, order: Array) -> tuple[Array, Metrics]:
+            minibatch = jax.tree.map(lambda x: x[order], batch) if orders.ndim > 1 else batch
+            return self.loss(params, minibatch, clip_range, clip_range_vf)
+
+        target_kl = a.target_kl
+        stop = None if target_kl is None else lambda metrics: metrics["approx_kl"] > 1.5 * target_kl
+        state, metrics = self.improve(state, loss, orders, batch, progress_remaining, stop)
+        return state, {**metrics, "clip_range": clip_range}
+
+    def orders(self, rows: int, key: Key) -> Array:
+        """Rows of each minibatch, shuffled anew for each epoch: `[n_epochs * minibatches, batch_size]` int32.
+
+        One minibatch needs no order, since a mean over everything does not depend on it: `[n_epochs]` then.
+        """
+        a = self.algorithm
+        if rows == a.batch_size:
+            return jnp.arange(a.n_epochs)
+        return jax.vmap(lambda k: jax.random.permutation(k, rows))(jax.random.split(key, a.n_epochs)).reshape(
+            -1, a.batch_size
+        )
+
+    def loss(
+        self, params: PyTree, batch: Batch, clip_range: Array, clip_range_vf: Array | None
+    ) -> tuple[Array, Metrics]:
+        """The clipped surrogate, the squared error of the value, and the entropy (Schulman 2017, equations 7 and 9)."""
+        a = self.algorithm
+        policy, value = self.network.both(params, batch.obs)
+        log_ratio = policy.log_prob(batch.action) - batch.log_prob
+        ratio = jnp.exp(log_ratio)
+        advantage = masked_normalize(batch.advantage, batch.valid) if a.normalize_advantage else batch.advantage
+        clipped = jnp.clip(ratio, 1 - clip_range, 1 + clip_range)
+        policy_loss = -masked_mean(jnp.minimum(ratio * advantage, clipped * advantage), batch.valid)
+        if clip_range_vf is not None:
+            value = batch.value + jnp.clip(value - batch.value, -clip_range_vf, clip_range_vf)
+        value_loss = masked_mean((value - batch.target) ** 2, batch.valid)
+        entropy = masked_mean(policy.entropy(), batch.valid)
+        loss = policy_loss + a.vf_coef * value_loss - a.ent_coef * entropy
+        return loss, {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approx_kl": masked_mean(ratio - 1 - log_ratio, batch.valid),
+            "clip_fraction": masked_mean((jnp.abs(ratio - 1) > clip_range).astype(jnp.float32), batch.valid),
+        }

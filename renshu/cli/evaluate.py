@@ -1,0 +1,24 @@
+"""`renshu evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    path: Annotated[Path, typer.Argument(help="an agent's file, or a run folder (its best agent)")],
+    episodes: Annotated[int, typer.Option(help="how many whole episodes")] = 100,
+    sampled: Annotated[bool, typer.Option("--sampled", help="draw actions instead of taking the greedy ones")] = False,
+    seed: Annotated[int | None, typer.Option(help="of the environments")] = None,
+    env: Annotated[str | None, typer.Option(help="another environment than the agent's own")] = None,
+) -> None:
+    """Evaluate a trained agent over whole episodes."""
+    from renshu.cli.agents import find
+
+    result = find(path, env).evaluate(episodes, deterministic=not sampled, seed=seed)
+    print(f"return       {result} (min {min(result.returns):.1f}, max {max(result.returns):.1f})")
+    print(f"length       {sum(result.lengths) / len(result.lengths):.1f}")
+    print(f"episodes     {result.episodes}, {'sampled' if sampled else 'greedy'} actions")

@@ -1,0 +1,25 @@
+"""`renshu plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="run folders")],
+    out: Annotated[
+        Path | None, typer.Option(help="the picture; by default curve.png in the run, or curves.png")
+    ] = None,
+    window: Annotated[int, typer.Option(help="episodes that the moving average spans")] = 100,
+) -> None:
+    """Draw the learning curves of one run, or of several on one picture."""
+    from renshu.tracking.curves import plot_runs
+    from renshu.tracking.run import Run
+
+    opened = [Run.open(path) for path in runs]
+    target = out or (opened[0].curve_path if len(opened) == 1 else Path("curves.png"))
+    plot_runs([run.path for run in opened], target, window=window)
+    print(f"curve        {target}")

@@ -1,0 +1,121 @@
+"""`renshu train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from renshu.presets import Preset
+
+
+def train(
+    algorithm: Annotated[str | None, typer.Argument(help="ppo, a2c, ... (see `renshu list`)")] = None,
+    environment: Annotated[str | None, typer.Argument(help="a Gymnasium id, as CartPole-v1")] = None,
+    steps: Annotated[int | None, typer.Option(help="environment steps; by default the preset's, or 100,000")] = None,
+    seed: Annotated[int | None, typer.Option(help="of everything; drawn if not given")] = None,
+    envs: Annotated[int | None, typer.Option(help="environments at once; by default the preset's, or 1")] = None,
+    processes: Annotated[bool, typer.Option("--processes", help="each environment in a worker process")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="hyperparameter name=value, as learning_rate=linear:1e-3")
+    ] = None,
+    env_set: Annotated[
+        list[str] | None, typer.Option("--env-set", help="argument of the environment, name=value")
+    ] = None,
+    preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
+    stop_at: Annotated[
+        str | None, typer.Option(help='stop at this mean return of 100 episodes; "threshold" for the registered one')
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="run folder; by default runs/NAME-1, -2, ...")] = None,
+    eval_every: Annotated[int | None, typer.Option(help="steps between evaluations; 0 for none")] = None,
+    eval_episodes: Annotated[int, typer.Option(help="episodes of each evaluation")] = 10,
+    checkpoint_every: Annotated[int | None, typer.Option(help="steps between checkpoints; 0 for none")] = None,
+    resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
+    progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
+) -> None:
+    """Train an agent, in a run folder that keeps everything about it."""
+    if resume is not None:
+        _resume(resume, progress)
+        return
+    if algorithm is None or environment is None:
+        raise typer.BadParameter("an algorithm and an environment, as in: renshu train ppo CartPole-v1")
+    chosen = settings(algorithm, environment, set_ or [], preset)
+    total = steps or chosen.total_steps
+    agent = chosen.algorithm.on(
+        environment,
+        num_envs=envs or chosen.num_envs,
+        seed=seed,
+        processes=processes,
+        env_kwargs=_environment_arguments(env_set or []),
+    )
+    agent.summary()
+    agent.learn(
+        total,
+        progress=progress,
+        run=run or True,
+        stop_at=stop_at if stop_at in (None, "threshold") else _number(stop_at),
+        eval_every=(max(1, total // 10) if eval_every is None else eval_every) or None,
+        eval_episodes=eval_episodes,
+        checkpoint_every=(max(1, total // 10) if checkpoint_every is None else checkpoint_every) or None,
+    )
+    _tell_results(agent)
+
+
+def settings(algorithm: str, environment: str, assignments: list[str], use_preset: bool) -> Preset:
+    """The preset, or defaults where there is none, with the hyperparameters set on the command line."""
+    from renshu.algorithms import algorithm as by_name
+    from renshu.presets import Preset, preset, presets
+
+    kind = by_name(algorithm)
+    overrides = kind.parse(split(assignments))
+    if use_preset and environment in presets().get(algorithm.lower(), {}):
+        return preset(algorithm, environment, **overrides)
+    return Preset(kind(**overrides), environment, 1, 100_000)
+
+
+def split(assignments: list[str]) -> dict[str, str]:
+    """From ["a=1", "b=2"] to {"a": "1", "b": "2"}."""
+    for assignment in assignments:
+        if "=" not in assignment:
+            raise typer.BadParameter(f"name=value, not {assignment!r}")
+    return dict(assignment.split("=", 1) for assignment in assignments)  # type: ignore[misc]
+
+
+def _environment_arguments(assignments: list[str]) -> dict:
+    from renshu.algorithms.hyperparameters import Kind
+
+    return {name: Kind("").parse(name, text) for name, text in split(assignments).items()}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f'stop-at takes a number or "threshold", not {text!r}') from None
+
+
+def _resume(run: Path, progress: bool) -> None:
+    from renshu.agent import Agent
+
+    agent = Agent.resume(run)
+    if agent.target is None or agent.steps >= agent.target:
+        print(f"{run} is complete: {agent.steps:,} steps")
+        return
+    settings = agent.run.settings  # type: ignore[union-attr]
+    agent.learn(
+        progress=progress,
+        **{name: settings.get(name) for name in ("stop_at", "eval_every", "checkpoint_every")},
+        eval_episodes=settings.get("eval_episodes") or 10,
+    )
+    _tell_results(agent)
+
+
+def _tell_results(agent) -> None:
+    run = agent.last_run
+    print(f"evaluation   {agent.evaluate(20)} over 20 episodes after {agent.steps:,} steps")
+    print(f"run folder   {run.path}")
+    print(f"curve        {run.curve_path}")
+    print(f"agent        {run.agent_path}")
+    print(f"watch it     renshu watch {run.path}")

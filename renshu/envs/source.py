@@ -1,0 +1,340 @@
+"""What a user gave as environment, and how to make more of the same: to train in, to evaluate in, to watch."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec as GymSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+
+from renshu.envs.guard import Guard
+from renshu.envs.host import start_workers
+from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
+from renshu.types import EnvSpec
+
+_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
+_VECTOR_ONLY = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "render_mode")
+_WANTED = (
+    "a Gymnasium id such as 'CartPole-v1', a gymnasium.Env, a class that is one, a function that makes one, "
+    "or a gymnasium.vector.VectorEnv"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class EnvSource:
+    """An environment as the user gave it. Make one with `EnvSource.of`.
+
+    given: an id, an environment, a class or function that makes one, or a vector environment.
+    name: a short text for messages and folder names. kwargs: what an id, class or function is made with.
+    gym_spec: how Gymnasium made it or would make it; None when it does not know.
+    """
+
+    given: Any
+    name: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    gym_spec: GymSpec | None = None
+
+    @classmethod
+    def of(cls, env: Any, kwargs: Mapping[str, Any] | None = None) -> EnvSource:
+        """Take what a user gave as environment.
+
+        env: a Gymnasium id ("module:Name-v0" imports the module first, "Name" means the newest version), a
+        gymnasium.Env, a class or function that makes one, or a gymnasium.vector.VectorEnv.
+        kwargs: what to make it with, for ids, classes and functions.
+        Raises SpaceError when `env` is none of these, UnknownNameError for an id that nobody registered.
+        """
+        kwargs = dict(kwargs or {})
+        if isinstance(env, str):
+            spec = _portable(_find(env))
+            return cls(env, _short(spec.id), kwargs, spec)
+        if isinstance(env, gymnasium.Env | VectorEnv):
+            if kwargs:
+                raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
+            spec = _portable(env.spec) if env.spec else None
+            name = spec.id if spec and _registered_as(spec) else type(env.unwrapped).__name__
+            return cls(env, _short(name), kwargs, spec)
+        if callable(env):
+            function = env
+            while isinstance(function, partial):
+                function = function.func
+            return cls(env, _short(getattr(function, "__name__", type(function).__name__)), kwargs)
+        raise SpaceError(f"expected {_WANTED}; this is a {type(env).__module__}.{type(env).__qualname__}")
+
+    def vector(self, num_envs: int, processes: int | bool = False, timeout: float = 120.0) -> VectorEnv:
+        """Make the vector environment to train in. Its arrays belong to the caller.
+
+        num_envs: how many environments, N. A vector environment that was given is used as it is, with its own N.
+        processes: False steps all in this process, True gives each a process of its own; a number below `num_envs` does
+        too, and lets only so many work at the same time. timeout: seconds that a process has to make its environment.
+
+        Raises HyperparameterError for numbers out of range, SpaceError when `num_envs` of it cannot be had or it does
+        not reset by the NEXT_STEP rule, EnvironmentFault when it cannot be made.
+        """
+        if num_envs < 1 or int(processes) < 0:
+            raise HyperparameterError(
+                f"num_envs={num_envs}, processes={processes}: expected num_envs >= 1, processes >= 0"
+            )
+        if isinstance(self.given, VectorEnv):
+            if processes:
+                raise SpaceError(
+                    f"{self.name} is a vector environment, which has its own processes: use processes=False"
+                )
+            return _next_step(self.given)
+        how = self._how()
+        if how is None and (num_envs > 1 or processes):
+            raise SpaceError(
+                f"one {self.name} object cannot become {num_envs} environments{' in processes' if processes else ''}: "
+                "pass a function that makes one, or its class"
+            )
+        if processes and how is not None:
+            make = partial(_make, how, self.name, self.kwargs)
+            return start_workers(make, num_envs, self.name, timeout, _at_once(processes, num_envs))
+        if isinstance(self.given, gymnasium.Env):
+            return self._sync([self.given, *(self._fresh() for _ in range(num_envs - 1))])
+        return self._in_process(num_envs)
+
+    def evaluation(self, num_envs: int) -> VectorEnv:
+        """Make a vector environment that shares nothing with the one to train in. Reset it with a seed.
+
+        Raises SpaceError when that cannot be done: then the user must say what to evaluate in.
+        """
+        if not isinstance(self.given, VectorEnv):
+            return self._in_process(num_envs)
+        if not isinstance(self.given, VectorWrapper):
+            fns = getattr(self.given, "env_fns", None)
+            if fns:
+                return self._sync([_make(fns[i % len(fns)], self.name, {}) for i in range(num_envs)])
+            if self.gym_spec:
+                spec = copy.deepcopy(self.gym_spec)
+                spec.kwargs["num_envs"] = num_envs
+                return _next_step(_explained(self.name, spec, lambda: gymnasium.make_vec(spec)))
+        raise SpaceError(self._cannot("evaluate", "evaluate(env=...)"))
+
+    def single(self, render_mode: str | None = None) -> gymnasium.Env:
+        """Make one environment of its own, to record or to watch. render_mode: as Gymnasium names them.
+
+        Raises EnvironmentFault when it cannot be made or does not render that way, SpaceError when nothing says how to
+        make one.
+        """
+        options = {} if render_mode is None else {"render_mode": render_mode}
+        if isinstance(self.given, VectorEnv):
+            env = self._single_of_vector(options)
+        elif self._how() is self.given and not _takes(self.given, "render_mode"):
+            env = self._fresh()
+        else:
+            env = self._fresh(**options)
+        if render_mode is not None and env.render_mode != render_mode:
+            made_with = env.render_mode
+            env.close()
+            raise EnvironmentFault(
+                f"{self.name} does not render as {render_mode!r}: it was made with render_mode={made_with!r}. Pass a "
+                "function that hands it on: lambda render_mode=None: MyEnv(render_mode=render_mode)"
+            )
+        return env
+
+    def spec(self, vector_env: VectorEnv, num_envs: int) -> EnvSpec:
+        """Describe one of the environments in `vector_env` for a learner of `num_envs`.
+
+        The id is None where the name and the kwargs alone would not make the same environment again.
+        """
+        shapes = (vector_env.single_observation_space, vector_env.single_action_space, num_envs)
+        spec = self.gym_spec
+        if spec is None:
+            return EnvSpec(*shapes)
+        limit = self.kwargs.get("max_episode_steps", spec.max_episode_steps)
+        known = {"max_episode_steps": limit if limit and limit > 0 else None, "reward_threshold": spec.reward_threshold}
+        registered = _registered_as(spec)
+        changed = isinstance(self.given, VectorWrapper) or {"wrappers", "vector_kwargs"} & spec.kwargs.keys()
+        if registered is None or changed:
+            return EnvSpec(*shapes, **known)
+        kwargs = self.kwargs if isinstance(self.given, str) else dict(spec.kwargs)
+        if spec.max_episode_steps != registered.max_episode_steps:
+            kwargs["max_episode_steps"] = spec.max_episode_steps or -1
+        kwargs = {name: value for name, value in kwargs.items() if name not in _VECTOR_ONLY}
+        name = self.given if isinstance(self.given, str) and ":" in self.given else spec.id
+        return EnvSpec(*shapes, id=name, kwargs=kwargs, **known)
+
+    def _how(self) -> GymSpec | Callable[..., Any] | None:
+        """What makes a new one: a spec of Gymnasium's, or the user's class or function."""
+        spec = self.gym_spec
+        if spec and spec.entry_point and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
+            return spec
+        return self.given if callable(self.given) and not isinstance(self.given, gymnasium.Env | VectorEnv) else None
+
+    def _fresh(self, **options: Any) -> gymnasium.Env:
+        how = self._how()
+        if how is not None:
+            return _make(how, self.name, {**self.kwargs, **options})
+        try:
+            return copy.deepcopy(self.given)
+        except Exception as error:
+            reason = f" ({type(error).__name__}: {error})"
+            raise SpaceError(self._cannot("copy", "evaluate(env=...)") + reason) from error
+
+    def _in_process(self, num_envs: int) -> VectorEnv:
+        spec = self.gym_spec
+        if isinstance(self.given, str) and spec and spec.vector_entry_point and not spec.additional_wrappers:
+            make = partial(gymnasium.make_vec, spec, num_envs, **self.kwargs)
+            return _next_step(_explained(self.name, spec, make))
+        return self._sync([self._fresh() for _ in range(num_envs)])
+
+    def _sync(self, envs: list[gymnasium.Env]) -> VectorEnv:
+        if len({id(env.unwrapped) for env in envs}) < len(envs):
+            raise SpaceError(f"{self.name} gave the same environment twice: it must make a new one at each call")
+        guards = [Guard(env, index, self.name) for index, env in enumerate(envs)]
+        try:
+            return SyncVectorEnv([lambda guard=guard: guard for guard in guards])
+        except RuntimeError as error:
+            raise SpaceError(f"the environments of {self.name} must all have the same spaces: {error}") from error
+
+    def _single_of_vector(self, options: dict[str, Any]) -> gymnasium.Env:
+        spec, fns = self.gym_spec, getattr(self.given, "env_fns", None)
+        if not isinstance(self.given, VectorWrapper):
+            if spec and spec.entry_point and "wrappers" not in spec.kwargs:
+                kwargs = {name: value for name, value in spec.kwargs.items() if name not in _VECTOR_ONLY}
+                spec = copy.copy(spec)
+                spec.kwargs = {}  # all go to gymnasium.make, which alone knows max_episode_steps
+                return _make(spec, self.name, {**kwargs, **options})
+            if fns:
+                return _make(fns[0], self.name, {})
+        raise SpaceError(self._cannot("make one of", "record(env=...)"))
+
+    def _cannot(self, what: str, instead: str) -> str:
+        return (
+            f"cannot {what} {self.name} apart from the one that trains, because nothing says how it was made. Pass a "
+            f"function that makes one instead of the object, or call {instead}"
+        )
+
+
+def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    if isinstance(how, GymSpec):
+        env = _explained(name, how, lambda: gymnasium.make(how, **{"disable_env_checker": True, **kwargs}))
+    else:
+        env = _explained(name, None, lambda: how(**kwargs))
+    if not isinstance(env, gymnasium.Env):
+        hint = ". Pass the vector environment itself" if isinstance(env, VectorEnv) else ""
+        raise SpaceError(f"{name} made a {type(env).__module__}.{type(env).__qualname__}, not a gymnasium.Env{hint}")
+    for attribute in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, attribute, None), spaces.Space):
+            raise SpaceError(f"{name} has no {attribute}: set it in __init__ to a space from gymnasium.spaces")
+    return env
+
+
+def _explained(name: str, spec: GymSpec | None, make: Callable[[], Any]) -> Any:
+    """Call `make`; what it raises becomes an EnvironmentFault that says what to install where that helps."""
+    try:
+        return make()
+    except Exception as error:
+        if spec and isinstance(error, gymnasium.error.DependencyNotInstalled | ModuleNotFoundError):
+            for module, extra in _EXTRAS.items():
+                if str(spec.entry_point).startswith(module):
+                    raise EnvironmentFault(_needs(name, extra)) from error
+        raise EnvironmentFault(f"{name} raised while it was made: {type(error).__name__}: {error}") from error
+
+
+def _needs(name: str, extra: str) -> str:
+    return f'{name} needs packages that are not installed: pip install "renshu[{extra}]"'
+
+
+def _find(given: str) -> GymSpec:
+    """The registered spec of an id. Raises UnknownNameError with near matches."""
+    module, _, name = given.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise UnknownNameError(
+                f"cannot import {module!r}, which {given!r} asks for ({type(error).__name__}: {error}). "
+                "Before the colon stands the module that registers the environment"
+            ) from error
+    spec = _registered(name)
+    if spec is None and (name.startswith("ALE/") or "NoFrameskip" in name):
+        try:
+            importlib.import_module("ale_py")  # which registers them, and nobody else does
+        except ModuleNotFoundError as error:
+            raise UnknownNameError(_needs(name, "atari")) from error
+        spec = _registered(name)
+    if spec is None:
+        near = _near(name)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "No registered name is like it."
+        raise UnknownNameError(
+            f"no environment is registered as {name!r}. {hint} One from another package is named 'module:{name}', or "
+            "its class can be passed itself"
+        )
+    return spec
+
+
+def _registered(name: str) -> GymSpec | None:
+    versions = [spec for spec in gymnasium.registry.values() if _stem(spec.id) == name]
+    return gymnasium.registry.get(name) or max(versions, key=lambda spec: spec.version or 0, default=None)
+
+
+def _near(name: str) -> list[str]:
+    versions = [spec for spec in gymnasium.registry.values() if _stem(spec.id).lower() == _stem(name).lower()]
+    newest = [spec.id for spec in sorted(versions, key=lambda spec: -(spec.version or 0))]
+    by_lower = {known.lower(): known for known in gymnasium.registry}
+    similar = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3)]
+    return list(dict.fromkeys(newest + similar))[:3]
+
+
+def _registered_as(spec: GymSpec) -> GymSpec | None:
+    """The registered spec under whose name this one can be made again, wrappers included; or None."""
+    registered = gymnasium.registry.get(spec.id)
+    return registered if registered and registered.additional_wrappers == spec.additional_wrappers else None
+
+
+def _portable(spec: GymSpec) -> GymSpec:
+    """A copy that makes the same environment in any process, and without a window."""
+    spec = copy.copy(spec)
+    spec.kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
+    if isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
+        spec.entry_point = getattr(importlib.import_module("__main__"), spec.entry_point.partition(":")[2])
+    return spec
+
+
+def _next_step(env: VectorEnv) -> VectorEnv:
+    mode = env.metadata.get("autoreset_mode")
+    if mode != AutoresetMode.NEXT_STEP:
+        raise SpaceError(
+            f"{env} has metadata['autoreset_mode'] = {mode}; expected AutoresetMode.NEXT_STEP: an environment whose "
+            "episode ended resets in the next step. Make it with autoreset_mode=AutoresetMode.NEXT_STEP (from "
+            "gymnasium.vector), or let a class of your own do so and say it in its metadata"
+        )
+    return env
+
+
+def _at_once(processes: int | bool, num_envs: int) -> int | None:
+    if processes is True or processes >= num_envs:
+        return None
+    if "max_concurrency" not in inspect.signature(AsyncVectorEnv).parameters:
+        raise HyperparameterError(
+            f"processes={processes} for num_envs={num_envs} needs gymnasium >= 1.4 (this is {gymnasium.__version__}): "
+            "update it, or use processes=True"
+        )
+    return processes
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some built-in callables have no signature
+        return False
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"-v\d+$", "", name)
+
+
+def _short(name: str) -> str:
+    return re.sub(r"[^\w.-]", "", re.split("[/:]", name)[-1]) or "environment"

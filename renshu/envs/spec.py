@@ -1,0 +1,180 @@
+"""Spaces and environment specs as plain JSON data, and back. Nothing in the data is ever run or imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from renshu.errors import SpaceError
+from renshu.types import EnvSpec
+
+_INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+_DTYPES = frozenset([*_INTEGERS, "bool", "float16", "float32", "float64"])
+_MAX_ELEMENTS = 2**24  # a file may claim any shape, and bounds are stored in full; no real observation is this large
+
+
+def space_to_json(space: spaces.Space) -> dict[str, Any]:
+    """Describe a space as JSON data.
+
+    space: Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of these to any depth. Bounds are exact; bounds
+    that are the same everywhere are stored as one number, infinities as "inf" and "-inf".
+    Raises SpaceError for any other space.
+    """
+    match space:
+        case spaces.Box():
+            low = _bound_to_json(space.low, space.bounded_below, "-inf")
+            bounds = {"low": low, "high": _bound_to_json(space.high, space.bounded_above, "inf")}
+            return {"type": "Box", "shape": list(space.shape), "dtype": _dtype_name(space), **bounds}
+        case spaces.Discrete():
+            return {"type": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": _dtype_name(space)}
+        case spaces.MultiDiscrete():
+            sizes = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+            return {"type": "MultiDiscrete", **sizes, "dtype": _dtype_name(space)}
+        case spaces.MultiBinary():
+            return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+        case spaces.Dict():
+            if not all(isinstance(key, str) for key in space.spaces):
+                raise SpaceError(f"the keys of a Dict space must be strings, got {list(space.spaces)}; rename them")
+            return {"type": "Dict", "spaces": [[key, space_to_json(part)] for key, part in space.spaces.items()]}
+        case spaces.Tuple():
+            return {"type": "Tuple", "spaces": [space_to_json(part) for part in space.spaces]}
+    raise SpaceError(
+        f"{type(space).__name__} is not a space that Renshu can describe. It knows Box, Discrete, MultiDiscrete, "
+        "MultiBinary, Dict and Tuple; wrap the environment so that its spaces are made of these"
+    )
+
+
+def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
+    """Make the space that `space_to_json` described. Raises SpaceError when `data` is not such a description."""
+    try:
+        return _space(data)
+    except SpaceError:
+        raise
+    # Gymnasium checks its arguments with all of these, asserts included; whatever it was, the data is at fault.
+    except (ArithmeticError, AssertionError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        raise SpaceError(
+            f"not the description of a space: {reprlib.repr(data)} ({type(error).__name__}: {error}). "
+            "Expected what space_to_json writes"
+        ) from error
+
+
+def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
+    """Describe an EnvSpec as JSON data.
+
+    kwargs that JSON cannot hold are left out. `id` is None then, because the name alone would make another environment.
+    Raises SpaceError for spaces that cannot be described.
+    """
+    kwargs = {name: value for name, value in spec.kwargs.items() if _is_json(value)}
+    return {
+        "observation_space": space_to_json(spec.observation_space),
+        "action_space": space_to_json(spec.action_space),
+        "num_envs": spec.num_envs,
+        "id": spec.id if len(kwargs) == len(spec.kwargs) else None,
+        "kwargs": kwargs,
+        "max_episode_steps": spec.max_episode_steps,
+        "reward_threshold": spec.reward_threshold,
+    }
+
+
+def spec_from_json(data: Mapping[str, Any]) -> EnvSpec:
+    """Make the EnvSpec that `spec_to_json` described. Raises SpaceError when `data` is not such a description."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "observation_space": (dict,),
+        "action_space": (dict,),
+        "num_envs": (int,),
+        "id": (str, type(None)),
+        "kwargs": (dict,),
+        "max_episode_steps": (int, type(None)),
+        "reward_threshold": (int, float, type(None)),
+    }
+    known = {field.name for field in dataclasses.fields(EnvSpec)}
+    if not isinstance(data, Mapping) or set(data) != known:
+        raise SpaceError(
+            f"not the description of an environment: {reprlib.repr(data)}. Expected the keys {sorted(known)}"
+        )
+    for name, kind in kinds.items():
+        if not isinstance(data[name], kind):
+            wanted = " or ".join("null" if k is type(None) else k.__name__ for k in kind)
+            raise SpaceError(
+                f"the description of an environment has {name} = {reprlib.repr(data[name])}; expected {wanted}"
+            )
+    parts = {name: space_from_json(data[name]) for name in ("observation_space", "action_space")}
+    return EnvSpec(**{**data, **parts})
+
+
+def _space(data: Mapping[str, Any]) -> spaces.Space:
+    match data["type"]:
+        case "Box":
+            shape, dtype = tuple(map(int, data["shape"])), _dtype(data)
+            if math.prod(shape) > _MAX_ELEMENTS:
+                raise SpaceError(f"a Box of shape {shape} has more than {_MAX_ELEMENTS} elements; the file is damaged")
+            return spaces.Box(_bound(data["low"], shape, dtype), _bound(data["high"], shape, dtype), shape, dtype.type)
+        case "Discrete":
+            return spaces.Discrete(data["n"], start=data["start"], dtype=_dtype(data).type)
+        case "MultiDiscrete":
+            return spaces.MultiDiscrete(data["nvec"], dtype=_dtype(data).type, start=data["start"])
+        case "MultiBinary":
+            if np.prod(data["n"], dtype=float) > _MAX_ELEMENTS:
+                raise SpaceError(f"a MultiBinary of {data['n']} has more than {_MAX_ELEMENTS} elements")
+            return spaces.MultiBinary(data["n"])
+        case "Dict":
+            # Pairs, because Gymnasium sorts the keys of a plain dict and the order says which input is which.
+            return spaces.Dict([(key, _space(part)) for key, part in data["spaces"]])
+        case "Tuple":
+            return spaces.Tuple([_space(part) for part in data["spaces"]])
+    raise SpaceError(
+        f"{reprlib.repr(data['type'])} is no kind of space: expected Box, Discrete, MultiDiscrete, MultiBinary, "
+        "Dict or Tuple"
+    )
+
+
+def _dtype_name(space: spaces.Space) -> str:
+    name = np.dtype(space.dtype).name
+    if name not in _DTYPES:
+        raise SpaceError(f"{space} has dtype {name}; Renshu knows {', '.join(sorted(_DTYPES))}")
+    return name
+
+
+def _dtype(data: Mapping[str, Any]) -> np.dtype:
+    if data["dtype"] not in _DTYPES:
+        raise SpaceError(f"{reprlib.repr(data['dtype'])} is no dtype: expected one of {', '.join(sorted(_DTYPES))}")
+    return np.dtype(data["dtype"])
+
+
+def _bound_to_json(bound: np.ndarray, bounded: np.ndarray, unbounded: str) -> Any:
+    # Integer arrays have no infinity: Gymnasium keeps beside them where there is none.
+    values = np.where(bounded, bound.astype(object), unbounded)
+    uniform = values.size > 0 and (values == values.flat[0]).all()
+    return values.flat[0] if uniform else values.tolist()
+
+
+def _bound(data: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    values = _numbers(data)
+    if not isinstance(values, list):
+        return int(values) if isinstance(values, bool) else values
+    # With an infinity among integers the array stays one of floats, where Gymnasium looks for it.
+    keep = dtype.kind == "i" and np.isinf(np.asarray(values, float)).any()
+    return np.asarray(values, float if keep else dtype).reshape(shape)
+
+
+def _numbers(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_numbers(value) for value in data]
+    if isinstance(data, int | float):
+        return data
+    return {"inf": math.inf, "-inf": -math.inf}[data]
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

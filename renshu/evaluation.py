@@ -1,0 +1,95 @@
+"""Evaluate an agent: whole episodes in environments of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from renshu.envs.host import HostEnvs
+from renshu.errors import NotFiniteError
+from renshu.loops.programs import Programs
+from renshu.ops.spaces import map_space, storage_dtype
+from renshu.types import Key, PyTree
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns and lengths of whole episodes; prints as `mean ± std`."""
+
+    returns: list[float] = field(repr=False)
+    lengths: list[int] = field(repr=False)
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns over the episodes."""
+        return float(np.std(self.returns))
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes."""
+        return len(self.returns)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.std:.1f}"
+
+    def __repr__(self) -> str:
+        return f"Evaluation(mean={self.mean:.2f}, std={self.std:.2f}, episodes={self.episodes})"
+
+
+def evaluate(
+    programs: Programs,
+    view: PyTree,
+    envs: HostEnvs,
+    decode_action: Callable[[Any], Any],
+    *,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    key: Key,
+) -> Evaluation:
+    """Run `episodes` whole episodes, each environment its fixed share, so that short ones are not counted too often.
+
+    Raises NotFiniteError for NaN or infinity in a reward or an action (and so in an observation that leads to one).
+    """
+    n, space = envs.num_envs, envs.single_observation_space
+    act = programs.act_greedy if deterministic else programs.act
+    share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
+    found: list[list[tuple[float, int]]] = [[] for _ in range(n)]
+    obs, carry = envs.reset(seed), programs.learner.carry(n)
+    first, ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
+    returns, lengths = np.zeros(n), np.zeros(n, np.int64)
+    missing, t = share.sum(), 0
+    while missing:
+        obs = stored(space, obs)
+        chosen = act(view, carry, obs, first, key, 0, t)
+        action, carry = np.asarray(chosen.action), chosen.carry
+        if action.dtype.kind == "f" and not np.isfinite(action).all():
+            raise NotFiniteError(f"an action is NaN or infinite in step {t} of the evaluation; observation: {obs}")
+        obs, reward, terminated, truncated = envs.step(decode_action(action))
+        if not np.isfinite(reward).all():
+            bad = int(np.argmin(np.isfinite(reward)))
+            raise NotFiniteError(f"environment {bad} ({envs.name}) gave a reward of {reward[bad]} in step {t}")
+        returns += np.where(ended, 0.0, reward)
+        lengths += ~ended
+        first, ended = ended, terminated | truncated
+        for i in np.flatnonzero(ended):
+            if len(found[i]) < share[i]:
+                found[i].append((float(returns[i]), int(lengths[i])))
+                missing -= 1
+            returns[i], lengths[i] = 0.0, 0
+        t += 1
+    done = [episode for env in found for episode in env]
+    return Evaluation([r for r, _ in done], [length for _, length in done])
+
+
+def stored(space: Any, obs: PyTree) -> PyTree:
+    """Observations in the dtypes that networks get: 64-bit numbers become 32-bit ones."""
+    return map_space(lambda leaf, x: np.asarray(x, storage_dtype(leaf.dtype)), space, obs)

@@ -1,0 +1,157 @@
+"""The host loop: Gymnasium environments step in Python, acting and learning are compiled programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
+from typing import Any
+
+import jax
+import numpy as np
+from gymnasium import spaces
+
+from renshu.envs.host import HostEnvs
+from renshu.errors import NotFiniteError
+from renshu.loops.programs import Programs
+from renshu.loops.report import Clock, Episodes, Report
+from renshu.ops.spaces import flatten, leaf_spaces, storage_dtype, unflatten
+from renshu.types import Array, Key, Rollout
+
+
+class HostLoop:
+    """Collects a rollout from Gymnasium environments and learns from it, again and again.
+
+    state: the learner's; read it back from `.state`. decode_action: from the learner's actions to the environment's.
+    key: the root of all randomness of acting and learning. seed: of the environments. steps: valid steps so far.
+    uninterrupted: a context in which Ctrl-C waits, so that the state is never lost between two updates.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        state: Any,
+        envs: HostEnvs,
+        decode_action: Callable[[Any], Any],
+        *,
+        key: Key,
+        seed: int,
+        iteration: int = 0,
+        steps: int = 0,
+        uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.programs = programs
+        self.state = state
+        self.envs = envs
+        self.decode_action = decode_action
+        self.key = key
+        self.iteration = iteration
+        self.uninterrupted = uninterrupted
+        self.clock = Clock()
+        n, space = envs.num_envs, envs.single_observation_space
+        self.space = space
+        self.single = not isinstance(space, spaces.Dict | spaces.Tuple)
+        self.storage = [(leaf.shape, storage_dtype(leaf.dtype)) for leaf in leaf_spaces(space)]
+        self.carry = programs.learner.carry(n)
+        self.first = np.ones(n, np.bool_)
+        self.ended = np.zeros(n, np.bool_)
+        self.episodes = Episodes(n, steps)
+        self.obs = flatten(space, envs.reset(seed))
+
+    def advance(self) -> Report:
+        """Collect one rollout and learn from it.
+
+        Raises NotFiniteError for NaN or infinity in observations, rewards, actions or losses, EnvironmentFault from
+        the environments; the state is then as it was before this rollout.
+        """
+        began = perf_counter()
+        rollout, ended = self.collect()
+        tick = perf_counter()
+        with self.uninterrupted():
+            self.state, vector = self.programs.learn(self.state, rollout, self.key, self.iteration)
+            self.iteration += 1
+        metrics = self.programs.metrics(vector)
+        self.clock.learn += perf_counter() - tick
+        steps, finished = self.episodes.add(rollout.reward, rollout.valid, ended)
+        if not np.isfinite(list(metrics.values())).all():
+            bad = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
+            raise NotFiniteError(
+                f"the update after step {self.episodes.steps} (update {self.iteration}) went wrong: {bad}. Its result "
+                "was thrown away and the parameters are those from before. Often a lower learning_rate, norm_obs=True "
+                "or norm_reward=True helps"
+            )
+        self.clock.total += perf_counter() - began
+        return Report(1, steps, metrics, finished)
+
+    def collect(self) -> tuple[Rollout, Array]:
+        """Step the environments `rollout_length` times. Returns the rollout and `ended` [T, N]: an episode's last step.
+
+        Buffers are new each time: jax may read them in place while the next rollout is being collected.
+        """
+        learner, n = self.programs.learner, self.envs.num_envs
+        T = learner.rollout_length
+        view = learner.view(self.state)
+        rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
+        marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
+        reward, terminated = np.empty((T, n), np.float32), np.empty((T, n), np.bool_)
+        actions, extras = [], []
+        marks[0], marks[1] = self.first, self.ended
+        start = self.carry
+        for row, leaf in zip(rows, self.obs, strict=True):
+            row[0] = leaf
+        act, step, decode, clock = self.programs.act, self.envs.step, self.decode_action, self.clock
+        single, space, key, iteration = self.single, self.space, self.key, self.iteration
+        obs_rows = rows[0]
+        for t in range(T):
+            tick = perf_counter()
+            obs = obs_rows[t] if single else unflatten(space, [row[t] for row in rows])
+            chosen = act(view, self.carry, obs, marks[t], key, iteration, t)
+            action = np.asarray(chosen.action)
+            self.carry = chosen.carry
+            tock = perf_counter()
+            clock.act += tock - tick
+            if action.dtype.kind == "f" and not np.isfinite(action).all():
+                self._check_observations(rows, t + 1)
+                self._bad(action, "the action", t, "the parameters may have gone NaN in an earlier update")
+            observed, reward[t], terminated[t], truncated = step(decode(action))
+            clock.env += perf_counter() - tock
+            np.logical_or(terminated[t], truncated, out=marks[t + 2])
+            if single:
+                obs_rows[t + 1] = observed
+            else:
+                for row, leaf in zip(rows, flatten(space, observed), strict=True):
+                    row[t + 1] = leaf
+            actions.append(action)
+            extras.append(chosen.extras)
+        self.obs = [row[T] for row in rows]
+        self.first, self.ended = marks[T].copy(), marks[T + 1].copy()
+        rollout = Rollout(
+            obs=unflatten(space, rows),
+            first=marks[: T + 1],
+            action=np.stack(actions),
+            reward=reward,
+            terminated=terminated,
+            carry=start,
+            extras=jax.tree.map(lambda *x: np.stack(x), *extras),
+        )
+        self._check_observations(rows, T + 1)
+        if not np.isfinite(reward).all():
+            self._bad(reward, "the reward", None)
+        return rollout, marks[2:]
+
+    def _check_observations(self, rows: list[Array], count: int) -> None:
+        for row in rows:
+            if row.dtype.kind == "f" and not np.isfinite(row[:count]).all():
+                self._bad(row[:count], "the observation", None)
+
+    def _bad(
+        self, values: Array, what: str, t: int | None, hint: str = "mend the environment, or clip what it returns"
+    ) -> None:
+        """Raise NotFiniteError naming the first bad environment and step. values: [T, N, ...], or [N, ...] with t."""
+        where = np.argwhere(~np.isfinite(values))[0]
+        t, n = (int(where[0]), int(where[1])) if t is None else (t, int(where[0]))
+        value = values[tuple(where)]
+        raise NotFiniteError(
+            f"{what} of environment {n} is {value} at step {t} of the rollout that began at step {self.episodes.steps} "
+            f"of training (environment: {self.envs.name}). Nothing was learned from it; {hint}"
+        )

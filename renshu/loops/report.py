@@ -1,0 +1,75 @@
+"""What a loop tells of one stretch of training, and the bookkeeping of episodes that all loops share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Finished(NamedTuple):
+    """Episodes that ended in a rollout, in the order in which they ended."""
+
+    steps: np.ndarray  # [E] int64    valid environment steps of the whole training when the episode ended
+    envs: np.ndarray  # [E] int64    which environment
+    returns: np.ndarray  # [E] float64  sum of raw rewards
+    lengths: np.ndarray  # [E] int64    steps
+
+
+@dataclass(frozen=True)
+class Report:
+    """One advance of a loop: `iterations` rollouts, `steps` valid environment steps, the last update's metrics."""
+
+    iterations: int
+    steps: int
+    metrics: dict[str, float]
+    finished: Finished
+
+
+@dataclass
+class Clock:
+    """Seconds spent: act (choosing actions), env (stepping), learn, and the whole."""
+
+    act: float = 0.0
+    env: float = 0.0
+    learn: float = 0.0
+    total: float = 0.0
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self.act = self.env = self.learn = self.total = 0.0
+
+    def shares(self) -> dict[str, float]:
+        """Fractions of the whole; `rest` is Renshu's own bookkeeping."""
+        whole = self.total or 1.0
+        parts = {"act": self.act / whole, "env": self.env / whole, "learn": self.learn / whole}
+        return {**parts, "rest": 1.0 - sum(parts.values())}
+
+
+class Episodes:
+    """Sums rewards and counts steps of each environment's running episode, a whole rollout at a time."""
+
+    def __init__(self, num_envs: int, steps: int = 0) -> None:
+        self.running_return = np.zeros(num_envs, np.float64)
+        self.running_length = np.zeros(num_envs, np.int64)
+        self.steps = steps
+
+    def add(self, reward: np.ndarray, valid: np.ndarray, ended: np.ndarray) -> tuple[int, Finished]:
+        """Add a rollout: reward, valid, ended, each `[T, N]`. Returns its valid steps and the episodes it ended."""
+        returns = np.cumsum(np.where(valid, reward, 0.0), axis=0, dtype=np.float64)
+        lengths = np.cumsum(valid, axis=0, dtype=np.int64)
+        count = lengths.sum(axis=1)  # valid steps of the rollout so far
+        when, who = np.nonzero(ended)
+        found_returns = np.empty(len(when), np.float64)
+        found_lengths = np.empty(len(when), np.int64)
+        before_return, before_length = -self.running_return, -self.running_length
+        for i, (t, n) in enumerate(zip(when, who, strict=True)):
+            found_returns[i] = returns[t, n] - before_return[n]
+            found_lengths[i] = lengths[t, n] - before_length[n]
+            before_return[n], before_length[n] = returns[t, n], lengths[t, n]
+        self.running_return = returns[-1] - before_return
+        self.running_length = lengths[-1] - before_length
+        finished = Finished(self.steps + count[when], who, found_returns, found_lengths)
+        self.steps += int(count[-1])
+        return int(count[-1]), finished

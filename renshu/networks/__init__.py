@@ -1,0 +1,1 @@
+"""Networks: Flax Linen modules, built from the spaces of an environment; parameters are plain nested dicts."""

@@ -1,0 +1,1 @@
+"""Pure maths on arrays: returns, distributions, running statistics, schedules. No classes with state."""

@@ -1,0 +1,83 @@
+"""Observations of any nesting, walked together with the space that describes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from renshu.types import Array, PyTree
+
+
+def map_space(fn: Callable[..., Any], space: spaces.Space, *trees: PyTree) -> PyTree:
+    """Apply `fn(leaf_space, *leaves)` to every leaf of a Dict or Tuple space, to any depth; keep the nesting."""
+    if isinstance(space, spaces.Dict):
+        return {key: map_space(fn, part, *(tree[key] for tree in trees)) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(map_space(fn, part, *(tree[i] for tree in trees)) for i, part in enumerate(space.spaces))
+    return fn(space, *trees)
+
+
+def leaf_spaces(space: spaces.Space) -> list[spaces.Space]:
+    """The spaces at the leaves, in the order of `map_space`."""
+    if isinstance(space, spaces.Dict):
+        return [leaf for part in space.spaces.values() for leaf in leaf_spaces(part)]
+    if isinstance(space, spaces.Tuple):
+        return [leaf for part in space.spaces for leaf in leaf_spaces(part)]
+    return [space]
+
+
+def flatten(space: spaces.Space, tree: PyTree) -> list[Any]:
+    """The leaves of an observation, in the order of `leaf_spaces`."""
+    leaves: list[Any] = []
+    map_space(lambda _, x: leaves.append(x), space, tree)
+    return leaves
+
+
+def unflatten(space: spaces.Space, leaves: list[Any]) -> PyTree:
+    """The observation with these leaves: what `flatten` took apart."""
+    remaining = iter(leaves)
+    return map_space(lambda _: next(remaining), space)
+
+
+def is_continuous(space: spaces.Space) -> bool:
+    """Whether a leaf holds real numbers, which running normalisation is for."""
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+
+
+def encode(space: spaces.Space, obs: PyTree) -> Array:
+    """Make one vector of an observation: `[B, ...]` leaves to `[B, F]` float32.
+
+    Box leaves are flattened, Discrete and MultiDiscrete become one-hot, MultiBinary 0 and 1; all are concatenated.
+    """
+    parts: list[Array] = []
+    map_space(lambda leaf, x: parts.append(_encode_leaf(leaf, x)), space, obs)
+    return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def _encode_leaf(space: spaces.Space, x: Array) -> Array:
+    batch = x.shape[0]
+    if isinstance(space, spaces.Discrete):
+        return jax.nn.one_hot(x - int(space.start), int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        index = (x - space.start).reshape(batch, -1)
+        sizes = space.nvec.reshape(-1)
+        return jnp.concatenate([jax.nn.one_hot(index[:, i], int(n)) for i, n in enumerate(sizes)], axis=-1)
+    return jnp.reshape(x, (batch, math.prod(space.shape or ()))).astype(jnp.float32)
+
+
+def storage_dtype(dtype: Any) -> np.dtype:
+    """The dtype in which a leaf is stored and given to the network: 64-bit numbers become 32-bit ones."""
+    return {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dtype(np.int32)}.get(
+        np.dtype(dtype), np.dtype(dtype)
+    )
+
+
+def dummy(space: spaces.Space, batch: int) -> PyTree:
+    """Zeros in the shape of `batch` observations: what a network is initialised with."""
+    return map_space(lambda leaf: np.zeros((batch, *leaf.shape), storage_dtype(leaf.dtype)), space)

@@ -1,0 +1,106 @@
+"""Running statistics for normalisation, and means over the valid part of a batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from renshu.types import Array
+
+
+class RunningStats(NamedTuple):
+    """Mean and variance of all that was seen so far, element by element.
+
+    mean, var: [*shape] float32; var is that of the population (ddof 0). count: [] float32, rows seen.
+    Above 2**24 rows float32 rounds the count: updates then weigh a little more than they should, and nothing breaks.
+    """
+
+    mean: jax.Array
+    var: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]  the tuple's own count is of no use here
+
+
+def init_stats(shape: tuple[int, ...]) -> RunningStats:
+    """Statistics of nothing: mean 0, variance 1, with the weight of 1e-4 rows (as in Stable-Baselines3)."""
+    return RunningStats(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(1e-4))
+
+
+def update_stats(stats: RunningStats, batch: Array, mask: Array | None = None) -> RunningStats:
+    """Take a batch into the statistics (Chan, Golub & LeVeque 1979, the parallel algorithm).
+
+    batch: [B, *shape], any real dtype. mask: [B] bool, the rows that count; None for all. What stands in the other rows
+    does not matter, NaN included; no row at all leaves the statistics as they are.
+    Raises AssertionError, when traced, if the shapes do not agree.
+    """
+    batch = jnp.asarray(batch, jnp.float32)
+    keep = jnp.ones(batch.shape[0], bool) if mask is None else jnp.asarray(mask)
+    chex.assert_shape(batch, (None, *stats.mean.shape))
+    chex.assert_shape(keep, batch.shape[:1])
+    mean, squares = _moments(batch, keep.reshape(-1, *[1] * (batch.ndim - 1)), axis=0)
+    rows = keep.sum(dtype=jnp.float32)
+    total = stats.count + rows
+    old, new = stats.count / total, rows / total
+    delta = mean - stats.mean
+    # In shares of the total, not in sums of squares: those grow until float32 no longer notices a batch.
+    var = old * stats.var + squares / total + old * new * delta**2
+    return RunningStats(stats.mean + new * delta, var, total)
+
+
+def normalize(stats: RunningStats, x: Array, clip: float = 10.0, epsilon: float = 1e-8) -> jax.Array:
+    """Shift and scale x, [..., *shape], to mean 0 and variance 1, cut at -clip and clip standard deviations."""
+    return jnp.clip((x - stats.mean) * jax.lax.rsqrt(stats.var + epsilon), -clip, clip)
+
+
+def running_returns(start: Array, reward: Array, first: Array, gamma: float | Array) -> tuple[jax.Array, jax.Array]:
+    """Discounted sum of the rewards of an episode so far; its deviation scales rewards (VecNormalize's accumulator).
+
+    R_t = gamma * R_{t-1} + r_t, from 0 in each episode. start: [N] float32, R before the rollout, 0 at the very start.
+    reward: [T, N] float32. first: [T+1, N] bool, `Rollout.first`. gamma: discount a step.
+    Returns R after the rollout, [N], which is the next `start`, and R of each step, [T, N]. On reset steps R is 0: keep
+    them out of the statistics with `Rollout.valid`. Raises AssertionError, when traced, if the shapes do not agree.
+    """
+    chex.assert_rank(reward, 2)
+    steps, num_envs = reward.shape
+    chex.assert_shape(first, (steps + 1, num_envs))
+    chex.assert_shape(start, (num_envs,))
+
+    def step(before: jax.Array, row: tuple[Array, Array, Array]) -> tuple[jax.Array, jax.Array]:
+        reward_t, first_t, first_tp1 = row
+        total = gamma * jnp.where(first_t, 0.0, before) + reward_t
+        total = jnp.where(first_tp1, 0.0, total)
+        return total, total
+
+    return jax.lax.scan(step, jnp.asarray(start), (reward, first[:-1], first[1:]))
+
+
+def masked_mean(x: Array, mask: Array) -> jax.Array:
+    """Mean of x where mask, a scalar; 0 if mask is empty. x and mask have the same shape.
+
+    What stands outside the mask does not matter, NaN included.
+    """
+    chex.assert_equal_shape([x, mask])
+    return jnp.where(mask, x, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+
+
+def masked_normalize(x: Array, mask: Array, epsilon: float = 1e-8) -> jax.Array:
+    """Shift and scale x to mean 0 and standard deviation 1 over mask; 0 outside the mask. x and mask have one shape.
+
+    The deviation is unbiased (ddof 1), as that of PyTorch with which most advantages are normalised. Where all of x is
+    equal, or there is one element only, the result is 0.
+    """
+    chex.assert_equal_shape([x, mask])
+    mean, squares = _moments(x, mask, axis=None)
+    std = jnp.sqrt(squares / jnp.maximum(mask.sum() - 1, 1))
+    return jnp.where(mask, x - mean, 0.0) / (std + epsilon)
+
+
+def _moments(x: Array, mask: Array, axis: int | None) -> tuple[jax.Array, jax.Array]:
+    """Mean of x over `axis` where mask, and sum of squares about it; 0 if mask is empty. mask broadcasts against x."""
+    count = jnp.maximum(mask.sum(axis), 1)
+    rough = jnp.where(mask, x, 0.0).sum(axis) / count
+    # A second pass takes out the rounding of the first: with equal, large x it would else pass for a deviation.
+    mean = rough + jnp.where(mask, x - rough, 0.0).sum(axis) / count
+    return mean, (jnp.where(mask, x - mean, 0.0) ** 2).sum(axis)

@@ -1,0 +1,53 @@
+"""Tuned hyperparameters for known environments, as data: one TOML file an algorithm, one table an environment.
+
+Beside hyperparameters a table holds `num_envs` and `total_steps`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from renshu.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from renshu.algorithms.base import Algorithm
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Hyperparameters that are known to solve an environment, with the number of environments and steps they take."""
+
+    algorithm: Algorithm
+    environment: str
+    num_envs: int
+    total_steps: int
+
+
+def presets() -> dict[str, dict[str, dict[str, Any]]]:
+    """All presets as plain data: `{"ppo": {"CartPole-v1": {...}}}`."""
+    found = {}
+    for file in sorted(resources.files(__name__).iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".toml"):
+            found[file.name.removesuffix(".toml")] = tomllib.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def preset(algorithm: str, environment: str, **overrides: Any) -> Preset:
+    """The preset of an algorithm for an environment; `overrides` replace single hyperparameters.
+
+    Raises UnknownNameError listing the environments that have one.
+    """
+    from renshu.algorithms import algorithm as by_name
+
+    kind = by_name(algorithm)
+    known = presets().get(algorithm.lower(), {})
+    if environment not in known:
+        raise UnknownNameError(
+            f"there is no preset of {kind.__name__} for {environment!r}. There are: {', '.join(known) or 'none'}"
+        )
+    data = dict(known[environment])
+    num_envs, total_steps = data.pop("num_envs"), data.pop("total_steps")
+    return Preset(kind.from_json(data, **overrides), environment, num_envs, total_steps)

@@ -1,0 +1,172 @@
+"""Where a result comes from: the settings, the versions, the code and the machine that made it, in settings.json."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renshu.errors import CheckpointError, RenshuError, UnknownNameError
+
+_SETTINGS = "settings.json"
+_PACKAGES = ("renshu", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy")
+_GIT_SECONDS = 5.0
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of the packages that decide a result; None for a package that is not installed.
+
+    Keys: python, renshu, jax, jaxlib, flax, optax, gymnasium, numpy. No package is imported.
+    """
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git_state(path: Path | str = ".") -> dict[str, Any] | None:
+    """What git says of the folder `path`: which code was run.
+
+    Returns {"commit": full hash or None before the first commit, "branch": name or None when detached, "dirty": bool}.
+    Dirty means that a tracked file was changed; files that git does not track do not count, as in `git describe
+    --dirty`. None when the folder is in no repository, git is not installed, or git gives no answer in 5 seconds.
+    """
+    command = ["git", "-C", str(path), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    # Without this, `git status` may write the index and get in the way of a git command that the user runs.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        answer = subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", timeout=_GIT_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if answer.returncode != 0:
+        return None
+    lines = answer.stdout.splitlines()
+    header = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# "))
+    commit, branch = header.get("branch.oid"), header.get("branch.head")
+    return {
+        "commit": None if commit == "(initial)" else commit,
+        "branch": None if branch == "(detached)" else branch,
+        "dirty": any(not line.startswith("# ") for line in lines),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The machine: {"system": name and version, "cpus": logical processors or None, "processor": name}."""
+    return {"system": platform.platform(), "cpus": os.cpu_count(), "processor": _processor()}
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write settings.json into the folder `path`, in one go; returns what it holds.
+
+    Added to `settings`: "versions", "git", "machine", "started" (UTC, ISO 8601), "command". What JSON cannot hold is
+    written as text, also NaN and infinity.
+    Raises RenshuError, naming path and reason, when the file cannot be written.
+    """
+    provenance = {
+        "versions": versions(),
+        "git": git_state(),
+        "machine": machine(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+    }
+    plain = _plain({**settings, **provenance})
+    write_atomically(path / _SETTINGS, [json.dumps(plain, indent=2, allow_nan=False).encode()])
+    return plain
+
+
+def read_settings(path: Path | str) -> dict[str, Any]:
+    """What settings.json in the folder `path` holds.
+
+    Raises UnknownNameError, with near matches, when the folder holds no run; CheckpointError when the file is damaged.
+    """
+    path = Path(path)
+    file = path / _SETTINGS
+    try:
+        settings = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UnknownNameError(f"{path} is not a run: it holds no {_SETTINGS}. {_near_runs(path)}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}. Restore the file, or start a new run.") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{file} holds a {type(settings).__name__}, not the settings of a run (an object).")
+    return settings
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
+    """Put a file in place in one go: whoever looks, also after a crash, finds the old file or the whole new one.
+
+    Raises RenshuError, naming path and reason, when the file cannot be written; the old one stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.writelines(chunks)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What is done inside writes to `path`: an OSError becomes a RenshuError that names path and reason."""
+    try:
+        yield
+    except OSError as error:
+        raise RenshuError(
+            f"cannot write {path}: {error.strerror or error}. Make room on the disk, or choose a folder that you may "
+            "write to."
+        ) from error
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and (name := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return name[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _plain(value: Any) -> Any:
+    """`value` in the words of JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    return getattr(value, "__qualname__", None) or repr(value)
+
+
+def _near_runs(path: Path) -> str:
+    folder = path.absolute().parent
+    names = sorted(file.parent.name for file in folder.glob(f"*/{_SETTINGS}"))
+    near = difflib.get_close_matches(path.name, names, n=5, cutoff=0.4)
+    return f"Did you mean {', '.join(near)}?" if near else f"No run in {folder} has a name like it."

@@ -1,0 +1,150 @@
+"""One call of `learn`: a loop is advanced until the steps are done, and everybody who wants to know is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from renshu.callbacks import Callback, Checkpoint, Evaluate, Progress, StopAtReturn
+from renshu.errors import HyperparameterError, RenshuError
+from renshu.interruption import Interruptions
+
+if TYPE_CHECKING:
+    from renshu.agent import Agent
+    from renshu.loops.report import Report
+
+LOGGED_ROWS = 500
+"""About how many rows of metrics a call of learn writes."""
+
+
+class Function(Callback):
+    """A user's function of (agent, metrics) as a callback."""
+
+    def __init__(self, function: Callable[[Agent, dict[str, float]], bool | None]) -> None:
+        self.function = function
+
+    def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Call it."""
+        return self.function(agent, metrics)
+
+
+def callbacks_for(
+    agent: Agent,
+    total: int,
+    *,
+    progress: bool,
+    callbacks: Callback | Callable | Iterable[Callback | Callable],
+    stop_at: float | str | None,
+    eval_every: int | None,
+    eval_episodes: int,
+    checkpoint_every: int | None,
+) -> list[Callback]:
+    """The callbacks of one call of learn, the user's own first. Raises HyperparameterError for what is no callback."""
+    given = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for callback in given:
+        if not callable(callback) and not isinstance(callback, Callback):
+            raise HyperparameterError(f"a callback is a function of (agent, metrics) or a Callback, not {callback!r}")
+    chosen = [callback if isinstance(callback, Callback) else Function(callback) for callback in given]
+    if eval_every is not None:
+        chosen.append(Evaluate(eval_every, eval_episodes))
+    if checkpoint_every is not None:
+        chosen.append(Checkpoint(checkpoint_every))
+    if stop_at is not None:
+        chosen.append(StopAtReturn(stop_at))
+    if progress:
+        chosen.append(Progress(total, agent.steps))
+    return chosen
+
+
+def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
+    """Advance the agent's loop until it has `target` steps or a callback returns False.
+
+    Whatever ends training early (Ctrl-C, SIGTERM, a fault of the environment, NaN, an error in a callback): the agent
+    keeps its last good state, and with a run folder it is saved there before the exception goes on.
+    """
+    started: list[Callback] = []
+    begin_time, begin_steps = time.perf_counter(), agent.steps
+    every = max(1, (target - begin_steps) // LOGGED_ROWS)
+    next_log = begin_steps + every
+    with Interruptions() as interruptions:
+        try:
+            loop = agent.start_loop(interruptions.deferred)
+            for callback in callbacks:
+                callback.on_start(agent)
+                started.append(callback)
+            going = agent.steps < target
+            while going:
+                report = loop.advance()
+                seconds = time.perf_counter() - begin_time
+                agent.recent_returns.extend(report.finished.returns)
+                agent.recent_lengths.extend(report.finished.lengths)
+                metrics = summary(agent, report, (agent.steps - begin_steps) / seconds)
+                _log_episodes(agent, report, seconds)
+                if agent.steps >= next_log or agent.steps >= target:
+                    next_log = agent.steps + every
+                    _log_metrics(agent, metrics)
+                answers = [callback.on_update(agent, metrics) for callback in callbacks]
+                going = agent.steps < target and not any(answer is False for answer in answers)
+        except BaseException as error:
+            _rescue(agent, error)
+            raise
+        finally:
+            for callback in reversed(started):
+                callback.on_end(agent)
+
+
+def summary(agent: Agent, report: Report, steps_per_second: float) -> dict[str, float]:
+    """The metrics that callbacks get: the learner's own, and how training goes."""
+    metrics = {**report.metrics, "steps": agent.steps, "steps_per_second": steps_per_second}
+    if agent.recent_returns:
+        metrics["return_mean"] = float(np.mean(agent.recent_returns))
+        metrics["length_mean"] = float(np.mean(agent.recent_lengths))
+    return metrics
+
+
+def _log_episodes(agent: Agent, report: Report, seconds: float) -> None:
+    if agent.run is not None and len(report.finished.steps):
+        f = report.finished
+        agent.run.log_episodes(f.steps, f.envs, f.returns, f.lengths, [seconds] * len(f.steps))
+
+
+def _log_metrics(agent: Agent, metrics: dict[str, float]) -> None:
+    if agent.run is not None:
+        agent.run.log_metrics(agent.steps, {name: value for name, value in metrics.items() if name != "steps"})
+        agent.run.flush()
+
+
+def _rescue(agent: Agent, error: BaseException) -> None:
+    """Save what can be saved, and say where; an environment cut off in the middle of a step is not used again."""
+    agent.drop_loop()
+    if agent.run is None:
+        return
+    try:
+        path = agent.checkpoint()
+        agent.run.flush()
+        error.add_note(f"The agent as of step {agent.steps} is saved in {path}")
+        error.add_note(f"Go on from there with: renshu train --resume {agent.run.path}")
+    except (RenshuError, OSError) as failure:
+        error.add_note(f"The agent could not be saved: {failure}")
+
+
+def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:
+    """The run to write to: a new folder for a path or True, the one given for a Run, none for None."""
+    from renshu.tracking.run import Run
+
+    if run is None or isinstance(run, Run):
+        return run
+    path = Run.new_path("runs", agent.title.replace(" ", "-")) if run is True else Path(run)
+    return Run.create(path, settings)
+
+
+def finish(run: Any) -> None:
+    """Draw the run's learning curve and close its files."""
+    from renshu.tracking.curves import plot_runs
+
+    run.close()
+    plot_runs([run.path], run.curve_path)

@@ -1,0 +1,94 @@
+"""The words that everything speaks: what an environment looks like, what an actor gives, what a learner gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    import gymnasium
+    import jax
+
+Array: TypeAlias = Any  # jax.Array inside compiled functions, np.ndarray on the host
+PyTree: TypeAlias = Any
+Key: TypeAlias = "jax.Array"
+Metrics: TypeAlias = "dict[str, Array]"
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What a learner must know of an environment before it can be built.
+
+    observation_space, action_space: of one environment, as Gymnasium describes them.
+    num_envs: how many environments step together, N.
+    id: the name under which Gymnasium can make it, or None.
+    kwargs: what `gymnasium.make` was given beside the id.
+    max_episode_steps: the time limit in steps, or None.
+    reward_threshold: the mean return at which the environment counts as solved, or None.
+    """
+
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    num_envs: int
+    id: str | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
+    reward_threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """The kinds of observation and action that an algorithm takes; `envs/adapt.py` fits the rest or refuses it.
+
+    Kinds are "box", "discrete", "multi_discrete", "multi_binary"; observations may also be "image" (uint8, three axes)
+    and "nested" (Dict and Tuple, to any depth, of the others).
+    """
+
+    observations: frozenset[str]
+    actions: frozenset[str]
+
+
+class Rollout(NamedTuple):
+    """A stretch of experience: T steps of N environments, time-major.
+
+    Environments reset by Gymnasium's NEXT_STEP rule: the observation that ends an episode is a row of its own, and the
+    step after it only resets (its action is ignored, its reward is 0). So `valid` says which steps were real, and a
+    truncated episode bootstraps from `obs[t + 1]`, which is its true last observation.
+    """
+
+    obs: PyTree  # [T+1, N, ...]  the last row is where the next stretch starts
+    first: Array  # [T+1, N] bool  obs is the first of an episode
+    action: PyTree  # [T, N, ...]    as the algorithm chose it (before it is fitted to the environment)
+    reward: Array  # [T, N] float32 raw, as the environment gave it
+    terminated: Array  # [T, N] bool    the episode ended for good: no value beyond
+    carry: PyTree  # [N, ...]       the actor's memory at obs[0] (recurrent state); () without
+    extras: PyTree  # [T, N, ...]    what act recorded and learn cannot compute again; () for nothing
+
+    @property
+    def valid(self) -> Array:
+        """[T, N] bool: the step was real, not the reset between two episodes."""
+        return ~self.first[1:]
+
+
+class Act(NamedTuple):
+    """What an actor returns for N observations."""
+
+    action: PyTree  # [N, ...]
+    carry: PyTree  # [N, ...] or ()
+    extras: PyTree  # [N, ...] or (): recorded in the rollout
+
+
+class Counters(NamedTuple):
+    """How far a learner has come. Every schedule is read off these, so every loop sees the same one."""
+
+    steps: Array  # [] int32  valid environment steps learned from
+    updates: Array  # [] int32  gradient steps taken
+    start: Array  # [] int32  steps at which the current call of learn began
+    target: Array  # [] int32  steps at which it ends
+
+    @property
+    def progress_remaining(self) -> Array:
+        """[] float32: 1 at the start of learn, 0 at its end (Stable-Baselines3's `progress_remaining`)."""
+        done = (self.steps - self.start) / (self.target - self.start).clip(1)
+        return (1.0 - done).clip(0.0, 1.0)
