@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def measured_on() -> str:
     """One line: machine, versions, day."""
     here, packages = machine(), versions()
     return (
-        f"Measured on {datetime.date.today()}: {here.get('processor') or platform.processor()}, {here.get('cpu_count')} cores, "
+        f"Measured on {datetime.date.today()}: {here['processor']}, {here['cpus']} cores, "
         f"Python {packages['python']}, jax {packages['jax']}, gymnasium {packages['gymnasium']}."
     )
 

@@ -23,7 +23,7 @@ from renshu.evaluation import Evaluation, evaluate
 from renshu.loops.host import HostLoop
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock
-from renshu.ops.spaces import flatten, leaf_spaces, map_space, storage_dtype
+from renshu.ops.spaces import batched
 from renshu.types import EnvSpec, PyTree
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ class Agent:
         deterministic: the greedy action; otherwise one is drawn from the policy. Raises SpaceError where the
         observation has another shape than the environment's.
         """
-        obs, batch, single = self._batched(observation)
+        obs, batch, single = batched(self.spec.observation_space, observation)
         act = self.programs.act_greedy if deterministic else self.programs.act
         first = np.zeros(batch, np.bool_)
         carry = self.learner.carry(batch)
@@ -314,31 +314,9 @@ class Agent:
         Returns the "value" (expected discounted return), and "probabilities" of the actions, or "mean" and "std" of
         continuous ones.
         """
-        obs, batch, single = self._batched(observation)
+        obs, batch, single = batched(self.spec.observation_space, observation)
         found = self.programs.explain(self.learner.view(self.state), self.learner.carry(batch), obs)
         return {name: np.asarray(value)[0] if single else np.asarray(value) for name, value in found.items()}
-
-    def _batched(self, observation: PyTree) -> tuple[PyTree, int, bool]:
-        """The observation in a batch, its size, and whether it was a single one."""
-        space = self.spec.observation_space
-        try:
-            leaves = [np.asarray(leaf) for leaf in flatten(space, observation)]
-        except (KeyError, IndexError, TypeError) as error:
-            raise SpaceError(f"the observation does not look like {space}: {type(error).__name__}: {error}") from error
-        kinds = leaf_spaces(space)
-        single = leaves[0].shape == kinds[0].shape
-        for leaf, kind in zip(leaves, kinds, strict=True):
-            if leaf.shape[0 if single else 1 :] != kind.shape or leaf.dtype.kind not in "fiub":
-                raise SpaceError(
-                    f"an observation has the shape {kind.shape}, a batch of B has (B, {str(kind.shape)[1:]}; "
-                    f"this is {leaf.dtype} of shape {leaf.shape}"
-                )
-        obs = map_space(
-            lambda kind, x: np.asarray(x if not single else np.asarray(x)[None], storage_dtype(kind.dtype)),
-            space,
-            observation,
-        )
-        return obs, 1 if single else leaves[0].shape[0], single
 
     def evaluate(
         self,

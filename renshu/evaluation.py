@@ -11,7 +11,7 @@ import numpy as np
 from renshu.envs.host import HostEnvs
 from renshu.errors import NotFiniteError
 from renshu.loops.programs import Programs
-from renshu.ops.spaces import map_space, storage_dtype
+from renshu.ops.spaces import stored
 from renshu.types import Key, PyTree
 
 
@@ -79,7 +79,7 @@ def evaluate(
             raise NotFiniteError(f"environment {bad} ({envs.name}) gave a reward of {reward[bad]} in step {t}")
         returns += np.where(ended, 0.0, reward)
         lengths += ~ended
-        first, ended = ended, terminated | truncated
+        first, ended = ended, np.logical_or(terminated, truncated)
         for i in np.flatnonzero(ended):
             if len(found[i]) < share[i]:
                 found[i].append((float(returns[i]), int(lengths[i])))
@@ -88,8 +88,3 @@ def evaluate(
         t += 1
     done = [episode for env in found for episode in env]
     return Evaluation([r for r, _ in done], [length for _, length in done])
-
-
-def stored(space: Any, obs: PyTree) -> PyTree:
-    """Observations in the dtypes that networks get: 64-bit numbers become 32-bit ones."""
-    return map_space(lambda leaf, x: np.asarray(x, storage_dtype(leaf.dtype)), space, obs)

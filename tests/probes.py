@@ -57,7 +57,7 @@ class Policy(Probe):
 
 
 class Exploration(Probe):
-    """A corridor of five: left ends with 0.1 at once, right leads to 1 at its end. Greed on what is found first fails."""
+    """A corridor: left ends with 0.1 at once, right leads to 1 at its end. Greed on what is found first fails."""
 
     def observe(self) -> np.ndarray:
         return np.array([self.t / 2 - 1], np.float32)

@@ -28,10 +28,8 @@ class A2C(ActorCriticAlgorithm):
 class A2CLearner(ActorCriticLearner):
     """The loss of A2C."""
 
-    algorithm: A2C
-
     def optimizer(self) -> optax.GradientTransformation:
-        a = self.algorithm
+        a: A2C = self.algorithm
         if a.use_rms_prop:
             return optax.scale_by_rms(decay=0.99, eps=a.rms_prop_eps, eps_in_sqrt=False)
         return optax.scale_by_adam(eps=a.rms_prop_eps)
@@ -44,7 +42,7 @@ class A2CLearner(ActorCriticLearner):
 
     def loss(self, params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
         """-log pi(a|s) A, the squared error of the value, and the entropy (Mnih 2016, section 4)."""
-        a = self.algorithm
+        a: A2C = self.algorithm
         policy, value = self.network.both(params, batch.obs)
         advantage = masked_normalize(batch.advantage, batch.valid) if a.normalize_advantage else batch.advantage
         policy_loss = -masked_mean(policy.log_prob(batch.action) * advantage, batch.valid)

@@ -85,7 +85,7 @@ class Batch(NamedTuple):
 class ActorCriticLearner(Learner[State]):
     """Networks, normalisation, acting and advantages. A subclass says how its optimiser looks and how it learns."""
 
-    algorithm: ActorCriticAlgorithm
+    algorithm: Any
     max_lag = 0
 
     def __init__(self, algorithm: ActorCriticAlgorithm, spec: EnvSpec) -> None:

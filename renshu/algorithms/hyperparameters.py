@@ -66,7 +66,7 @@ class Number(Kind):
         fits = math.isfinite(number) and self.least <= number <= self.most and number > self.above
         if not fits or (self.integer and not number.is_integer()):
             raise HyperparameterError(f"{name} must be {self.range()}, not {value!r}")
-        return int(value) if self.integer else number
+        return int(value) if self.integer else number  # type: ignore[arg-type]
 
     def range(self) -> str:
         """Say in words what the number may be."""

@@ -42,8 +42,6 @@ class PPO(ActorCriticAlgorithm):
 class PPOLearner(ActorCriticLearner):
     """The epochs and the loss of PPO."""
 
-    algorithm: PPO
-
     def __init__(self, algorithm: PPO, spec: EnvSpec) -> None:
         rows = algorithm.n_steps * spec.num_envs
         if rows % algorithm.batch_size:
@@ -58,7 +56,7 @@ class PPOLearner(ActorCriticLearner):
         return optax.scale_by_adam(eps=1e-5)
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
-        a = self.algorithm
+        a: PPO = self.algorithm
         progress_remaining = state.counters.progress_remaining
         clip_range = value_of(a.clip_range, progress_remaining)
         clip_range_vf = None if a.clip_range_vf is None else value_of(a.clip_range_vf, progress_remaining)
@@ -79,7 +77,7 @@ class PPOLearner(ActorCriticLearner):
 
         One minibatch needs no order, since a mean over everything does not depend on it: `[n_epochs]` then.
         """
-        a = self.algorithm
+        a: PPO = self.algorithm
         if rows == a.batch_size:
             return jnp.arange(a.n_epochs)
         return jax.vmap(lambda k: jax.random.permutation(k, rows))(jax.random.split(key, a.n_epochs)).reshape(
@@ -90,7 +88,7 @@ class PPOLearner(ActorCriticLearner):
         self, params: PyTree, batch: Batch, clip_range: Array, clip_range_vf: Array | None
     ) -> tuple[Array, Metrics]:
         """The clipped surrogate, the squared error of the value, and the entropy (Schulman 2017, equations 7 and 9)."""
-        a = self.algorithm
+        a: PPO = self.algorithm
         policy, value = self.network.both(params, batch.obs)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)

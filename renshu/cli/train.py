@@ -106,8 +106,10 @@ def _resume(run: Path, progress: bool) -> None:
     settings = agent.run.settings  # type: ignore[union-attr]
     agent.learn(
         progress=progress,
-        **{name: settings.get(name) for name in ("stop_at", "eval_every", "checkpoint_every")},
+        stop_at=settings.get("stop_at"),
+        eval_every=settings.get("eval_every"),
         eval_episodes=settings.get("eval_episodes") or 10,
+        checkpoint_every=settings.get("checkpoint_every"),
     )
     _tell_results(agent)
 

@@ -199,7 +199,7 @@ def start_workers(
         ) from error
     fns = [partial(_make_in_worker, payload, index, name, os.getpid()) for index in range(num_envs)]
     with _hidden_main():
-        return _Workers(fns, name, timeout, {} if at_once is None else {"max_concurrency": at_once})
+        return _ProcessVectorEnv(fns, name, timeout, {} if at_once is None else {"max_concurrency": at_once})
 
 
 def stop_workers(workers: AsyncVectorEnv, grace: float) -> None:
@@ -222,7 +222,7 @@ def stop_workers(workers: AsyncVectorEnv, grace: float) -> None:
     workers.closed = True
 
 
-class _Workers(AsyncVectorEnv):
+class _ProcessVectorEnv(AsyncVectorEnv):
     """Gymnasium's own, except that one which cannot start says why, in time, and leaves nothing behind."""
 
     def __init__(self, fns: list[Callable[[], gymnasium.Env]], name: str, timeout: float, options: dict) -> None:

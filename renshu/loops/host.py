@@ -51,7 +51,7 @@ class HostLoop:
         n, space = envs.num_envs, envs.single_observation_space
         self.space = space
         self.single = not isinstance(space, spaces.Dict | spaces.Tuple)
-        self.storage = [(leaf.shape, storage_dtype(leaf.dtype)) for leaf in leaf_spaces(space)]
+        self.storage = [(leaf.shape or (), storage_dtype(leaf.dtype)) for leaf in leaf_spaces(space)]
         self.carry = programs.learner.carry(n)
         self.first = np.ones(n, np.bool_)
         self.ended = np.zeros(n, np.bool_)

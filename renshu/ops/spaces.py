@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from renshu.errors import SpaceError
 from renshu.types import Array, PyTree
 
 
@@ -76,6 +77,33 @@ def storage_dtype(dtype: Any) -> np.dtype:
     return {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dtype(np.int32)}.get(
         np.dtype(dtype), np.dtype(dtype)
     )
+
+
+def stored(space: spaces.Space, obs: PyTree) -> PyTree:
+    """Observations as arrays in the dtypes in which they are stored."""
+    return map_space(lambda leaf, x: np.asarray(x, storage_dtype(leaf.dtype)), space, obs)
+
+
+def batched(space: spaces.Space, observation: PyTree) -> tuple[PyTree, int, bool]:
+    """Make a batch of what may be a single observation: the batch, its size, and whether it was a single one.
+
+    Raises SpaceError where it is neither an observation of `space` nor a batch of them.
+    """
+    kinds = leaf_spaces(space)
+    try:
+        leaves = [np.asarray(leaf) for leaf in flatten(space, observation)]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise SpaceError(f"the observation is not of {space}: {type(error).__name__}: {error}") from error
+    single = leaves[0].shape == kinds[0].shape
+    batch = [leaf[None] if single else leaf for leaf in leaves]
+    for leaf, kind in zip(batch, kinds, strict=True):
+        if leaf.ndim == 0 or leaf.shape != (len(batch[0]), *(kind.shape or ())) or leaf.dtype.kind not in "fiub":
+            wanted = kind.shape or ()
+            raise SpaceError(
+                f"an observation of {kind} has the shape {wanted}, a batch of B of them {('B', *wanted)}; this is "
+                f" {leaf.dtype} of shape {leaf.shape[1:] if single else leaf.shape}"
+            )
+    return stored(space, unflatten(space, batch)), len(batch[0]), single
 
 
 def dummy(space: spaces.Space, batch: int) -> PyTree:
