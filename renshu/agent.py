@@ -15,6 +15,7 @@ import numpy as np
 
 from renshu import runtime
 from renshu.algorithms.base import Algorithm
+from renshu.algorithms.hyperparameters import Number
 from renshu.envs.adapt import fit
 from renshu.envs.host import HostEnvs
 from renshu.envs.source import EnvSource
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from renshu.tracking.run import Run
 
 runtime.prepare()
+
+COUNT = Number("a number of things", integer=True, least=1)
+SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -62,20 +66,18 @@ class Agent:
         timeout: float = 120.0,
         env_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        if num_envs is not None and (isinstance(num_envs, bool) or int(num_envs) != num_envs or num_envs < 1):
-            raise HyperparameterError(f"num_envs must be a whole number of at least 1, not {num_envs!r}")
         self.source: EnvSource | None = EnvSource.of(env, env_kwargs)
         self.processes, self.timeout = processes, timeout
-        vector = self.source.vector(num_envs or 1, processes=processes, timeout=timeout)
+        vector = self.source.vector(
+            COUNT.check("num_envs", 1 if num_envs is None else num_envs), processes=processes, timeout=timeout
+        )
         self._envs: HostEnvs | None = HostEnvs(vector, timeout, self.source.name)
         self._bind(algorithm, self.source.spec(vector, vector.num_envs), seed)
         self._state = self.programs.init(self.keys[0])
 
     def _bind(self, algorithm: Algorithm, spec: EnvSpec, seed: int | None) -> None:
         self.algorithm, self.spec = algorithm, spec
-        self.seed = secrets.randbelow(2**31) if seed is None else int(seed)
-        if not 0 <= self.seed < 2**32:
-            raise HyperparameterError(f"seed must be a whole number from 0 to 2**32 - 1, not {seed}")
+        self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
         self.keys = _streams(np.uint32(self.seed), 4)
         own = getattr(algorithm, "network", None) is not None
         self.fitted = fit(spec, algorithm.accepts, algorithm=type(algorithm).__name__, own_network=own)
@@ -197,9 +199,7 @@ class Agent:
             if self._target is None or self._target <= self.steps:
                 raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
             return self._target
-        if isinstance(total_steps, bool) or int(total_steps) != total_steps or total_steps < 1:
-            raise HyperparameterError(f"total_steps must be a whole number of at least 1, not {total_steps!r}")
-        self._target = self.steps + int(total_steps)
+        self._target = self.steps + COUNT.check("total_steps", total_steps)
         counters = self.state.counters._replace(start=np.int32(self.steps), target=np.int32(self._target))
         self._set_state(self.state._replace(counters=jax.tree.map(jax.numpy.asarray, counters)))
         return self._target
@@ -332,9 +332,8 @@ class Agent:
         deterministic: greedy actions. seed: of the environments; None gives the same episodes each time. env: another
         environment, as for Agent. num_envs: how many step together, at most 10 by default.
         """
-        if isinstance(episodes, bool) or int(episodes) != episodes or episodes < 1:
-            raise HyperparameterError(f"episodes must be a whole number of at least 1, not {episodes!r}")
-        count = min(episodes, num_envs or 10)
+        episodes = COUNT.check("episodes", episodes)
+        count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
         if env is not None:
             envs = HostEnvs(EnvSource.of(env).evaluation(count), self.timeout)
         else:

@@ -37,7 +37,8 @@ class HostEnvs:
     """N environments that step together.
 
     vector_env: any Gymnasium vector environment that resets by the NEXT_STEP rule.
-    timeout: seconds that environments in processes of their own have to answer; after that they count as hung.
+    timeout: seconds that environments in processes of their own have to answer; after that they count as hung. (Not
+    where a vector wrapper stands before the processes: it gives no way to wait for a limited time.)
     name: what to call the environment in messages; by default the name of its spec or its class.
 
     After an EnvironmentFault everything is closed, every process ended, and each further call raises again. Ctrl-C
@@ -54,9 +55,7 @@ class HostEnvs:
         self._timeout = timeout
         base = vector_env.unwrapped
         self._workers = base if isinstance(base, AsyncVectorEnv) else None
-        self._trace = ""
-        if self._workers is not None:
-            self._listen(self._workers.error_queue)
+        self._traces = [] if self._workers is None else _listen(self._workers.error_queue)
         self._steps = 0
         self._unusable: str | None = None
         self._half_stepped = False
@@ -124,8 +123,9 @@ class HostEnvs:
         except Exception as error:
             self._fail(error)
         except BaseException:
-            self._half_stepped = True
-            if self._workers is not None:
+            if self._workers is None:
+                self._half_stepped = True
+            else:
                 self._unusable = f"{self.name} was interrupted while its processes worked: make the environments anew"
             raise
 
@@ -141,8 +141,8 @@ class HostEnvs:
             fault = EnvironmentFault(_explain(self._workers, self.name, where, error))
         else:
             fault = EnvironmentFault(f"{self.name} raised in {where}: {type(error).__name__}: {error}")
-        if self._trace:
-            fault.add_note(f"In the process of the environment:\n{self._trace}")
+        for trace in self._traces[-1:]:
+            fault.add_note(f"In the process of the environment:\n{trace}")
         self._unusable = f"{self.name} was closed after a fault ({fault}): make the environments anew"
         try:
             self._shut(0.0)
@@ -155,17 +155,6 @@ class HostEnvs:
         if self._workers is not None:
             stop_workers(self._workers, grace)
         self._envs.close()
-
-    def _listen(self, queue: Any) -> None:
-        """Never wait for ever for the report of a worker that died over it, and keep its traceback."""
-        original = queue.get
-
-        def get(block: bool = True, timeout: float | None = None) -> Any:
-            report = original(timeout=_REPORT)
-            self._trace = report[3]
-            return report
-
-        queue.get = get
 
     def _check_obs(self, obs: PyTree) -> None:
         problem = _batch_problem(self.single_observation_space, self.num_envs, obs, "observations")
@@ -296,6 +285,19 @@ def _make_in_worker(payload: bytes, index: int, name: str, parent: int) -> gymna
         # Ctrl-C reaches every process of a terminal. The parent saves first, then it ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return Guard(pickle.loads(payload)(), index, name)
+
+
+def _listen(queue: Any) -> list[str]:
+    """Never wait for ever for the report of a worker that died over it, and keep the tracebacks that arrive."""
+    original, traces = queue.get, []
+
+    def get(block: bool = True, timeout: float | None = None) -> Any:
+        report = original(timeout=_REPORT)
+        traces.append(report[3])
+        return report
+
+    queue.get = get
+    return traces
 
 
 @contextlib.contextmanager

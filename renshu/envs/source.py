@@ -7,7 +7,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -110,15 +110,13 @@ class EnvSource:
         """
         if not isinstance(self.given, VectorEnv):
             return self._in_process(num_envs)
-        if not isinstance(self.given, VectorWrapper):
-            fns = getattr(self.given, "env_fns", None)
-            if fns:
-                return self._sync([_make(fns[i % len(fns)], self.name, {}) for i in range(num_envs)])
-            if self.gym_spec:
-                spec = copy.deepcopy(self.gym_spec)
-                spec.kwargs["num_envs"] = num_envs
-                return _next_step(_explained(self.name, spec, lambda: gymnasium.make_vec(spec)))
-        raise SpaceError(self._cannot("evaluate", "evaluate(env=...)"))
+        spec = self.gym_spec
+        own_kind = spec is not None and spec.kwargs.get("vectorization_mode") == "vector_entry_point"
+        if spec is None or not own_kind or isinstance(self.given, VectorWrapper):
+            return self._sync([self._part(index, "evaluate", "evaluate(env=...)") for index in range(num_envs)])
+        spec = copy.deepcopy(spec)
+        spec.kwargs["num_envs"] = num_envs
+        return _next_step(_explained(self.name, spec, lambda: gymnasium.make_vec(spec)))
 
     def single(self, render_mode: str | None = None) -> gymnasium.Env:
         """Make one environment of its own, to record or to watch. render_mode: as Gymnasium names them.
@@ -128,7 +126,7 @@ class EnvSource:
         """
         options = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(self.given, VectorEnv):
-            env = self._single_of_vector(options)
+            env = self._part(0, "make one of", "record(env=...)", **options)
         elif self._how() is self.given and not _takes(self.given, "render_mode"):
             env = self._fresh()
         else:
@@ -194,10 +192,11 @@ class EnvSource:
         guards = [Guard(env, index, self.name) for index, env in enumerate(envs)]
         try:
             return SyncVectorEnv([lambda guard=guard: guard for guard in guards])
-        except RuntimeError as error:
+        except (AssertionError, RuntimeError) as error:
             raise SpaceError(f"the environments of {self.name} must all have the same spaces: {error}") from error
 
-    def _single_of_vector(self, options: dict[str, Any]) -> gymnasium.Env:
+    def _part(self, index: int, what: str, instead: str, **options: Any) -> gymnasium.Env:
+        """Make one environment like those in the vector environment that was given."""
         spec, fns = self.gym_spec, getattr(self.given, "env_fns", None)
         if not isinstance(self.given, VectorWrapper):
             if spec and spec.entry_point and "wrappers" not in spec.kwargs:
@@ -205,9 +204,9 @@ class EnvSource:
                 spec = copy.copy(spec)
                 spec.kwargs = {}  # all go to gymnasium.make, which alone knows max_episode_steps
                 return _make(spec, self.name, {**kwargs, **options})
-            if fns:
-                return _make(fns[0], self.name, {})
-        raise SpaceError(self._cannot("make one of", "record(env=...)"))
+            if isinstance(fns, Sequence) and fns:
+                return _make(fns[index % len(fns)], self.name, {})
+        raise SpaceError(self._cannot(what, instead))
 
     def _cannot(self, what: str, instead: str) -> str:
         return (

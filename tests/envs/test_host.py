@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +26,7 @@ ACTIONS = np.zeros(2, np.int64)
 
 def host(make: Callable[[], Any], processes: bool = False, num_envs: int = 2, timeout: float = 60.0) -> HostEnvs:
     source = EnvSource.of(make)
-    return HostEnvs(source.vector(num_envs, processes, timeout), timeout, "MyEnv")
+    return HostEnvs(source.vector(num_envs, processes), timeout, "MyEnv")
 
 
 def run(envs: HostEnvs, steps: int = 4) -> list[Any]:
@@ -49,8 +51,6 @@ def one_bad(fault: Callable[[int], Any]) -> Callable[[], Any]:
     """A function whose environments are right, but for the one that is number 1 among the workers."""
 
     def make() -> Counting:
-        import multiprocessing
-
         name = multiprocessing.current_process().name
         return Counting(fault if name.endswith("-1") else None)
 
@@ -106,14 +106,12 @@ def test_a_fault_in_this_process_closes_everything() -> None:
     envs = host(lambda: Counting(raising))
     with pytest.raises(EnvironmentFault) as caught:
         run(envs)
-    assert str(caught.value) == "environment 0 (<lambda>) raised in step 3 of episode 1: ValueError: 50% bad".replace(
-        "<lambda>", "lambda"
-    )
+    assert str(caught.value) == "environment 0 (lambda) raised in step 3 of episode 1: ValueError: 50% bad"
     assert isinstance(caught.value.__cause__, ValueError)
     assert isinstance(envs._envs, SyncVectorEnv)
-    assert all(env.unwrapped.closed for env in envs._envs.envs)
+    assert all(env.get_wrapper_attr("closed") for env in envs._envs.envs)
     for call in (lambda: envs.step(ACTIONS), envs.reset):
-        with pytest.raises(EnvironmentFault, match="closed after a fault .*50% bad.*make the environments anew"):
+        with pytest.raises(EnvironmentFault, match=r"closed after a fault .*50% bad.*make the environments anew"):
             call()
     envs.close()
 
@@ -161,7 +159,7 @@ def test_a_worker_that_hangs() -> None:
     began = time.monotonic()
     with pytest.raises(EnvironmentFault, match="MyEnv hung in step 3: worker 1 did not answer within 2 seconds"):
         run(envs)
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
     assert not any(map(alive, workers))
 
 
@@ -172,13 +170,11 @@ def test_taking_turns_and_a_death_in_ones_turn() -> None:
     began = time.monotonic()
     with pytest.raises(EnvironmentFault, match="worker 1 exited with code 3"):
         run(envs)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
 
 
 def test_workers_that_cannot_start() -> None:
     def make() -> Counting:
-        import multiprocessing
-
         if multiprocessing.parent_process():
             os._exit(5)
         return Counting()
@@ -187,8 +183,6 @@ def test_workers_that_cannot_start() -> None:
         start_workers(make, 1, "X", 30.0)
 
     def slow() -> Counting:
-        import multiprocessing
-
         if multiprocessing.parent_process():
             time.sleep(600)
         return Counting()
@@ -198,30 +192,22 @@ def test_workers_that_cannot_start() -> None:
 
 
 def test_what_cannot_travel_is_refused() -> None:
-    stream = sys.stdout.fileno() if False else open(os.devnull)  # noqa: SIM115
-    with stream, pytest.raises(EnvironmentFault, match="X cannot be sent to another process"):
-        start_workers(lambda: Counting(lambda step: stream), 1, "X", 5.0)
+    lock = threading.Lock()
+    with pytest.raises(EnvironmentFault, match=r"X cannot be sent to another process .*lock"):
+        start_workers(lambda: Counting(lambda step: lock.acquire()), 1, "X", 5.0)
 
 
-def test_closing_is_gentle_first_and_forceful_then() -> None:
+def test_closing_is_gentle_first_and_forceful_then(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stubborn(Counting):
         def close(self) -> None:
-            import multiprocessing
-
             if multiprocessing.parent_process():
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 time.sleep(600)
 
-    import renshu.envs.host as module
-
+    monkeypatch.setattr("renshu.envs.host._GRACE", 0.2)
     envs = host(Stubborn, processes=True)
     workers = pids(envs)
-    patience = module._GRACE
-    module._GRACE = 0.2
-    try:
-        envs.close()
-    finally:
-        module._GRACE = patience
+    envs.close()
     assert not any(map(alive, workers))
 
 
@@ -293,7 +279,7 @@ ROWS = np.zeros((2, 4), np.float32)
     [
         (ValueError("no"), "Batch raised in step 1: ValueError: no"),
         ((ROWS, np.zeros(2), NO, NO), "step must return"),
-        ((ROWS[:1], np.zeros(2), NO, NO, {}), r"observations must be an array of shape \(2, 4\), not float32 of .*\(1, 4\)"),
+        ((ROWS[:1], np.zeros(2), NO, NO, {}), r"must be an array of shape \(2, 4\), not float32 of shape \(1, 4\)"),
         ((ROWS.tolist(), np.zeros(2), NO, NO, {}), "not a list"),
         ((ROWS, np.zeros(3), NO, NO, {}), r"rewards must be numbers of shape \(2,\), not float64 of shape \(3,\)"),
         ((ROWS, None, NO, NO, {}), r"rewards must be numbers of shape \(2,\), not object"),

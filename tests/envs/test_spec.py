@@ -14,7 +14,7 @@ from renshu.types import EnvSpec
 
 SPACES = {
     "box": spaces.Box(-1.5, 2.25, (3, 2)),
-    "box per element": spaces.Box(np.float32([-0.1, -np.inf]), np.float32([0.1, np.inf])),
+    "box per element": spaces.Box(np.array([-0.1, -np.inf], np.float32), np.array([0.1, np.inf], np.float32)),
     "box half open": spaces.Box(0.0, np.inf, (2,), np.float64),
     "box float16": spaces.Box(-2, 2, (2,), np.float16),
     "box scalar": spaces.Box(-1, 1, ()),
@@ -23,12 +23,12 @@ SPACES = {
     "box int64 unbounded": spaces.Box(-np.inf, np.inf, (2,), np.int64),
     "box int16 half open": spaces.Box(np.array([-np.inf, 0]), np.array([5, np.inf]), dtype=np.int16),
     "box uint64": spaces.Box(np.array([0, 1], np.uint64), np.array([2**62, 3], np.uint64), dtype=np.uint64),
-    "box bool": spaces.Box(0, 1, (2,), np.bool_),
+    "box bool": spaces.Box(0, 1, (2,), np.bool_),  # pyright: ignore[reportArgumentType, reportCallIssue]
     "discrete": spaces.Discrete(5),
     "discrete from -2": spaces.Discrete(3, start=-2),
     "discrete int32": spaces.Discrete(3, dtype=np.int32),
     "multidiscrete": spaces.MultiDiscrete([3, 4], start=[1, -1]),
-    "multidiscrete 2d": spaces.MultiDiscrete([[2, 3], [4, 5]], dtype=np.int32),
+    "multidiscrete 2d": spaces.MultiDiscrete(np.array([[2, 3], [4, 5]]), dtype=np.int32),
     "multibinary": spaces.MultiBinary(4),
     "multibinary 2d": spaces.MultiBinary((2, 3)),
     "tuple": spaces.Tuple([spaces.Discrete(2), spaces.Box(0, 1, (2,))]),
@@ -48,9 +48,9 @@ def same(a: spaces.Space, b: spaces.Space) -> bool:
     if isinstance(a, spaces.Box):
         names = ("low", "high", "bounded_below", "bounded_above")
         return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
-    if isinstance(a, spaces.Dict):
+    if isinstance(a, spaces.Dict) and isinstance(b, spaces.Dict):
         return list(a.spaces) == list(b.spaces) and all(same(a[key], b[key]) for key in a.spaces)
-    if isinstance(a, spaces.Tuple):
+    if isinstance(a, spaces.Tuple) and isinstance(b, spaces.Tuple):
         return all(same(x, y) for x, y in zip(a.spaces, b.spaces, strict=True))
     return True
 

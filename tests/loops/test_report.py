@@ -1,0 +1,46 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from renshu.loops.report import Clock, Episodes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.lists(st.integers(1, 7), min_size=1, max_size=5), st.integers(0, 2**31))
+def test_episodes_against_a_naive_count(num_envs, lengths, seed):
+    """Random ends in several rollouts in a row: returns, lengths and steps are those of a plain Python loop."""
+    rng = np.random.default_rng(seed)
+    episodes = Episodes(num_envs, steps=10)
+    steps, resetting = 10, [False] * num_envs
+    total, length = [0.0] * num_envs, [0] * num_envs
+    for T in lengths:
+        reward, ended = rng.normal(size=(T, num_envs)).astype(np.float32), rng.random((T, num_envs)) < 0.4
+        valid, expected = np.zeros((T, num_envs), bool), []
+        for t in range(T):
+            row = []
+            for n in range(num_envs):
+                valid[t, n] = not resetting[n]
+                if resetting[n]:
+                    ended[t, n] = False
+                else:
+                    steps += 1
+                    total[n] += float(reward[t, n])
+                    length[n] += 1
+                    if ended[t, n]:
+                        row.append((n, total[n], length[n]))
+                        total[n], length[n] = 0.0, 0
+                resetting[n] = ended[t, n]
+            expected += [(steps, *episode) for episode in row]
+        before = episodes.steps
+        count, found = episodes.add(reward, valid, ended)
+        assert count == valid.sum() == episodes.steps - before
+        assert episodes.steps == steps
+        assert list(zip(found.steps, found.envs, found.lengths, strict=True)) == [(s, n, k) for s, n, _, k in expected]
+        np.testing.assert_allclose(found.returns, [r for _, _, r, _ in expected], atol=1e-5)
+
+
+def test_shares_add_up():
+    clock = Clock(act=1.0, env=2.0, learn=3.0, total=8.0)
+    assert clock.shares() == {"act": 0.125, "env": 0.25, "learn": 0.375, "rest": 0.25}
+    clock.reset()
+    assert sum(clock.shares().values()) == 1.0
