@@ -335,22 +335,23 @@ class Agent:
         episodes = COUNT.check("episodes", episodes)
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
         if env is not None:
-            envs = HostEnvs(EnvSource.of(env).evaluation(count), self.timeout)
+            envs = HostEnvs(EnvSource.of(env).vector(count), self.timeout)
         else:
-            if count not in self._evaluation_envs:
-                self._evaluation_envs[count] = HostEnvs(self._source().evaluation(count), self.timeout)
-            envs = self._evaluation_envs[count]
-        seed = self._env_seed(1) if seed is None else seed
-        return evaluate(
+            kept = self._evaluation_envs.pop(count, None)
+            envs = kept or HostEnvs(self._source().evaluation(count), self.timeout, self.name)
+        result = evaluate(
             self.programs,
             self.learner.view(self.state),
             envs,
             self.fitted.decode_action,
             episodes=episodes,
             deterministic=deterministic,
-            seed=seed,
+            seed=self._env_seed(1) if seed is None else seed,
             key=self.keys[3],
         )
+        if env is None:
+            self._evaluation_envs[count] = envs  # only now: after a fault it would be of no use
+        return result
 
     def record(
         self,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import numbers
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +61,10 @@ class Evaluate(Every):
 
     every: environment steps. episodes: of each evaluation. path: where the best agent is saved; by default
     `best.safetensors` in the run folder, if there is one. stop_at: stop training when an evaluation's mean reaches
-    this. patience: stop when that many evaluations in a row brought nothing better.
+    this. patience: stop when that many evaluations in a row brought nothing better. `history` holds the pairs of steps
+    and Evaluation, `best` the highest mean; both go on over several calls of learn, so give each agent its own.
+
+    Raises HyperparameterError for numbers out of range.
     """
 
     def __init__(
@@ -72,10 +77,21 @@ class Evaluate(Every):
         patience: int | None = None,
     ) -> None:
         super().__init__(every)
+        if episodes < 1 or (patience is not None and patience < 1):
+            raise HyperparameterError(f"Evaluate: episodes={episodes}, patience={patience}: each must be at least 1")
         self.episodes, self.path, self.stop_at, self.patience = episodes, path, stop_at, patience
         self.history: list[tuple[int, Evaluation]] = []
         self.best = -math.inf
         self._without_gain = 0
+
+    def on_start(self, agent: Agent) -> None:
+        """Count from here. A run that is resumed keeps its best agent until there is a better one."""
+        super().on_start(agent)
+        self._without_gain = 0
+        if self.path is None and agent.run is not None and agent.run.best_path.exists():
+            from renshu.tracking.curves import read_evaluations
+
+            self.best = max([self.best, *read_evaluations(agent.run.path)["mean"]])
 
     def act(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
         """Evaluate, keep the best, and say whether to stop."""
@@ -98,10 +114,14 @@ class Checkpoint(Every):
     """Save the whole training state every so many steps.
 
     path: a folder; by default `checkpoints` in the run folder. keep: how many of the newest stay.
+
+    Raises HyperparameterError for numbers below 1, and when training starts with neither a path nor a run folder.
     """
 
     def __init__(self, every: int, *, path: str | Path | None = None, keep: int = 3) -> None:
         super().__init__(every)
+        if keep < 1:
+            raise HyperparameterError(f"Checkpoint: keep must be at least 1, not {keep}")
         self.path, self.keep = path, keep
         self._written: list[Path] = []
 
@@ -126,26 +146,35 @@ class Checkpoint(Every):
 class StopAtReturn(Callback):
     """Stop when the mean return of the last 100 training episodes reaches `threshold`.
 
-    Raises HyperparameterError where `threshold` is "threshold" and the environment has none registered.
+    threshold: a number, or "threshold" for the one that the environment is registered with.
+
+    Raises HyperparameterError for anything else, and when training starts where none is registered.
     """
 
     def __init__(self, threshold: float | str) -> None:
+        number = isinstance(threshold, numbers.Real) and math.isfinite(threshold)
+        if not number and threshold != "threshold":
+            raise HyperparameterError(f'the return to stop at must be a number or "threshold", not {threshold!r}')
         self.threshold = threshold
+
+    def value(self, agent: Agent) -> float:
+        """The threshold as a number, looked up where it is the environment's own."""
+        if self.threshold != "threshold":
+            return float(self.threshold)
+        if agent.spec.reward_threshold is None:
+            raise HyperparameterError(
+                f"{agent.name} has no registered reward threshold: give a number, as in stop_at=200"
+            )
+        return float(agent.spec.reward_threshold)
 
     def on_start(self, agent: Agent) -> None:
         """Look the environment's own threshold up."""
-        if self.threshold == "threshold":
-            if agent.spec.reward_threshold is None:
-                raise HyperparameterError(
-                    f"{agent.name} has no registered reward threshold: give a number, as in stop_at=200"
-                )
-            self.threshold = agent.spec.reward_threshold
-        self.threshold = float(self.threshold)
+        self.value(agent)
 
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
         """Stop at the threshold."""
         enough = len(agent.recent_returns) == agent.recent_returns.maxlen
-        return False if enough and metrics["return_mean"] >= float(self.threshold) else None
+        return False if enough and metrics["return_mean"] >= self.value(agent) else None
 
 
 class StopWithoutImprovement(Callback):
@@ -198,7 +227,6 @@ class Progress(Callback):
             refresh_per_second=4,
             disable=self._lines,
         )
-        self._console = console
         self._task = self._bar.add_task(agent.title, total=self.total, speed="", returns="")
         self._bar.start()
 
@@ -211,9 +239,7 @@ class Progress(Callback):
         if self._lines:
             if done >= self._next_line * self.total:
                 self._next_line = math.floor(10 * done / self.total) / 10 + 0.1
-                self._console.print(
-                    f"{agent.title}: {done:,} of {self.total:,} steps{_words(metrics)}", highlight=False
-                )
+                print(f"{agent.title}: {done:,} of {self.total:,} steps{_words(metrics)}", file=sys.stderr, flush=True)
             return
         self._bar.update(
             self._task,

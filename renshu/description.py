@@ -3,35 +3,79 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from renshu.algorithms.hyperparameters import kind_of
+from renshu.ops.spaces import leaf_spaces
+
 if TYPE_CHECKING:
     from renshu.agent import Agent
+    from renshu.types import EnvSpec
+
+_COLUMN = 17
+_WIDEST = 120
+_LONG = 60
 
 
 def describe_agent(agent: Agent) -> str:
-    """Return several lines for `agent.summary()`."""
-    algorithm = agent.algorithm
-    changed = [
-        f"{field.name}={getattr(algorithm, field.name)!r}"
-        for field in dataclasses.fields(algorithm)
-        if getattr(algorithm, field.name) != getattr(type(algorithm)(), field.name)
-    ]
-    spec = agent.spec
+    """Return several lines for `agent.summary()`, no wider than the terminal."""
+    algorithm, spec = agent.algorithm, agent.spec
     limit = f"{spec.max_episode_steps} steps an episode" if spec.max_episode_steps else "no time limit known"
     threshold = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
-    lines = [
-        f"{type(algorithm).__name__} on {agent.name}: {agent.steps:,} steps learned, seed {agent.seed}",
-        f"  hyperparameters  {', '.join(changed) or 'defaults'}",
-        f"  environment      {spec.num_envs} at once{' in processes' if agent.processes else ''}, {limit}{threshold}",
-        *(f"  {note.partition(': ')[0]:<16} {note.partition(': ')[2]}" for note in agent.fitted.notes),
-        f"  rollout          {agent.learner.rollout_length} steps of each environment",
-        f"  parameters       {sum(int(np.size(x)) for x in jax.tree.leaves(agent.parameters)):,}",
+    sections = [
+        ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),
+        ("environment", f"{spec.num_envs} at once{' in processes' if agent.processes else ''}, {limit}{threshold}"),
+        *(_pair(_without_bounds(note, spec)) for note in agent.fitted.notes),
+        ("rollout", f"{agent.learner.rollout_length} steps of each environment"),
+        ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(agent.parameters)):,}"),
     ]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(agent.parameters):
-        name = "/".join(str(getattr(key, "key", key)) for key in path)
-        lines.append(f"    {name:<40} {'x'.join(map(str, leaf.shape)) or 'scalar'}")
+    steps = f"{agent.steps:,} steps learned" if agent.steps else "untrained"
+    lines = [f"{type(algorithm).__name__} on {agent.name}, {steps}, seed {agent.seed}"]
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    for name, text in sections:
+        wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+        wrapper.initial_indent, wrapper.subsequent_indent = f"  {name:<{_COLUMN}}", " " * (_COLUMN + 2)
+        lines += wrapper.wrap(text)
+    layers = _layers(agent.parameters)
+    longest = max(map(len, layers))
+    lines += [f"    {layer:<{longest}}  {shapes}" for layer, shapes in layers.items()]
     return "\n".join(lines)
+
+
+def _without_bounds(note: str, spec: EnvSpec) -> str:
+    """A Box may have hundreds of bounds, which say less than its shape does."""
+    for leaf in [*leaf_spaces(spec.observation_space), *leaf_spaces(spec.action_space)]:
+        if len(str(leaf)) > _LONG:
+            note = note.replace(str(leaf), f"{type(leaf).__name__}(shape={leaf.shape}, dtype={leaf.dtype})")
+    return note
+
+
+def _changed(algorithm: Any) -> list[str]:
+    """The hyperparameters that are not at their defaults, as `name=value`."""
+    changed = []
+    for field in dataclasses.fields(algorithm):
+        value, default = getattr(algorithm, field.name), field.default
+        # A default is compared as it is after checking, [64, 64] as NetArch; a field without one always shows.
+        if default is dataclasses.MISSING or value != kind_of(field).check(field.name, default):
+            changed.append(f"{field.name}={value!r}")
+    return changed
+
+
+def _layers(parameters: Any) -> dict[str, str]:
+    """The shapes of the weights, layer by layer: {"policy_head/Dense_0": "kernel 64x2, bias 2"}."""
+    layers: dict[str, list[str]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
+        *layer, name = [str(getattr(key, "key", key)) for key in path] or [""]
+        shape = "x".join(map(str, leaf.shape)) or "scalar"
+        layers.setdefault("/".join(layer), []).append(f"{name} {shape}")
+    return {layer: ", ".join(sorted(shapes, reverse=True)) for layer, shapes in layers.items()}
+
+
+def _pair(note: str) -> tuple[str, str]:
+    name, _, text = note.partition(": ")
+    return name, text

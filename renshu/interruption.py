@@ -19,7 +19,8 @@ class Terminated(SystemExit):
 class Interruptions:
     """While entered, SIGINT raises KeyboardInterrupt and SIGTERM raises Terminated, but never inside `deferred()`.
 
-    Outside the main thread signals cannot be caught, and nothing changes.
+    Outside the main thread signals cannot be caught, and nothing changes. What is ignored stays ignored: a shell starts
+    background jobs so, and Ctrl-C is not meant for them.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,8 @@ class Interruptions:
     def __enter__(self) -> Interruptions:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +16,7 @@ from renshu.envs.source import EnvSource
 from renshu.envs.spec import spec_from_json, spec_to_json
 from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
 from renshu.tracking.run import Run
+from renshu.types import EnvSpec
 
 if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
@@ -42,15 +44,42 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
     Nothing in the file is run, and nothing is imported because the file names it. What is the user's own is passed
     again: `env=MyEnv`, `algorithm=MyAlgorithm`, `network=MyNet` or any other hyperparameter.
 
-    Raises CheckpointError for a file that is missing, cut short, changed, not Renshu's, or from a newer version.
+    Raises CheckpointError for a file that is missing, cut short, changed, not Renshu's, or from a newer version, and
+    for an `env` or hyperparameters that its networks do not fit.
     """
     path = Path(path)
     header, leaves = load_tree(path)
     try:
-        name, hyperparameters, spec = header["algorithm"], header["hyperparameters"], spec_from_json(header["spec"])
+        name, hyperparameters, spec = str(header["algorithm"]), dict(header["hyperparameters"]), header["spec"]
+        spec, processes = spec_from_json(spec), bool(header["processes"])
         seed, steps, iteration = int(header["seed"]), int(header["steps"]), int(header["iteration"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no agent: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{path} holds no agent: {type(error).__name__}: {error}") from error
+    made = _algorithm(path, name, algorithm, hyperparameters, overrides)
+    agent = Agent.__new__(Agent)
+    agent.source, agent.processes, agent.timeout, agent._envs = None, processes, 120.0, None
+    if env is not None:
+        # Who names the environment of the file means it with the arguments of the file.
+        agent.source = EnvSource.of(env, spec.kwargs if env == spec.id else None)
+        spec = _spec_of(agent.source, spec)
+    agent._bind(made, spec, seed)
+    shapes = jax.eval_shape(agent.learner.init, jax.ShapeDtypeStruct((), agent.keys[0].dtype))
+    try:
+        agent._state = jax.tree.map(jnp.asarray, restore(shapes, leaves))
+    except CheckpointError as error:
+        what = " or ".join([*overrides, *(["env"] if env is not None else [])])
+        hint = f". The {what} passed to load may not be what the agent was made with" if what else ""
+        raise CheckpointError(f"{path}, made for {header.get('environment')}: {error}{hint}") from error
+    agent._steps, agent._iteration = steps, iteration
+    agent._target = int(agent._state.counters.target)
+    agent._restarts = 1
+    return agent
+
+
+def _algorithm(
+    path: Path, name: str, algorithm: type[Algorithm] | None, hyperparameters: dict[str, Any], overrides: dict[str, Any]
+) -> Algorithm:
+    """The algorithm that a file names, or the class that was passed, with the file's hyperparameters."""
     if algorithm is None:
         try:
             algorithm = algorithm_by_name(name)
@@ -62,35 +91,39 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
     elif algorithm.__name__ != name:
         raise CheckpointError(f"{path} holds an agent of {name}, not of {algorithm.__name__}")
     try:
-        made = algorithm.from_json(hyperparameters, **overrides)
+        return algorithm.from_json(hyperparameters, **overrides)
     except HyperparameterError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    agent = Agent.__new__(Agent)
-    agent.source = EnvSource.of(env) if env is not None else None
-    agent.processes, agent.timeout, agent._envs = bool(header.get("processes", False)), 120.0, None
-    agent._bind(made, spec, seed)
-    shapes = jax.eval_shape(agent.learner.init, jax.ShapeDtypeStruct((), agent.keys[0].dtype))
-    agent._state = jax.tree.map(jnp.asarray, restore(shapes, leaves))
-    agent._steps, agent._iteration = steps, iteration
-    agent._target = int(agent._state.counters.target)
-    agent._restarts = 1
-    return agent
+
+
+def _spec_of(source: EnvSource, spec: EnvSpec) -> EnvSpec:
+    """What an environment that was passed looks like. One is made to see, unless it is made already."""
+    vector = source.vector(1)
+    given = isinstance(source.given, gymnasium.Env | gymnasium.vector.VectorEnv)
+    if not given:
+        vector.close()
+    many = isinstance(source.given, gymnasium.vector.VectorEnv)
+    return source.spec(vector, vector.num_envs if many else spec.num_envs)
 
 
 def resume(run: Run | str | Path, *, env: Any = None, **overrides: Any) -> Agent:
-    """Load the newest checkpoint of a run that can be read, and take the run's folder up again from that step."""
+    """Load the newest checkpoint of a run that can be read, and take the run's folder up again from that step.
+
+    Raises UnknownNameError where there is no run, CheckpointError where it has no checkpoint that can be read.
+    """
     run = run if isinstance(run, Run) else Run.open(run)
     paths = list(reversed(run.checkpoints))
     if not paths:
         raise CheckpointError(f"{run.path} has no checkpoint to go on from")
-    failures = []
+    failures: list[CheckpointError] = []
     for path in paths:
         try:
             agent = load(path, env=env, **overrides)
         except CheckpointError as error:
-            failures.append(str(error))
+            failures.append(error)
             continue
         run.truncate(agent.steps)
         agent.run = run
         return agent
-    raise CheckpointError("; ".join(failures))
+    older = f" (nor can any of the {len(failures) - 1} older ones be loaded)" if len(failures) > 1 else ""
+    raise CheckpointError(f"{failures[0]}{older}") from failures[0]

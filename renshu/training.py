@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from renshu.interruption import Interruptions
 
 if TYPE_CHECKING:
     from renshu.agent import Agent
+    from renshu.loops.host import HostLoop
     from renshu.loops.report import Report
 
 LOGGED_ROWS = 500
@@ -43,10 +45,13 @@ def callbacks_for(
     eval_episodes: int,
     checkpoint_every: int | None,
 ) -> list[Callback]:
-    """The callbacks of one call of learn, the user's own first. Raises HyperparameterError for what is no callback."""
+    """The callbacks of one call of learn, the user's own first.
+
+    Raises HyperparameterError for what is no callback and for what cannot be done, before a run folder is made.
+    """
     given = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for callback in given:
-        if not callable(callback) and not isinstance(callback, Callback):
+        if isinstance(callback, type) or not (callable(callback) or isinstance(callback, Callback)):
             raise HyperparameterError(f"a callback is a function of (agent, metrics) or a Callback, not {callback!r}")
     chosen = [callback if isinstance(callback, Callback) else Function(callback) for callback in given]
     if eval_every is not None:
@@ -54,7 +59,9 @@ def callbacks_for(
     if checkpoint_every is not None:
         chosen.append(Checkpoint(checkpoint_every))
     if stop_at is not None:
-        chosen.append(StopAtReturn(stop_at))
+        stop = StopAtReturn(stop_at)
+        stop.value(agent)
+        chosen.append(stop)
     if progress:
         chosen.append(Progress(total, agent.steps))
     return chosen
@@ -66,35 +73,50 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
     Whatever ends training early (Ctrl-C, SIGTERM, a fault of the environment, NaN, an error in a callback): the agent
     keeps its last good state, and with a run folder it is saved there before the exception goes on.
     """
-    started: list[Callback] = []
     begin_time, begin_steps = time.perf_counter(), agent.steps
     every = max(1, (target - begin_steps) // LOGGED_ROWS)
     next_log = begin_steps + every
     with Interruptions() as interruptions:
         try:
             loop = agent.start_loop(interruptions.deferred)
-            for callback in callbacks:
-                callback.on_start(agent)
-                started.append(callback)
-            going = agent.steps < target
-            while going:
-                report = loop.advance()
-                seconds = time.perf_counter() - begin_time
-                agent.recent_returns.extend(report.finished.returns)
-                agent.recent_lengths.extend(report.finished.lengths)
-                metrics = summary(agent, report, (agent.steps - begin_steps) / seconds)
-                _log_episodes(agent, report, seconds)
-                if agent.steps >= next_log or agent.steps >= target:
-                    next_log = agent.steps + every
-                    _log_metrics(agent, metrics)
-                answers = [callback.on_update(agent, metrics) for callback in callbacks]
-                going = agent.steps < target and not any(answer is False for answer in answers)
+            with ExitStack() as ends:
+                for callback in callbacks:
+                    callback.on_start(agent)
+                    ends.callback(callback.on_end, agent)
+                going = agent.steps < target
+                while going:
+                    report = _advance(agent, loop, interruptions, begin_time)
+                    metrics = summary(agent, report, (agent.steps - begin_steps) / (time.perf_counter() - begin_time))
+                    if agent.steps >= next_log or agent.steps >= target:
+                        next_log = agent.steps + every
+                        _log_metrics(agent, metrics)
+                    answers = [callback.on_update(agent, metrics) for callback in callbacks]
+                    going = agent.steps < target and not any(_stops(answer) for answer in answers)
         except BaseException as error:
             _rescue(agent, error)
             raise
-        finally:
-            for callback in reversed(started):
-                callback.on_end(agent)
+
+
+def _advance(agent: Agent, loop: HostLoop, interruptions: Interruptions, begin_time: float) -> Report:
+    """One advance of the loop, and its episodes noted. From the update on, Ctrl-C waits until they are.
+
+    Otherwise it would find an agent that has learned from steps which nobody counted.
+    """
+    with ExitStack() as noted:
+        loop.uninterrupted = lambda: nullcontext(noted.enter_context(interruptions.deferred()))
+        report = loop.advance()
+        finished = report.finished
+        agent.recent_returns.extend(finished.returns)
+        agent.recent_lengths.extend(finished.lengths)
+        if agent.run is not None and len(finished.steps):
+            seconds = [time.perf_counter() - begin_time] * len(finished.steps)
+            agent.run.log_episodes(finished.steps, finished.envs, finished.returns, finished.lengths, seconds)
+    return report
+
+
+def _stops(answer: Any) -> bool:
+    """Only a False stops, Python's or NumPy's: many functions return something by accident."""
+    return isinstance(answer, bool | np.bool_) and not answer
 
 
 def summary(agent: Agent, report: Report, steps_per_second: float) -> dict[str, float]:
@@ -106,12 +128,6 @@ def summary(agent: Agent, report: Report, steps_per_second: float) -> dict[str, 
     return metrics
 
 
-def _log_episodes(agent: Agent, report: Report, seconds: float) -> None:
-    if agent.run is not None and len(report.finished.steps):
-        f = report.finished
-        agent.run.log_episodes(f.steps, f.envs, f.returns, f.lengths, [seconds] * len(f.steps))
-
-
 def _log_metrics(agent: Agent, metrics: dict[str, float]) -> None:
     if agent.run is not None:
         agent.run.log_metrics(agent.steps, {name: value for name, value in metrics.items() if name != "steps"})
@@ -120,25 +136,30 @@ def _log_metrics(agent: Agent, metrics: dict[str, float]) -> None:
 
 def _rescue(agent: Agent, error: BaseException) -> None:
     """Save what can be saved, and say where; an environment cut off in the middle of a step is not used again."""
-    agent.drop_loop()
+    try:
+        agent.drop_loop()
+    except RenshuError as failure:
+        error.add_note(f"The environments could not be closed: {failure}")
     if agent.run is None:
         return
     try:
         path = agent.checkpoint()
         agent.run.flush()
-        error.add_note(f"The agent as of step {agent.steps} is saved in {path}")
+        error.add_note(f"The agent as of step {agent.steps:,} is saved in {path}")
         error.add_note(f"Go on from there with: renshu train --resume {agent.run.path}")
     except (RenshuError, OSError) as failure:
         error.add_note(f"The agent could not be saved: {failure}")
 
 
 def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:
-    """The run to write to: a new folder for a path or True, the one given for a Run, none for None."""
+    """The run to write to: a new folder for a path or True, the one given for a Run, none for None or False."""
     from renshu.tracking.run import Run
 
-    if run is None or isinstance(run, Run):
+    if run is None or run is False:
+        return None
+    if isinstance(run, Run):
         return run
-    path = Run.new_path("runs", agent.title.replace(" ", "-")) if run is True else Path(run)
+    path = Run.new_path("runs", agent.title) if run is True else Path(run)
     return Run.create(path, settings)
 
 

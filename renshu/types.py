@@ -87,6 +87,17 @@ class Counters(NamedTuple):
     start: Array  # [] int32  steps at which the current call of learn began
     target: Array  # [] int32  steps at which it ends
 
+    @classmethod
+    def zeros(cls) -> Counters:
+        """Counters before anything was learned."""
+        import jax.numpy as jnp
+
+        return cls(*(jnp.int32(0) for _ in cls._fields))
+
+    def add(self, steps: Array, updates: Array | int) -> Counters:
+        """Counters after `steps` more environment steps and `updates` more gradient steps."""
+        return self._replace(steps=self.steps + steps, updates=self.updates + updates)
+
     @property
     def progress_remaining(self) -> Array:
         """[] float32: 1 at the start of learn, 0 at its end (Stable-Baselines3's `progress_remaining`)."""

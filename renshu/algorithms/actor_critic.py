@@ -118,7 +118,7 @@ class ActorCriticLearner(Learner[State]):
             obs_stats=map_space(_leaf_stats, self.spec.observation_space) if a.norm_obs else (),
             reward_stats=init_stats(()) if a.norm_reward else (),
             returns=jnp.zeros(n, jnp.float32) if a.norm_reward else (),
-            counters=Counters(*(jnp.int32(0) for _ in Counters._fields)),
+            counters=Counters.zeros(),
         )
 
     def view(self, state: State) -> View:
@@ -165,14 +165,14 @@ class ActorCriticLearner(Learner[State]):
         normalized = self.normalized(state.obs_stats, obs)
         policy, value = self.network.both(state.params, normalized)
         value = value.reshape(T + 1, N)
-        reward, state = self._scaled_reward(state, rollout)
+        reward, after = self._scaled_reward(state, rollout)
         advantage = gae(reward, value, rollout.terminated, valid, a.gamma, a.gae_lambda)
         acted_on = jax.tree.map(lambda x: x[: T * N], normalized)
         action = jax.tree.map(lambda x: x.reshape(T * N, *x.shape[2:]), rollout.action)
         log_prob = jax.tree.map(lambda x: x[: T * N], policy).log_prob(action)
         target = advantage + value[:-1]
         batch = Batch(acted_on, action, log_prob, *(x.reshape(-1) for x in (value[:-1], advantage, target, valid)))
-        return self._counted(state, rollout, obs), batch
+        return self._finite(self._counted(after, rollout, obs), state), batch
 
     def _scaled_reward(self, state: State, rollout: Rollout) -> tuple[Array, State]:
         if not self.algorithm.norm_reward:
@@ -192,8 +192,13 @@ class ActorCriticLearner(Learner[State]):
                 return update_stats(stats, x[: T * N]) if is_continuous(leaf) else stats
 
             state = state._replace(obs_stats=map_space(update, self.spec.observation_space, state.obs_stats, obs))
-        steps = state.counters.steps + rollout.valid.sum(dtype=jnp.int32)
-        return state._replace(counters=state.counters._replace(steps=steps))
+        return state._replace(counters=state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=0))
+
+    def _finite(self, after: State, before: State) -> State:
+        """Statistics as they were where one of them went NaN, which would never leave them again."""
+        new, old = ((s.obs_stats, s.reward_stats, s.returns) for s in (after, before))
+        obs_stats, reward_stats, returns = keep_if_finite(new, old, {})
+        return after._replace(obs_stats=obs_stats, reward_stats=reward_stats, returns=returns)
 
     def improve(
         self, state: State, loss: Any, batches: PyTree, batch: Batch, progress_remaining: Array, stop: Any = None
@@ -204,7 +209,7 @@ class ActorCriticLearner(Learner[State]):
         params, opt_state, taken, metrics = run
         metrics |= {"explained_variance": explained_variance(batch), "learning_rate": rate}
         kept = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
-        counters = state.counters._replace(updates=state.counters.updates + taken)
+        counters = state.counters.add(steps=0, updates=taken)
         return state._replace(params=kept[0], opt_state=kept[1], counters=counters), metrics
 
 

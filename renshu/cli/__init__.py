@@ -3,20 +3,65 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from renshu.cli import evaluate, list_, plot, train, watch
 from renshu.errors import RenshuError
 
+
+class _Commands(TyperGroup):
+    """Errors that Renshu foresaw are one readable paragraph and exit code 2, not a traceback; Ctrl-C says what it did.
+
+    Typer itself would turn Ctrl-C into a silent exit.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RenshuError as error:
+            _tell(f"error: {error}", error)
+            sys.exit(2)
+        except KeyboardInterrupt as error:
+            _tell("stopped", error)
+            sys.exit(130)
+        except SystemExit as error:
+            if getattr(error, "__notes__", None):
+                _tell("stopped", error)
+            raise
+
+
+def _tell(message: str, error: BaseException) -> None:
+    print("\n".join([message, *getattr(error, "__notes__", [])]), file=sys.stderr)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"renshu {version('renshu')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="renshu",
-    help="Reinforcement learning: train, evaluate, watch and plot agents.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def main_options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show it")] = False,
+) -> None:
+    """Reinforcement learning: train, evaluate, watch and plot agents."""
+
+
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("watch")(watch.watch)
@@ -25,20 +70,5 @@ app.command("list")(list_.list_)
 
 
 def main() -> None:
-    """Run the command line; errors that Renshu foresaw are one readable paragraph instead of a traceback."""
-    try:
-        app()
-    except RenshuError as error:
-        _tell(f"error: {error}", error)
-        sys.exit(2)
-    except KeyboardInterrupt as error:
-        _tell("stopped", error)
-        sys.exit(130)
-    except SystemExit as error:
-        if getattr(error, "__notes__", None):
-            _tell("stopped", error)
-        raise
-
-
-def _tell(message: str, error: BaseException) -> None:
-    print("\n".join([message, *getattr(error, "__notes__", [])]), file=sys.stderr)
+    """Run the command line."""
+    app()

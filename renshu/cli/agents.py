@@ -23,4 +23,24 @@ def find(path: Path, environment: str | None) -> Agent:
             raise CheckpointError(f"{path} holds no agent yet")
         path = existing[0]
         print(f"agent        {path}")
-    return load(path, env=environment)
+    agent = load(path, env=environment)
+    check_environment(agent, environment, f"--env MODULE:NAME, as in: --env {agent.spec.id}")
+    return agent
+
+
+def check_environment(agent: Agent, given: str | None, instead: str) -> None:
+    """Raise CheckpointError, saying what to type, where the agent's file alone cannot say how to make its environment.
+
+    A file must not decide what is imported, so a module that stands in an id has to be named again.
+    """
+    from renshu.errors import CheckpointError
+
+    if given is not None:
+        return
+    if agent.spec.id is None:
+        raise CheckpointError(
+            f"this agent was trained in {agent.name}, an environment made in Python: use it from there, "
+            "as in renshu.load(path, env=MyEnv) or renshu.Agent.resume(run, env=MyEnv)"
+        )
+    if ":" in agent.spec.id:
+        raise CheckpointError(f"no file may decide which module is imported: name the environment again with {instead}")

@@ -10,9 +10,9 @@ import typer
 
 def evaluate(
     path: Annotated[Path, typer.Argument(help="an agent's file, or a run folder (its best agent)")],
-    episodes: Annotated[int, typer.Option(help="how many whole episodes")] = 100,
+    episodes: Annotated[int, typer.Option(help="how many whole episodes", min=1)] = 100,
     sampled: Annotated[bool, typer.Option("--sampled", help="draw actions instead of taking the greedy ones")] = False,
-    seed: Annotated[int | None, typer.Option(help="of the environments")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the environments", min=0)] = None,
     env: Annotated[str | None, typer.Option(help="another environment than the agent's own")] = None,
 ) -> None:
     """Evaluate a trained agent over whole episodes."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import Annotated
 
 import typer
+
+_INSTALL = {"box2d": ("Box2D", "box2d"), "mujoco": ("mujoco", "mujoco")}
+"""Groups of Gymnasium's environments that need more packages: a module to look for, and the extra that brings it."""
 
 
 def list_(
@@ -15,8 +20,8 @@ def list_(
     """List algorithms, environments and presets, or the hyperparameters of an algorithm."""
     sections = {"algorithms": _algorithms, "presets": _presets, "environments": _environments}
     if what is None:
-        for name, section in sections.items():
-            print(f"{name}:")
+        for number, (name, section) in enumerate(sections.items()):
+            print(f"\n{name}" if number else name)
             section()
     elif what in sections:
         sections[what]()
@@ -28,7 +33,8 @@ def _algorithms() -> None:
     from renshu.algorithms import algorithms
 
     for name, kind in sorted(algorithms().items()):
-        print(f"  {name.lower():<10} {(kind.__doc__ or '').splitlines()[0]}")
+        _row(f"  {name.lower():<10} ", (kind.__doc__ or "").splitlines()[0])
+    print("  hyperparameters of one: renshu list ppo")
 
 
 def _presets() -> None:
@@ -36,14 +42,36 @@ def _presets() -> None:
 
     for name, environments in presets().items():
         for environment, data in environments.items():
-            print(f"  {name:<10} {environment:<28} {data['num_envs']:>3} environments {data['total_steps']:>12,} steps")
+            count = data["num_envs"]
+            plural = "environment " if count == 1 else "environments"
+            print(f"  {name:<10} {environment:<26} {count:>3} {plural} {data['total_steps']:>12,} steps")
 
 
 def _environments() -> None:
+    """Gymnasium's own, the newest version of each, by family; any other id that is registered works as well."""
+    from importlib.util import find_spec
+
     import gymnasium
 
-    for name in sorted(gymnasium.registry):
-        print(f"  {name}")
+    families: dict[str, dict[str, str]] = {}
+    for spec in gymnasium.registry.values():
+        # What is no text is a function that only says which package to install: old versions, kept as a hint.
+        if isinstance(spec.entry_point, str):
+            parts = spec.entry_point.split(".")
+            family = parts[2] if parts[:2] == ["gymnasium", "envs"] else parts[0]
+            newest = families.setdefault(family, {})
+            stem = f"{spec.namespace}/{spec.name}" if spec.namespace else spec.name
+            newest[stem] = max(newest.get(stem, spec.id), spec.id, key=_number)
+    for family, newest in families.items():
+        module, extra = _INSTALL.get(family, ("gymnasium", ""))
+        missing = "" if find_spec(module) else f' (needs: pip install "renshu[{extra}]")'
+        _row(f"  {family.replace('_', ' '):<16} ", ", ".join(sorted(newest.values())) + missing)
+    print("  and every other id that is registered; module:Name-v0 imports the module first")
+
+
+def _number(name: str) -> int:
+    version = name.rpartition("-v")[2]
+    return int(version) if version.isdecimal() else -1
 
 
 def _hyperparameters(name: str) -> None:
@@ -54,4 +82,13 @@ def _hyperparameters(name: str) -> None:
 
     kind = algorithm(name)
     for field in dataclasses.fields(kind):
-        print(f"  {field.name:<26} {getattr(kind(), field.name)!s:<22} {kind_of(field).doc}")
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        _row(f"  {field.name:<25} {default!s:<9} ", kind_of(field).doc)
+    print(f"set them with --set name=value, or {kind.__name__}(name=value)")
+
+
+def _row(label: str, text: str) -> None:
+    width = max(min(120, shutil.get_terminal_size((120, 24)).columns), len(label) + 20)
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    wrapper.initial_indent, wrapper.subsequent_indent = label, " " * len(label)
+    print(wrapper.fill(text))

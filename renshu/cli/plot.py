@@ -13,7 +13,7 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="the picture; by default curve.png in the run, or curves.png")
     ] = None,
-    window: Annotated[int, typer.Option(help="episodes that the moving average spans")] = 100,
+    window: Annotated[int, typer.Option(help="episodes that the moving average spans", min=1)] = 100,
 ) -> None:
     """Draw the learning curves of one run, or of several on one picture."""
     from renshu.tracking.curves import plot_runs

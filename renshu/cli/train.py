@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from renshu.agent import Agent
     from renshu.presets import Preset
 
 
 def train(
     algorithm: Annotated[str | None, typer.Argument(help="ppo, a2c, ... (see `renshu list`)")] = None,
     environment: Annotated[str | None, typer.Argument(help="a Gymnasium id, as CartPole-v1")] = None,
-    steps: Annotated[int | None, typer.Option(help="environment steps; by default the preset's, or 100,000")] = None,
-    seed: Annotated[int | None, typer.Option(help="of everything; drawn if not given")] = None,
-    envs: Annotated[int | None, typer.Option(help="environments at once; by default the preset's, or 1")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="environment steps; by default the preset's, or 100,000", min=1)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of everything; drawn if not given", min=0)] = None,
+    envs: Annotated[int | None, typer.Option(help="environments at once; by default the preset's, or 1", min=1)] = None,
     processes: Annotated[bool, typer.Option("--processes", help="each environment in a worker process")] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="hyperparameter name=value, as learning_rate=linear:1e-3")
@@ -29,22 +33,30 @@ def train(
         str | None, typer.Option(help='stop at this mean return of 100 episodes; "threshold" for the registered one')
     ] = None,
     run: Annotated[Path | None, typer.Option(help="run folder; by default runs/NAME-1, -2, ...")] = None,
-    eval_every: Annotated[int | None, typer.Option(help="steps between evaluations; 0 for none")] = None,
-    eval_episodes: Annotated[int, typer.Option(help="episodes of each evaluation")] = 10,
-    checkpoint_every: Annotated[int | None, typer.Option(help="steps between checkpoints; 0 for none")] = None,
-    resume: Annotated[Path | None, typer.Option(help="go on with this run folder")] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(help="steps between evaluations; by default a tenth of all, 0 for none", min=0)
+    ] = None,
+    eval_episodes: Annotated[int, typer.Option(help="episodes of each evaluation", min=1)] = 10,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="steps between checkpoints; by default a tenth of all, 0 for none", min=0)
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="go on with this run folder, to its end or for --steps more")
+    ] = None,
     progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
 ) -> None:
     """Train an agent, in a run folder that keeps everything about it."""
     if resume is not None:
-        _resume(resume, progress)
+        if any([seed is not None, envs, processes, set_, env_set, stop_at, run, eval_every, checkpoint_every]):
+            raise typer.BadParameter("a run that is resumed keeps its settings: give --steps at most")
+        _resume(resume, environment, steps, progress)
         return
     if algorithm is None or environment is None:
         raise typer.BadParameter("an algorithm and an environment, as in: renshu train ppo CartPole-v1")
     chosen = settings(algorithm, environment, set_ or [], preset)
     total = steps or chosen.total_steps
     agent = chosen.algorithm.on(
-        environment,
+        chosen.environment,
         num_envs=envs or chosen.num_envs,
         seed=seed,
         processes=processes,
@@ -66,12 +78,16 @@ def train(
 def settings(algorithm: str, environment: str, assignments: list[str], use_preset: bool) -> Preset:
     """The preset, or defaults where there is none, with the hyperparameters set on the command line."""
     from renshu.algorithms import algorithm as by_name
+    from renshu.envs.source import EnvSource
     from renshu.presets import Preset, preset, presets
 
     kind = by_name(algorithm)
     overrides = kind.parse(split(assignments))
-    if use_preset and environment in presets().get(algorithm.lower(), {}):
-        return preset(algorithm, environment, **overrides)
+    known = EnvSource.of(environment).gym_spec
+    name = known.id if known is not None else environment
+    if use_preset and name in presets().get(algorithm.lower(), {}):
+        print(f"preset {algorithm.lower()} {name} (see `renshu list presets`; --no-preset for the defaults)")
+        return replace(preset(algorithm, name, **overrides), environment=environment)
     return Preset(kind(**overrides), environment, 1, 100_000)
 
 
@@ -96,15 +112,22 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f'stop-at takes a number or "threshold", not {text!r}') from None
 
 
-def _resume(run: Path, progress: bool) -> None:
+def _resume(path: Path, environment: str | None, steps: int | None, progress: bool) -> None:
     from renshu.agent import Agent
+    from renshu.cli.agents import check_environment
+    from renshu.tracking.run import Run
 
-    agent = Agent.resume(run)
-    if agent.target is None or agent.steps >= agent.target:
-        print(f"{run} is complete: {agent.steps:,} steps")
+    run = Run.open(path)
+    settings = run.settings
+    agent = Agent.resume(run, env=environment)
+    name = type(agent.algorithm).__name__.lower()
+    check_environment(agent, environment, f"renshu train {name} {agent.spec.id} --resume {path}")
+    if steps is None and (agent.target is None or agent.steps >= agent.target):
+        print(f"{path} is complete: {agent.steps:,} steps. For more: renshu train --resume {path} --steps 10000")
         return
-    settings = agent.run.settings  # type: ignore[union-attr]
+    print(f"{agent.title} goes on in {path} from step {agent.steps:,}")
     agent.learn(
+        steps,
         progress=progress,
         stop_at=settings.get("stop_at"),
         eval_every=settings.get("eval_every"),
@@ -114,8 +137,9 @@ def _resume(run: Path, progress: bool) -> None:
     _tell_results(agent)
 
 
-def _tell_results(agent) -> None:
+def _tell_results(agent: Agent) -> None:
     run = agent.last_run
+    assert run is not None
     print(f"evaluation   {agent.evaluate(20)} over 20 episodes after {agent.steps:,} steps")
     print(f"run folder   {run.path}")
     print(f"curve        {run.curve_path}")

@@ -103,18 +103,24 @@ def _fit_action(space: spaces.Space, accepts: Accepts, algorithm: str) -> tuple[
         note = f"action: {space}, as it is" + (f", shifted by {start}" if start else "")
         return spaces.Discrete(int(space.n)), (lambda a: a + start) if start else (lambda a: a), note
     if isinstance(space, spaces.MultiDiscrete):
-        start = space.start.astype(np.int32)
+        start, kept = space.start.astype(np.int32), np.int32 if dtype == np.int64 else dtype
         flat = spaces.MultiDiscrete(space.nvec.reshape(-1))
-        return flat, lambda a: a.reshape(-1, *shape) + start, f"action: {space}, one distribution a dimension"
+        note = f"action: {space}, one distribution a dimension"
+        return flat, lambda a: (a.reshape(-1, *shape) + start).astype(kept), note
     flat = spaces.MultiBinary(math.prod(shape))
     return flat, lambda a: a.reshape(-1, *shape).astype(dtype), f"action: {space}, one probability a bit"
 
 
 def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
     """Bounded dimensions are scaled from [-1, 1]; the others keep their scale and are clipped at +-UNBOUNDED_LIMIT."""
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
-    low = np.where(bounded, space.low, np.maximum(space.low, -UNBOUNDED_LIMIT)).astype(np.float32)
-    high = np.where(bounded, space.high, np.minimum(space.high, UNBOUNDED_LIMIT)).astype(np.float32)
+    bounded = space.bounded_below & space.bounded_above
+    low = _inward(np.where(bounded, space.low, np.maximum(space.low, -UNBOUNDED_LIMIT)), np.inf)
+    high = _inward(np.where(bounded, space.high, np.minimum(space.high, UNBOUNDED_LIMIT)), -np.inf)
+    if (low > high)[~bounded].any():
+        raise SpaceError(
+            f"the action space {space} is bounded on one side only, and lies beyond +-{UNBOUNDED_LIMIT:g}: give it both "
+            "bounds, for example with gymnasium.wrappers.TransformAction"
+        )
     centre = np.where(bounded, low / 2 + high / 2, 0).astype(np.float32)
     scale = np.where(bounded, high / 2 - low / 2, 1).astype(np.float32)
     shape, dtype, whole = space.shape, space.dtype, np.issubdtype(space.dtype, np.integer)
@@ -132,6 +138,13 @@ def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
         )
         note = f"action: {space}, scaled where bounded, clipped at +-{UNBOUNDED_LIMIT:g} elsewhere"
     return spaces.Box(-1, 1, (math.prod(shape),), np.float32), decode, note
+
+
+def _inward(bound: np.ndarray, towards: float) -> np.ndarray:
+    """Round to the float32 that is still within bounds: clipped actions would else lie outside the space."""
+    single = bound.astype(np.float32)
+    beyond = single < bound if towards > 0 else single > bound
+    return np.where(beyond, np.nextafter(single, np.float32(towards)), single)
 
 
 def _words(kinds: frozenset[str]) -> str:

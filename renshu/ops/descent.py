@@ -89,5 +89,5 @@ def descent(transform: optax.GradientTransformation) -> Descent:
 def keep_if_finite(new: PyTree, old: PyTree, metrics: Metrics) -> PyTree:
     """Return `new`, or `old` where any metric or any leaf of `new` is NaN or infinite: a bad update changes nothing."""
     leaves = [x for x in jax.tree.leaves((new, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
-    finite = jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+    finite = jnp.array([jnp.isfinite(x).all() for x in leaves], jnp.bool_).all()
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

@@ -101,7 +101,7 @@ def batched(space: spaces.Space, observation: PyTree) -> tuple[PyTree, int, bool
             wanted = kind.shape or ()
             raise SpaceError(
                 f"an observation of {kind} has the shape {wanted}, a batch of B of them {('B', *wanted)}; this is "
-                f" {leaf.dtype} of shape {leaf.shape[1:] if single else leaf.shape}"
+                f"{leaf.dtype} of shape {leaf.shape[1:] if single else leaf.shape}"
             )
     return stored(space, unflatten(space, batch)), len(batch[0]), single
 

@@ -63,7 +63,7 @@ class RecorderLearner(Learner[RecorderState]):
     rollout_length = 4
 
     def init(self, key):
-        return RecorderState({"w": jnp.zeros(1)}, Counters(*(jnp.int32(0) for _ in range(4))))
+        return RecorderState({"w": jnp.zeros(1)}, Counters.zeros())
 
     def view(self, state):
         return state.params

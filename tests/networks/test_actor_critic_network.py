@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from renshu.algorithms.hyperparameters import NetArch
 from renshu.errors import HyperparameterError
-from renshu.networks.actor_critic import ACTIVATIONS, actor_critic
+from renshu.networks.actor_critic import ACTIVATIONS, ActorCriticNetwork, actor_critic
 from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical, Normal, TanhNormal
 from tests.algorithms.rollouts import OBSERVATION, draw, shaken
 
@@ -28,7 +28,8 @@ def build(action: spaces.Space | None = None, observation: spaces.Space = OBSERV
         "squash_output": False,
         "network": None,
     }
-    return actor_critic(observation, action or spaces.Discrete(3), **options | changes)
+    network = actor_critic(observation, action or spaces.Discrete(3), **options | changes)
+    return ActorCriticNetwork(*(jax.jit(function) for function in network))
 
 
 class Own(nn.Module):

@@ -114,3 +114,4 @@ def test_keep_if_finite(bad: float):
     assert_same(keep(new, old, fine), new)
     assert_same(keep(new, old, {"loss": jnp.asarray(bad)}), old)
     assert_same(keep({**new, "w": jnp.asarray([1.0, bad])}, old, fine), old)
+    assert_same(keep({"count": jnp.int32(5)}, {"count": jnp.int32(4)}, {}), {"count": 5})
