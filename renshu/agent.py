@@ -68,11 +68,16 @@ class Agent:
     ) -> None:
         self.source: EnvSource | None = EnvSource.of(env, env_kwargs)
         self.processes, self.timeout = processes, timeout
-        vector = self.source.vector(
-            COUNT.check("num_envs", 1 if num_envs is None else num_envs), processes=processes, timeout=timeout
-        )
+        count = COUNT.check("num_envs", 1 if num_envs is None else num_envs)
+        vector = self.source.vector(count, processes=processes, timeout=timeout)
         self._envs: HostEnvs | None = HostEnvs(vector, timeout, self.source.name)
-        self._bind(algorithm, self.source.spec(vector, vector.num_envs), seed)
+        try:
+            if num_envs is not None and vector.num_envs != num_envs:
+                raise HyperparameterError(f"num_envs={num_envs}, but {self.source.name} has {vector.num_envs} already")
+            self._bind(algorithm, self.source.spec(vector, vector.num_envs), seed)
+        except BaseException:
+            self._envs.close()
+            raise
         self._state = self.programs.init(self.keys[0])
 
     def _bind(self, algorithm: Algorithm, spec: EnvSpec, seed: int | None) -> None:
@@ -283,6 +288,7 @@ class Agent:
         state = other.learner.adopt(jax.tree.map(jax.numpy.copy, self.state))
         shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, other.state)]
         if shapes[0] != shapes[1]:
+            other.close()
             raise SpaceError(
                 f"the agent learned observations of {self.spec.observation_space} and actions of "
                 f"{self.spec.action_space}; {other.name} has {other.spec.observation_space} and "

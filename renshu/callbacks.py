@@ -233,14 +233,14 @@ class Progress(Callback):
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> None:
         """Move the bar."""
         done, now = agent.steps - self.start, time.monotonic()
-        if now < self._next_update and done < self.total:
-            return
-        self._next_update = now + 0.1
         if self._lines:
             if done >= self._next_line * self.total:
                 self._next_line = math.floor(10 * done / self.total) / 10 + 0.1
                 print(f"{agent.title}: {done:,} of {self.total:,} steps{_words(metrics)}", file=sys.stderr, flush=True)
             return
+        if now < self._next_update and done < self.total:
+            return
+        self._next_update = now + 0.1
         self._bar.update(
             self._task,
             completed=min(done, self.total),

@@ -16,25 +16,26 @@ if TYPE_CHECKING:
 def algorithm(name: str) -> type[Algorithm]:
     """Return the algorithm of that name, in any case: "ppo" or "PPO". Raises UnknownNameError with the known ones."""
     module_name = name.lower()
-    if module_name in _modules():
-        module = importlib.import_module(f"{__name__}.{module_name}")
-        for candidate, value in vars(module).items():
-            if candidate.lower() == module_name:
-                return value
+    if module_name in _modules() and (found := _algorithm_in(module_name)) is not None:
+        return found
     raise UnknownNameError(f"there is no algorithm {name!r}. There are: {', '.join(sorted(algorithms()))}")
 
 
 def algorithms() -> dict[str, type[Algorithm]]:
     """All algorithms by name."""
+    found = [_algorithm_in(module_name) for module_name in _modules()]
+    return {kind.__name__: kind for kind in found if kind is not None}
+
+
+def _algorithm_in(module_name: str) -> type[Algorithm] | None:
+    """The algorithm that is called like its module; None for a module of something else."""
     from renshu.algorithms.base import Algorithm
 
-    found = {}
-    for module_name in _modules():
-        module = importlib.import_module(f"{__name__}.{module_name}")
-        for name, value in vars(module).items():
-            if name.lower() == module_name and isinstance(value, type) and issubclass(value, Algorithm):
-                found[name] = value
-    return found
+    module = importlib.import_module(f"{__name__}.{module_name}")
+    for name, value in vars(module).items():
+        if name.lower() == module_name and isinstance(value, type) and issubclass(value, Algorithm):
+            return value
+    return None
 
 
 def _modules() -> list[str]:

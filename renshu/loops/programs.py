@@ -33,7 +33,7 @@ class Programs:
         def learn(state: Any, rollout: Rollout, key: Key, iteration: int) -> tuple[Any, Array]:
             state, metrics = learner.learn(state, rollout, fold(key, iteration, learner.rollout_length))
             self.metric_names = sorted(metrics)
-            return state, jnp.stack([jnp.asarray(metrics[name], jnp.float32) for name in self.metric_names])
+            return state, jnp.array([metrics[name] for name in self.metric_names], jnp.float32)
 
         jit = partial(jax.jit, compiler_options=compiler_options())
         self.init = jit(learner.init)

@@ -57,11 +57,23 @@ def make_rollout(
     )
 
 
-def shaken(params: Any, scale: float = 0.3) -> Any:
-    """Parameters moved at random, so that policies are neither uniform nor the one that acted."""
-    leaves, tree = jax.tree.flatten(params)
+def quick(learner: Any) -> Any:
+    """The learner, with parameters drawn by NumPy: to compile Flax's initialisation takes longer than a test."""
+    shapes = jax.eval_shape(learner.network.init, jax.random.key(0))
+    learner.network = learner.network._replace(init=lambda key: shaken(shapes, 0.5))
+    return learner
+
+
+def shaken(tree: Any, scale: float = 0.3) -> Any:
+    """Parameters moved at random, so that policies are neither uniform nor the one that acted; shapes count as 0."""
+    leaves, structure = jax.tree.flatten(tree)
     rng = np.random.default_rng(7)
-    return jax.tree.unflatten(tree, [leaf + scale * rng.normal(size=leaf.shape).astype(np.float32) for leaf in leaves])
+
+    def move(leaf: Any) -> np.ndarray:
+        start = 0 if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf)
+        return start + scale * rng.normal(size=leaf.shape).astype(np.float32)
+
+    return jax.tree.unflatten(structure, [move(leaf) for leaf in leaves])
 
 
 def assert_same(one: Any, other: Any) -> None:

@@ -183,7 +183,7 @@ def test_overrides_replace_what_the_data_says():
 def test_damaged_data_is_refused():
     with pytest.raises(HyperparameterError, match="gamma"):
         PPO.from_json({"gamma": "high"})
-    with pytest.raises(HyperparameterError, match="learning_rate: .*lineer"):
+    with pytest.raises(HyperparameterError, match=r"learning_rate: .*lineer"):
         PPO.from_json({"learning_rate": {"schedule": "lineer", "start": 1.0}})
     with pytest.raises(HyperparameterError, match="'future'"):
         PPO.from_json({"future": 1})

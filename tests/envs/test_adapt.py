@@ -135,7 +135,9 @@ def test_what_the_algorithm_sees(space: spaces.Space, seen: spaces.Space):
     ids=lambda space: type(space).__name__,
 )
 def test_actions_that_nobody_takes(space: spaces.Space):
-    with pytest.raises(SpaceError, match="PPO does not take actions of .* It takes box, discrete, multi_binary") as caught:
+    with pytest.raises(
+        SpaceError, match="PPO does not take actions of .* It takes box, discrete, multi_binary"
+    ) as caught:
         fitted(space)
     assert type(space).__name__ in str(caught.value)
 

@@ -239,3 +239,15 @@ def test_nothing_is_compiled_twice():
     agent.learn(300, progress=False).learn(300, progress=False)
     agent.evaluate(2)
     assert agent.programs.compiled() == compiled
+
+
+def test_not_finite_action_never_reaches_the_environment():
+    """Parameters that went NaN elsewhere: the environment, which asserts finite actions, is not stepped with them."""
+    Bad.made = 5
+    agent = A2C(n_steps=4, net_arch=[4]).on(lambda: Bad("nothing", 0.0), num_envs=2, seed=0)
+    state = agent.state
+    agent._state = state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params))
+    with pytest.raises(NotFiniteError, match=r"the action of environment 0 is nan at step 0"):
+        agent.learn(100, progress=False)
+    with pytest.raises(NotFiniteError, match="action"):
+        agent.evaluate(1)

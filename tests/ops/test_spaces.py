@@ -114,7 +114,11 @@ PAIR = spaces.Dict({"a": spaces.Box(-1, 1, (2,), np.float32), "b": spaces.Discre
 @pytest.mark.parametrize(
     ("space", "wrong", "words"),
     [
-        (spaces.Box(-1, 1, (2,), np.float32), np.zeros(3), r"shape \(2,\).*\('B', 2\); this is float64 of shape \(3,\)"),
+        (
+            spaces.Box(-1, 1, (2,), np.float32),
+            np.zeros(3),
+            r"shape \(2,\).*\('B', 2\); this is float64 of shape \(3,\)",
+        ),
         (spaces.Box(-1, 1, (2,), np.float32), np.zeros((4, 3)), r"shape \(4, 3\)"),
         (spaces.Box(-1, 1, (2,), np.float32), 1.0, r"shape \(\)"),
         (spaces.Box(-1, 1, (2,), np.float32), None, "object"),

@@ -1,0 +1,35 @@
+"""What all tests share: one folder of compiled programs for the whole session, and tiny agents."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+_OWN: list[str] = []
+
+
+def pytest_configure(config):
+    # The workers of pytest-xdist inherit the variable, so that all share one folder.
+    if "RENSHU_CACHE_DIR" not in os.environ:
+        _OWN.append(tempfile.mkdtemp(prefix="renshu-cache-"))
+        os.environ["RENSHU_CACHE_DIR"] = _OWN[0]
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def pytest_unconfigure(config):
+    for folder in _OWN:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def tiny():
+    """A function that makes a tiny PPO agent: 2 environments, 32 steps an update."""
+
+    def make(env="CartPole-v1", *, num_envs=2, seed=0, **hyperparameters):
+        from renshu import PPO
+
+        chosen = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "net_arch": [8], **hyperparameters}
+        return PPO(**chosen).on(env, num_envs=num_envs, seed=seed)
+
+    return make
