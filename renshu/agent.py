@@ -76,7 +76,8 @@ class Agent:
                 raise HyperparameterError(f"num_envs={num_envs}, but {self.source.name} has {vector.num_envs} already")
             self._bind(algorithm, self.source.spec(vector, vector.num_envs), seed)
         except BaseException:
-            self._envs.close()
+            if not isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):  # which stays its owner's
+                self._envs.close()
             raise
         self._state = self.programs.init(self.keys[0])
 

@@ -13,23 +13,26 @@ from renshu import Agent, load
 from renshu.interruption import Interruptions, Terminated
 from renshu.tracking import Run, read_episodes
 from tests import probes
+from tests.envs.faulty import Counting
 
-SCRIPT = """
+# A test run in the background may ignore Ctrl-C, and its children would too.
+LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+SCRIPT = f"""
+{LISTEN}
 from renshu import PPO
 agent = PPO(n_steps=16, batch_size=32, n_epochs=1, net_arch=[8]).on("CartPole-v1", num_envs=2, seed=0)
 agent.learn(10_000_000, progress=False, run="run", callbacks=lambda agent, metrics: print("going", flush=True))
 """
 TRAIN = "train ppo CartPole-v1 --no-preset --envs 2 --steps 300000 --eval-every 0 --checkpoint-every 0 --run run"
 TINY = "--set n_steps=16 --set batch_size=32 --set n_epochs=1 --set net_arch=[8]"
-RENSHU = [sys.executable, "-c", "from renshu.cli import main; main()"]
+RENSHU = [sys.executable, "-c", f"{LISTEN}; from renshu.cli import main; main()"]
 
 
 def test_signals_become_exceptions():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for number, error in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)):
-        with pytest.raises(error), Interruptions():
+        with Interruptions(), pytest.raises(error):
             signal.raise_signal(number)
-            pytest.fail("the signal did nothing")
     assert Terminated().code == 143
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -37,13 +40,17 @@ def test_signals_become_exceptions():
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 def test_a_signal_inside_deferred_waits(number, error):
     done = []
-    with pytest.raises(error), Interruptions() as interruptions:
+
+    def work(interruptions):
         with interruptions.deferred():
             with interruptions.deferred():
                 signal.raise_signal(number)
                 done.append("inner")
             done.append("outer")
         done.append("beyond")
+
+    with Interruptions() as interruptions, pytest.raises(error):
+        work(interruptions)
     assert done == ["inner", "outer"]
 
 
@@ -97,21 +104,19 @@ def test_learn_again_after_ctrl_c(tiny):
 
 
 def test_ctrl_c_in_an_environment_throws_the_half_rollout_away(tiny):
-    class Interrupting(probes.Exploration):
-        steps = 0
+    interrupted = []
 
-        def step(self, action):
-            Interrupting.steps += 1
-            if Interrupting.steps == 50:
-                signal.raise_signal(signal.SIGINT)
-            return super().step(action)
+    def fault(step):
+        if step == 20 and not interrupted:
+            interrupted.append(step)
+            signal.raise_signal(signal.SIGINT)
 
-    agent = tiny(Interrupting)
+    agent = tiny(lambda: Counting(fault, length=10**9))
     with pytest.raises(KeyboardInterrupt):
         agent.learn(640, progress=False)
-    assert int(agent.state.counters.steps) == agent.steps
     assert agent.iteration == 1
-    assert agent.learn(32, progress=False).iteration > 1
+    assert int(agent.state.counters.steps) == agent.steps == 32
+    assert agent.learn(32, progress=False).iteration == 2
 
 
 def test_ctrl_c_during_an_update_waits_until_it_is_counted(tiny, tmp_path, monkeypatch):
@@ -135,14 +140,12 @@ def test_ctrl_c_during_an_update_waits_until_it_is_counted(tiny, tmp_path, monke
 
 
 def start(command, folder):
-    # A test run in the background may ignore Ctrl-C, and its children would too.
     return subprocess.Popen(
         command,
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
 

@@ -60,5 +60,5 @@ def test_overrides_replace_single_hyperparameters():
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(UnknownNameError, match=r"no preset of PPO for 'CartPole-v9'.*CartPole-v1, Pendulum-v1"):
         preset("ppo", "CartPole-v9")
-    with pytest.raises(UnknownNameError, match="A2C, PPO"):
+    with pytest.raises(UnknownNameError, match=r"A2C.*PPO"):
         preset("pppo", "CartPole-v1")

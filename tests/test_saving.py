@@ -127,7 +127,7 @@ def test_hyperparameters_that_do_not_fit(tiny, tmp_path):
     path = tiny().save(tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=r"net_arch passed to load"):
         load(path, net_arch=[16])
-    with pytest.raises(CheckpointError, match="no hyperparameter 'learning_rat'.*learning_rate"):
+    with pytest.raises(CheckpointError, match=r"no hyperparameter 'learning_rat'.*learning_rate"):
         load(path, learning_rat=1.0)
     assert load(path, learning_rate=0.5).algorithm.learning_rate == 0.5
 
@@ -188,7 +188,12 @@ def test_a_header_without_an_entry(tmp_path):
 def test_damaged_files(tiny, tmp_path):
     path = tiny().save(tmp_path / "a.safetensors")
     content = path.read_bytes()
-    for damaged in (content[:-1], content[: len(content) // 2], b"", content[:-9] + bytes([content[-9] ^ 1]) + b"12345678"):
+    for damaged in (
+        content[:-1],
+        content[: len(content) // 2],
+        b"",
+        content[:-9] + bytes([content[-9] ^ 1]) + b"12345678",
+    ):
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError):
             load(path)
@@ -334,7 +339,7 @@ def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path):
 
     for path in run.checkpoints:
         path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="is empty.*older ones"):
+    with pytest.raises(CheckpointError, match=r"is empty.*older ones"):
         Agent.resume(run.path)
 
 
@@ -342,7 +347,7 @@ def test_resume_without_a_checkpoint_or_a_run(tmp_path):
     Run.create(tmp_path / "run", {})
     with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
         Agent.resume(tmp_path / "run")
-    with pytest.raises(UnknownNameError, match="is not a run.*Did you mean run"):
+    with pytest.raises(UnknownNameError, match=r"is not a run.*Did you mean run"):
         Agent.resume(tmp_path / "runn")
 
 

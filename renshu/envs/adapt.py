@@ -118,8 +118,8 @@ def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
     high = _inward(np.where(bounded, space.high, np.minimum(space.high, UNBOUNDED_LIMIT)), -np.inf)
     if (low > high)[~bounded].any():
         raise SpaceError(
-            f"the action space {space} is bounded on one side only, and lies beyond +-{UNBOUNDED_LIMIT:g}: give it both "
-            "bounds, for example with gymnasium.wrappers.TransformAction"
+            f"the action space {space} is bounded on one side only, and lies beyond +-{UNBOUNDED_LIMIT:g}: "
+            "give it both bounds, for example with gymnasium.wrappers.TransformAction"
         )
     centre = np.where(bounded, low / 2 + high / 2, 0).astype(np.float32)
     scale = np.where(bounded, high / 2 - low / 2, 1).astype(np.float32)

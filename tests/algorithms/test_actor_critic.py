@@ -125,7 +125,7 @@ def test_prepare_against_numpy():
     assert int(new.counters.steps) == rollout.valid.sum() == T * N - 2
     keep = rollout.valid.reshape(-1)
     target = np.asarray(batch.target)[keep]
-    expected = 1 - np.var((target - np.asarray(batch.value)[keep])) / np.var(target)
+    expected = 1 - np.var(target - np.asarray(batch.value)[keep]) / np.var(target)
     assert float(explained_variance(batch)) == pytest.approx(expected, rel=1e-3)
 
 

@@ -129,7 +129,7 @@ def test_an_own_algorithm_without_metrics():
 
 
 def test_an_own_algorithm_has_the_errors_of_all():
-    with pytest.raises(HyperparameterError, match="Reinforce has no hyperparameter 'stepsize'. Did you mean step_size"):
+    with pytest.raises(HyperparameterError, match=r"no hyperparameter 'stepsize'\. Did you mean step_size"):
         Reinforce(stepsize=1.0)  # type: ignore[call-arg]
     with pytest.raises(HyperparameterError, match="Reinforce: step_size must be a finite number > 0"):
         Reinforce(step_size=0)
@@ -154,7 +154,7 @@ def test_algorithms_are_found_by_their_name():
     assert algorithm("PPO") is algorithm("ppo") is renshu.PPO
     assert algorithms()["A2C"] is renshu.A2C
     assert all(issubclass(found, Algorithm) for found in algorithms().values())
-    with pytest.raises(UnknownNameError, match="no algorithm 'DDPGG'. There are: A2C, PPO"):
+    with pytest.raises(UnknownNameError, match=r"no algorithm 'DDPGG'\. There are: A2C.*PPO"):
         algorithm("DDPGG")
     for module in ("base", "hyperparameters", "actor_critic"):
         with pytest.raises(UnknownNameError, match="There are"):
@@ -164,7 +164,7 @@ def test_algorithms_are_found_by_their_name():
 def test_a_name_that_renshu_does_not_have():
     with pytest.raises(ImportError, match="NoSuch"):
         from renshu import NoSuch  # type: ignore[attr-defined]  # noqa: F401
-    with pytest.raises(AttributeError, match="renshu has no 'NoSuch'.*A2C, PPO"):
+    with pytest.raises(AttributeError, match=r"renshu has no 'NoSuch'.*A2C.*PPO"):
         _ = renshu.NoSuch
     assert not hasattr(renshu, "_private")
 

@@ -136,7 +136,7 @@ def test_what_the_algorithm_sees(space: spaces.Space, seen: spaces.Space):
 )
 def test_actions_that_nobody_takes(space: spaces.Space):
     with pytest.raises(
-        SpaceError, match="PPO does not take actions of .* It takes box, discrete, multi_binary"
+        SpaceError, match=r"PPO does not take actions of .* It takes box, discrete, multi_binary"
     ) as caught:
         fitted(space)
     assert type(space).__name__ in str(caught.value)
@@ -154,7 +154,7 @@ def test_an_algorithm_that_takes_only_continuous_actions_says_what_fits():
     ids=lambda space: type(space).__name__,
 )
 def test_observations_that_nobody_takes(space: spaces.Space):
-    with pytest.raises(SpaceError, match="PPO does not take observations of .* It takes box, .*nested"):
+    with pytest.raises(SpaceError, match=r"PPO does not take observations of .* It takes box, .*nested"):
         fitted(spaces.Discrete(2), space)
 
 
