@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from renshu import Agent, load
+from renshu.errors import EnvironmentFault, NotFiniteError
 from renshu.interruption import Interruptions, Terminated
 from renshu.tracking import Run, read_episodes
 from tests import probes
-from tests.envs.faulty import Counting
+from tests.envs.faulty import Counting, returning
 
 # A test run in the background may ignore Ctrl-C, and its children would too.
 LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -192,3 +193,65 @@ def test_a_script_saves_and_says_so(number, code, tmp_path):
     if number == signal.SIGINT:  # Python itself says nothing of a SystemExit
         assert "KeyboardInterrupt" in told
         assert "renshu train --resume run" in told
+
+
+# --- faults ---------------------------------------------------------------------------------------------------------
+
+NAN = (np.full(4, np.nan, np.float32), 0.0, False, False, {})
+INFINITE = (np.zeros(4, np.float32), np.inf, False, False, {})
+
+
+def falling(step):
+    if step == 100:
+        raise ValueError("the robot fell over")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "match"),
+    [
+        (falling, EnvironmentFault, "the robot fell over"),
+        (returning(NAN, at=100), NotFiniteError, "observation"),
+        (returning(INFINITE, at=100), NotFiniteError, "reward"),
+    ],
+)
+def test_a_fault_while_training_leaves_a_checkpoint(tiny, tmp_path, fault, error, match):
+    agent = tiny(lambda: Counting(fault, length=10**9))
+    with pytest.raises(error, match=match) as caught:
+        agent.learn(640, progress=False, run=tmp_path / "run")
+    notes = "\n".join(caught.value.__notes__)
+    (checkpoint,) = Run.open(tmp_path / "run").checkpoints
+    assert str(checkpoint) in notes
+    assert f"renshu train --resume {tmp_path / 'run'}" in notes
+    assert agent.steps == 32 * 6, "the seventh rollout met the fault in its fourth step"
+    saved = load(checkpoint, env=lambda: Counting(length=10**9))
+    assert jax.tree.all(jax.tree.map(np.array_equal, saved.state, agent.state))
+    assert int(saved.state.counters.steps) == saved.steps == agent.steps
+    assert np.isfinite(np.concatenate([np.ravel(x) for x in jax.tree.leaves(saved.parameters)])).all()
+    assert (tmp_path / "run" / "curve.png").exists()
+    assert saved.learn(64, progress=False).steps == agent.steps + 64
+
+
+def test_an_environment_that_fails_to_close_does_not_hide_the_fault(tiny, tmp_path):
+    class Stuck(Counting):
+        def close(self):
+            raise OSError("stuck")
+
+    def broken(agent, metrics):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        tiny(Stuck).learn(64, progress=False, run=tmp_path / "run", callbacks=broken)
+    notes = "\n".join(caught.value.__notes__)
+    assert "could not be closed: Stuck raised while closing: OSError: stuck" in notes
+    assert load(Run.open(tmp_path / "run").checkpoints[0]).steps > 0
+
+
+def test_a_run_that_cannot_be_saved_says_so(tiny, tmp_path):
+    def broken(agent, metrics):
+        agent.run.path.joinpath("checkpoints").rmdir()
+        agent.run.path.joinpath("checkpoints").write_text("a file")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        tiny().learn(64, progress=False, run=tmp_path / "run", callbacks=broken)
+    assert "could not be saved" in "\n".join(caught.value.__notes__)

@@ -11,17 +11,11 @@ from flax import linen
 import renshu
 from renshu import A2C, PPO, Agent, load
 from renshu.checkpoint import load_tree, save_tree
-from renshu.errors import (
-    CheckpointError,
-    EnvironmentFault,
-    HyperparameterError,
-    NotFiniteError,
-    UnknownNameError,
-)
+from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
 from renshu.tracking import Run, read_episodes, read_evaluations, read_metrics
 from renshu.training import finish
 from tests import probes
-from tests.envs.faulty import Counting, returning
+from tests.envs.faulty import Counting
 
 
 class OwnNet(linen.Module):
@@ -370,68 +364,6 @@ def test_resume_with_an_own_environment_and_network(tiny, tmp_path):
         Agent.resume(tmp_path / "run", env=probes.Value)
     again = Agent.resume(tmp_path / "run", env=probes.Value, network=OwnNet)
     assert 640 <= again.learn(progress=False).steps < 672
-
-
-# --- faults ---------------------------------------------------------------------------------------------------------
-
-NAN = (np.full(4, np.nan, np.float32), 0.0, False, False, {})
-INFINITE = (np.zeros(4, np.float32), np.inf, False, False, {})
-
-
-def raising(step):
-    if step == 100:
-        raise ValueError("the robot fell over")
-
-
-@pytest.mark.parametrize(
-    ("fault", "error", "match"),
-    [
-        (raising, EnvironmentFault, "the robot fell over"),
-        (returning(NAN, at=100), NotFiniteError, "observation"),
-        (returning(INFINITE, at=100), NotFiniteError, "reward"),
-    ],
-)
-def test_a_fault_while_training_leaves_a_checkpoint(tiny, tmp_path, fault, error, match):
-    agent = tiny(lambda: Counting(fault, length=10**9))
-    with pytest.raises(error, match=match) as caught:
-        agent.learn(640, progress=False, run=tmp_path / "run")
-    notes = "\n".join(caught.value.__notes__)
-    (checkpoint,) = Run.open(tmp_path / "run").checkpoints
-    assert str(checkpoint) in notes
-    assert f"renshu train --resume {tmp_path / 'run'}" in notes
-    assert agent.steps == 32 * 6, "the seventh rollout met the fault in its fourth step"
-    saved = load(checkpoint, env=lambda: Counting(length=10**9))
-    assert same(saved.state, agent.state)
-    assert int(saved.state.counters.steps) == saved.steps == agent.steps
-    assert np.isfinite(np.concatenate([np.ravel(x) for x in jax.tree.leaves(saved.parameters)])).all()
-    assert (tmp_path / "run" / "curve.png").exists()
-    assert saved.learn(64, progress=False).steps == agent.steps + 64
-
-
-def test_an_environment_that_fails_to_close_does_not_hide_the_fault(tiny, tmp_path):
-    class Stuck(Counting):
-        def close(self):
-            raise OSError("stuck")
-
-    def broken(agent, metrics):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError) as caught:
-        tiny(Stuck).learn(64, progress=False, run=tmp_path / "run", callbacks=broken)
-    notes = "\n".join(caught.value.__notes__)
-    assert "could not be closed: Stuck raised while closing: OSError: stuck" in notes
-    assert load(Run.open(tmp_path / "run").checkpoints[0]).steps > 0
-
-
-def test_a_run_that_cannot_be_saved_says_so(tiny, tmp_path):
-    def broken(agent, metrics):
-        agent.run.path.joinpath("checkpoints").rmdir()
-        agent.run.path.joinpath("checkpoints").write_text("a file")
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError) as caught:
-        tiny().learn(64, progress=False, run=tmp_path / "run", callbacks=broken)
-    assert "could not be saved" in "\n".join(caught.value.__notes__)
 
 
 def test_finish_draws_the_curve(tmp_path):

@@ -62,7 +62,8 @@ class Number(Kind):
             return value
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise HyperparameterError(f"{name} must be {self.range()}, not {value!r}")
-        number = float(value) if abs(value) < 1e300 else math.inf  # a float cannot hold every whole number
+        # A float cannot hold every whole number.
+        number = float(value) if abs(value) < 1e300 else math.inf  # type: ignore[operator]
         fits = math.isfinite(number) and self.least <= number <= self.most and number > self.above
         if not fits or (self.integer and not number.is_integer()):
             raise HyperparameterError(f"{name} must be {self.range()}, not {value!r}")

@@ -205,7 +205,7 @@ def test_rewards_are_scaled_as_vec_normalize_does():
     gamma = 0.8
     made = programs(A2C, **NORMALISED)
     learner: Any = made.learner
-    state, running, seen = started(made), np.zeros(3), []
+    state, running, seen, rollout = started(made), np.zeros(3), [], make_rollout(learner)
     ends: list[dict] = [{"terminated": ((1, 0),)}, {"truncated": ((4, 1),)}, {}]
     first_of_next, last = np.zeros(3, bool), None
     for seed, end in enumerate(ends):
