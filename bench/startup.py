@@ -1,6 +1,6 @@
 """How long it takes to begin: imports and the command line, in fresh processes.
 
-    python -m bench.startup
+python -m bench.startup
 """
 
 from __future__ import annotations

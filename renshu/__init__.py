@@ -39,6 +39,13 @@ _WHERE = {
 }
 
 
+def __dir__() -> list[str]:
+    """The public names, with the algorithms that are there."""
+    from renshu.algorithms import algorithms
+
+    return sorted([*globals(), *_WHERE, *algorithms(), "callbacks", "__version__"])
+
+
 def __getattr__(name: str) -> Any:
     """Load what is asked for when it is asked for: `import renshu` stays cheap. Algorithms are found by their name."""
     if name == "__version__":

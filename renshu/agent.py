@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,7 +25,7 @@ from renshu.evaluation import Evaluation, evaluate
 from renshu.loops.host import HostLoop
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock
-from renshu.ops.spaces import batched
+from renshu.ops.spaces import alike, batched
 from renshu.types import EnvSpec, PyTree
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Agent:
         self._loop: HostLoop | None = None
         self._evaluation_envs: dict[int, HostEnvs] = {}
         self._iteration = self._steps = self._predictions = self._restarts = 0
-        self._target: int | None = None
+        self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
 
     # --- what it is -------------------------------------------------------------------------------------------------
 
@@ -115,6 +116,13 @@ class Agent:
         """The learner's whole state, a pytree of arrays."""
         return self._loop.state if self._loop is not None else self._state
 
+    @state.setter
+    def state(self, state: Any) -> None:
+        if self._loop is not None:
+            self._loop.state = state
+        else:
+            self._state = state
+
     @property
     def parameters(self) -> PyTree:
         """The weights, a pytree of arrays. They are replaced, not changed, when the agent learns."""
@@ -129,11 +137,6 @@ class Agent:
     def clock(self) -> Clock:
         """Seconds that training spent acting, stepping environments and learning, since the loop began."""
         return self._loop.clock if self._loop is not None else Clock()
-
-    @property
-    def target(self) -> int | None:
-        """Steps at which the latest call of learn ends, or was to end."""
-        return self._target
 
     @property
     def iteration(self) -> int:
@@ -173,14 +176,12 @@ class Agent:
 
         Raises NotFiniteError, EnvironmentFault; the agent then keeps its state from before the bad rollout.
         """
-        from renshu.training import callbacks_for, finish, run_folder, train
+        from renshu.training import learn
 
-        target = self._new_target(total_steps)
-        settings = self._settings() | {"total_steps": target, "eval_every": eval_every, "eval_episodes": eval_episodes}
-        settings |= {"checkpoint_every": checkpoint_every, "stop_at": stop_at}
-        chosen = callbacks_for(
+        learn(
             self,
-            target - self.steps,
+            total_steps,
+            run=run,
             progress=progress,
             callbacks=callbacks,
             stop_at=stop_at,
@@ -188,33 +189,21 @@ class Agent:
             eval_episodes=eval_episodes,
             checkpoint_every=checkpoint_every,
         )
-        self.run = run_folder(run, self, settings) or self.run
-        try:
-            train(self, target, chosen)
-            if self.run is not None:
-                self.checkpoint()
-                self.save(self.run.agent_path)
-        finally:
-            if self.run is not None:
-                finish(self.run)
-                self.run, self.last_run = None, self.run
         return self
 
-    def _new_target(self, total_steps: int | None) -> int:
-        if total_steps is None:
-            if self._target is None or self._target <= self.steps:
-                raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
-            return self._target
-        self._target = self.steps + COUNT.check("total_steps", total_steps)
-        counters = self.state.counters._replace(start=np.int32(self.steps), target=np.int32(self._target))
-        self._set_state(self.state._replace(counters=jax.tree.map(jax.numpy.asarray, counters)))
-        return self._target
+    def set_target(self, total_steps: int | None) -> int:
+        """Aim at `total_steps` more than there are, or at the earlier aim for None; schedules end there.
 
-    def _set_state(self, state: Any) -> None:
-        if self._loop is not None:
-            self._loop.state = state
-        else:
-            self._state = state
+        Returns the steps to reach. Raises HyperparameterError where there is nothing to aim at.
+        """
+        if total_steps is None:
+            if self.target is None or self.target <= self.steps:
+                raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
+            return self.target
+        target = self.steps + COUNT.check("total_steps", total_steps)
+        counters = self.state.counters._replace(start=jax.numpy.int32(self.steps), target=jax.numpy.int32(target))
+        self.state, self.target = self.state._replace(counters=counters), target
+        return target
 
     def start_loop(self, uninterrupted: Callable) -> HostLoop:
         """The loop that trains this agent: the one of the last call of learn, or a new one on fresh environments."""
@@ -239,16 +228,12 @@ class Agent:
     def drop_loop(self) -> None:
         """Forget the environments of training, as after a fault; the next call of learn starts with new ones."""
         if self._loop is not None:
-            self._state, self._iteration, self._steps = (
-                self._loop.state,
-                self._loop.iteration,
-                self._loop.episodes.steps,
-            )
+            self._state, self._iteration, self._steps = self.state, self.iteration, self.steps
             self._loop = None
-        if self._envs is not None:
-            self._envs.close()
-            self._envs = None
+        envs, self._envs = self._envs, None
         self._restarts += 1
+        if envs is not None:
+            envs.close()
 
     def _source(self) -> EnvSource:
         if self.source is None:
@@ -265,19 +250,6 @@ class Agent:
             return self.seed
         return int(np.random.SeedSequence([self.seed, *stream]).generate_state(1)[0] % 2**31)
 
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "algorithm": type(self.algorithm).__name__,
-            "hyperparameters": self.algorithm.to_json(),
-            "environment": self.name,
-            "env_kwargs": dict(self.spec.kwargs),
-            "num_envs": self.spec.num_envs,
-            "processes": self.processes,
-            "seed": self.seed,
-            "loop": "host",
-            "reward_threshold": self.spec.reward_threshold,
-        }
-
     def on(self, env: Any, *, num_envs: int | None = None, seed: int | None = None, **options: Any) -> Agent:
         """The same agent in another environment of the same spaces: a new Agent that carries on from this state.
 
@@ -286,17 +258,21 @@ class Agent:
         if num_envs is None and not isinstance(env, gymnasium.vector.VectorEnv):
             num_envs = self.spec.num_envs
         other = Agent(self.algorithm, env, num_envs=num_envs, seed=self.seed if seed is None else seed, **options)
-        state = other.learner.adopt(jax.tree.map(jax.numpy.copy, self.state))
-        shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, other.state)]
-        if shapes[0] != shapes[1]:
+        try:
+            self._check_alike(other.name, other.spec.observation_space, other.spec.action_space)
+        except SpaceError:
             other.close()
-            raise SpaceError(
-                f"the agent learned observations of {self.spec.observation_space} and actions of "
-                f"{self.spec.action_space}; {other.name} has {other.spec.observation_space} and "
-                f"{other.spec.action_space}, which its networks do not fit"
-            )
+            raise
+        state = other.learner.adopt(jax.tree.map(jax.numpy.copy, self.state))
         other._state, other._steps, other._iteration = state, self.steps, self.iteration
         return other
+
+    def _check_alike(self, name: str, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
+        if not (alike(observation_space, self.spec.observation_space) and alike(action_space, self.spec.action_space)):
+            raise SpaceError(
+                f"the agent learned observations of {self.spec.observation_space} and actions of "
+                f"{self.spec.action_space}; {name} has {observation_space} and {action_space}, which do not fit"
+            )
 
     # --- acting -----------------------------------------------------------------------------------------------------
 
@@ -343,6 +319,7 @@ class Agent:
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
         if env is not None:
             envs = HostEnvs(EnvSource.of(env).vector(count), self.timeout)
+            self._check_alike(envs.name, envs.single_observation_space, envs.single_action_space)
         else:
             kept = self._evaluation_envs.pop(count, None)
             envs = kept or HostEnvs(self._source().evaluation(count), self.timeout, self.name)
@@ -376,6 +353,8 @@ class Agent:
         from renshu.recording import episode_frames, write_video
 
         source = self._source() if env is None else EnvSource.of(env)
+        if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL would look for a screen, and complain
         player = source.single(render_mode="rgb_array")
         seed = self._env_seed(2) if seed is None else seed
         try:

@@ -71,7 +71,7 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
         hint = f". The {what} passed to load may not be what the agent was made with" if what else ""
         raise CheckpointError(f"{path}, made for {header.get('environment')}: {error}{hint}") from error
     agent._steps, agent._iteration = steps, iteration
-    agent._target = int(agent._state.counters.target)
+    agent.target = int(agent._state.counters.target)
     agent._restarts = 1
     return agent
 

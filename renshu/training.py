@@ -67,15 +67,45 @@ def callbacks_for(
     return chosen
 
 
+def learn(agent: Agent, total_steps: int | None, *, run: Any, **options: Any) -> None:
+    """What `agent.learn` does: aim, open the run folder, train, keep the result, draw the curve.
+
+    options: those of `callbacks_for`.
+    """
+    start = agent.steps
+    target = agent.set_target(total_steps)
+    callbacks = callbacks_for(agent, target - start, **options)
+    kept = {name: options[name] for name in ("stop_at", "eval_every", "eval_episodes", "checkpoint_every")}
+    agent.run = run_folder(run, agent, {**settings(agent), "total_steps": target, **kept}) or agent.run
+    try:
+        train(agent, target, callbacks)
+    finally:
+        if agent.run is not None:
+            agent.run, agent.last_run = None, agent.run
+            finish(agent.last_run)
+
+
+def settings(agent: Agent) -> dict[str, Any]:
+    """What a run folder says of an agent."""
+    return {
+        "algorithm": type(agent.algorithm).__name__,
+        "hyperparameters": agent.algorithm.to_json(),
+        "environment": agent.name,
+        "env_kwargs": dict(agent.spec.kwargs),
+        "num_envs": agent.spec.num_envs,
+        "processes": agent.processes,
+        "seed": agent.seed,
+        "loop": "host",
+        "reward_threshold": agent.spec.reward_threshold,
+    }
+
+
 def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
-    """Advance the agent's loop until it has `target` steps or a callback returns False.
+    """Advance the agent's loop until it has `target` steps or a callback returns False; then save it in its run.
 
     Whatever ends training early (Ctrl-C, SIGTERM, a fault of the environment, NaN, an error in a callback): the agent
     keeps its last good state, and with a run folder it is saved there before the exception goes on.
     """
-    begin_time, begin_steps = time.perf_counter(), agent.steps
-    every = max(1, (target - begin_steps) // LOGGED_ROWS)
-    next_log = begin_steps + every
     with Interruptions() as interruptions:
         try:
             loop = agent.start_loop(interruptions.deferred)
@@ -83,18 +113,32 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
                 for callback in callbacks:
                     callback.on_start(agent)
                     ends.callback(callback.on_end, agent)
-                going = agent.steps < target
-                while going:
-                    report = _advance(agent, loop, interruptions, begin_time)
-                    metrics = summary(agent, report, (agent.steps - begin_steps) / (time.perf_counter() - begin_time))
-                    if agent.steps >= next_log or agent.steps >= target:
-                        next_log = agent.steps + every
-                        _log_metrics(agent, metrics)
-                    answers = [callback.on_update(agent, metrics) for callback in callbacks]
-                    going = agent.steps < target and not any(_stops(answer) for answer in answers)
+                _advance_until(target, agent, loop, callbacks, interruptions)
+            if agent.run is not None:
+                with interruptions.deferred():
+                    agent.checkpoint()
+                    agent.save(agent.run.agent_path)
         except BaseException as error:
-            _rescue(agent, error)
+            with interruptions.deferred():
+                _rescue(agent, error)
             raise
+
+
+def _advance_until(
+    target: int, agent: Agent, loop: HostLoop, callbacks: list[Callback], interruptions: Interruptions
+) -> None:
+    begin_time, begin_steps = time.perf_counter(), agent.steps
+    every = max(1, (target - begin_steps) // LOGGED_ROWS)
+    next_log = begin_steps + every
+    going = agent.steps < target
+    while going:
+        report = _advance(agent, loop, interruptions, begin_time)
+        metrics = summary(agent, report, (agent.steps - begin_steps) / (time.perf_counter() - begin_time))
+        if agent.steps >= next_log or agent.steps >= target:
+            next_log = agent.steps + every
+            _log_metrics(agent, metrics)
+        answers = [callback.on_update(agent, metrics) for callback in callbacks]
+        going = agent.steps < target and not any(_stops(answer) for answer in answers)
 
 
 def _advance(agent: Agent, loop: HostLoop, interruptions: Interruptions, begin_time: float) -> Report:
@@ -135,20 +179,19 @@ def _log_metrics(agent: Agent, metrics: dict[str, float]) -> None:
 
 
 def _rescue(agent: Agent, error: BaseException) -> None:
-    """Save what can be saved, and say where; an environment cut off in the middle of a step is not used again."""
+    """Save what can be saved, and say where; then let go of environments that may be in the middle of a step."""
+    if agent.run is not None:
+        try:
+            path = agent.checkpoint()
+            agent.run.flush()
+            error.add_note(f"The agent as of step {agent.steps:,} is saved in {path}")
+            error.add_note(f"Go on from there with: renshu train --resume {agent.run.path}")
+        except (RenshuError, OSError) as failure:
+            error.add_note(f"The agent could not be saved: {failure}")
     try:
         agent.drop_loop()
     except RenshuError as failure:
         error.add_note(f"The environments could not be closed: {failure}")
-    if agent.run is None:
-        return
-    try:
-        path = agent.checkpoint()
-        agent.run.flush()
-        error.add_note(f"The agent as of step {agent.steps:,} is saved in {path}")
-        error.add_note(f"Go on from there with: renshu train --resume {agent.run.path}")
-    except (RenshuError, OSError) as failure:
-        error.add_note(f"The agent could not be saved: {failure}")
 
 
 def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:

@@ -175,7 +175,7 @@ def test_bad_arguments():
     for num_envs in (0, -1, 1.5, True):
         with pytest.raises(HyperparameterError, match="num_envs"):
             PPO().on("CartPole-v1", num_envs=num_envs)
-    with pytest.raises(HyperparameterError, match="num_envs=2, but .* has 3"):
+    with pytest.raises(HyperparameterError, match=r"num_envs=2, but .* has 3"):
         A2C().on(gymnasium.make_vec("CartPole-v1", 3), num_envs=2)
     for seed in (-1, 2**32):
         with pytest.raises(HyperparameterError, match="seed"):

@@ -93,7 +93,12 @@ class Number(Kind):
             raise HyperparameterError(f"{name}: {error}") from error
 
     def parse(self, name: str, text: str) -> Any:
-        return schedules.parse(text) if self.scheduled and text != "None" else super().parse(name, text)
+        if not self.scheduled or text in ("None", "null"):
+            return super().parse(name, text)
+        try:
+            return schedules.parse(text)
+        except HyperparameterError as error:
+            raise HyperparameterError(f"{name}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ def watch(
     """Watch a trained agent play, in a window or as a video."""
     from renshu.cli.agents import find
 
-    # A video needs no window; SDL, which draws many environments, would look for a screen and complain.
-    if record is not None:
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    elif sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"} & os.environ.keys():
+    if (
+        record is None
+        and sys.platform == "linux"
+        and not {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"} & os.environ.keys()
+    ):
         raise typer.BadParameter(f"there is no screen here. Make a video: renshu watch {path} --record agent.mp4")
     agent = find(path, env)
     if record is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,22 @@ def unflatten(space: spaces.Space, leaves: list[Any]) -> PyTree:
     """The observation with these leaves: what `flatten` took apart."""
     remaining = iter(leaves)
     return map_space(lambda _: next(remaining), space)
+
+
+def alike(a: spaces.Space, b: spaces.Space) -> bool:
+    """Whether networks made for one space fit the other: the same kinds, shapes and numbers of choices."""
+    leaves_a, leaves_b = leaf_spaces(a), leaf_spaces(b)
+    if type(a) is not type(b) or len(leaves_a) != len(leaves_b):
+        return False
+    if isinstance(a, spaces.Dict) and set(a.spaces) != set(cast(spaces.Dict, b).spaces):
+        return False
+    return all(_signature(x) == _signature(y) for x, y in zip(leaves_a, leaves_b, strict=True))
+
+
+def _signature(leaf: spaces.Space) -> tuple:
+    choices = getattr(leaf, "n", None) if isinstance(leaf, spaces.Discrete) else None
+    nvec = leaf.nvec.tolist() if isinstance(leaf, spaces.MultiDiscrete) else None
+    return type(leaf), leaf.shape, choices, nvec
 
 
 def is_continuous(space: spaces.Space) -> bool:

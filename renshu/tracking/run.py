@@ -7,7 +7,7 @@
     events.out.tfevents.*                     the same for TensorBoard
     checkpoints/step_000050000.safetensors    written by others, as are best.safetensors, agent.safetensors, curve.png
 
-`step` counts valid environment steps, over all environments together. `seconds` count from the start of training.
+`step` counts valid environment steps, over all environments together. `seconds` count from the call of learn.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Run:
             except FileExistsError as error:
                 raise RenshuError(
                     f"{path} already holds a run. Choose another folder (Run.new_path finds a free one), "
-                    "or continue that run with Run.open."
+                    f"or go on with that run: renshu train --resume {path}"
                 ) from error
         try:
             return cls(path, write_settings(path, settings))

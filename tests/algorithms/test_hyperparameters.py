@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import pickle
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_positional_arguments_are_refused():
         ({"network": "Torso"}, "network must be a Flax Linen module or its class, not 'Torso'"),
         ({"network": dict}, "network must be a Flax Linen module"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" (object|) ?at 0x\w+", "", str(value)),
 )
 def test_a_wrong_value_is_refused_in_words_that_name_it(wrong: dict[str, Any], words: str):
     with pytest.raises(HyperparameterError, match=words) as caught:
@@ -163,7 +164,9 @@ def test_hyperparameters_cannot_be_changed_in_place():
 
 
 @pytest.mark.parametrize(
-    ("given", "word"), [({"learning_rate": custom}, "learning_rate"), ({"network": Torso(7)}, "network")], ids=str
+    ("given", "word"),
+    [({"learning_rate": custom}, "learning_rate"), ({"network": Torso(7)}, "network")],
+    ids=["schedule", "network"],
 )
 def test_what_a_file_cannot_hold_is_asked_for_again(given: dict[str, Any], word: str):
     algorithm = A2C(gamma=0.5, **given)

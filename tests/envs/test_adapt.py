@@ -74,7 +74,7 @@ def check(space: spaces.Space, given: Any, expected: Any) -> Fitted:
     action = decoded(found, given)
     np.testing.assert_allclose(action, expected, rtol=1e-6)
     for row in action:
-        assert space.contains(row), f"{row!r} is not in {space}"
+        assert space.contains(np.asarray(row)), f"{row!r} is not in {space}"
     return found
 
 
