@@ -96,7 +96,8 @@ class Agent:
         self.recent_lengths: deque[int] = deque(maxlen=100)
         self._loop: HostLoop | None = None
         self._evaluation_envs: dict[int, HostEnvs] = {}
-        self._iteration = self._steps = self._predictions = self._restarts = 0
+        self._prediction_keys = self.programs.key_stream(self.keys[2])
+        self._iteration = self._steps = self._restarts = 0
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
 
     # --- what it is -------------------------------------------------------------------------------------------------
@@ -286,8 +287,7 @@ class Agent:
         act = self.programs.act_greedy if deterministic else self.programs.act
         first = np.zeros(batch, np.bool_)
         carry = self.learner.carry(batch)
-        chosen = act(self.learner.view(self.state), carry, obs, first, self.keys[2], 0, self._predictions)
-        self._predictions += 1
+        chosen = act(self.learner.view(self.state), carry, obs, first, *next(self._prediction_keys))
         actions = self.fitted.decode_action(np.asarray(chosen.action))
         return actions[0] if single else actions
 

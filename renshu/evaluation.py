@@ -66,10 +66,10 @@ def evaluate(
     obs, carry = envs.reset(seed), programs.learner.carry(n)
     first, ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
     returns, lengths = np.zeros(n), np.zeros(n, np.int64)
-    missing, t = share.sum(), 0
+    missing, t, stream = share.sum(), 0, programs.key_stream(key)
     while missing:
         obs = stored(space, obs)
-        chosen = act(view, carry, obs, first, key, 0, t)
+        chosen = act(view, carry, obs, first, *next(stream))
         action, carry = np.asarray(chosen.action), chosen.carry
         if action.dtype.kind == "f" and not np.isfinite(action).all():
             raise NotFiniteError(f"an action is NaN or infinite in step {t} of the evaluation; observation: {obs}")

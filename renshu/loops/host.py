@@ -68,7 +68,7 @@ class HostLoop:
         rollout, ended = self.collect()
         tick = perf_counter()
         with self.uninterrupted():
-            self.state, vector = self.programs.learn(self.state, rollout, self.key, self.iteration)
+            self.state, vector = self.programs.learn(self.state, rollout, self.keys)
             self.iteration += 1
         metrics = self.programs.metrics(vector)
         self.clock.learn += perf_counter() - tick
@@ -100,12 +100,13 @@ class HostLoop:
         for row, leaf in zip(rows, self.obs, strict=True):
             row[0] = leaf
         act, step, decode, clock = self.programs.act, self.envs.step, self.decode_action, self.clock
-        single, space, key, iteration = self.single, self.space, self.key, self.iteration
+        single, space = self.single, self.space
+        self.keys = keys = self.programs.keys(self.key, self.iteration)
         obs_rows = rows[0]
         for t in range(T):
             tick = perf_counter()
             obs = obs_rows[t] if single else unflatten(space, [row[t] for row in rows])
-            chosen = act(view, self.carry, obs, marks[t], key, iteration, t)
+            chosen = act(view, self.carry, obs, marks[t], keys, t)
             action = np.asarray(chosen.action)
             self.carry = chosen.carry
             tock = perf_counter()

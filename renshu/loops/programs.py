@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 import jax
@@ -14,29 +16,32 @@ from renshu.types import Act, Array, Key, PyTree, Rollout
 
 
 class Programs:
-    """Jitted functions of one learner.
+    """Jitted functions of one learner, whose rollouts have T steps.
 
-    act(view, carry, obs, first, key, iteration, t) -> Act: exploring, with the key folded by iteration and t.
-    act_greedy: the same, greedy. learn(state, rollout, key, iteration) -> (state, metrics vector); donates the state.
-    explain(view, carry, obs) -> dict. Call `metrics(vector)` for the names.
+    init(key) -> state. keys(key, iteration) -> [T + 1] keys: one for each step of a rollout, the last for learn.
+    act(view, carry, obs, first, keys, t) -> Act, exploring; act_greedy: the same, greedy.
+    learn(state, rollout, keys) -> (state, metrics as a vector); donates the state. explain(view, carry, obs) -> dict.
     """
 
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
         self.metric_names: list[str] = []
+        steps = learner.rollout_length
 
-        def act(
-            view: PyTree, carry: PyTree, obs: PyTree, first: Array, key: Key, iteration: int, t: int, *, explore: bool
-        ) -> Act:
-            return learner.act(view, carry, obs, first, fold(key, iteration, t), explore=explore)
+        def keys(key: Key, iteration: int) -> Key:
+            return jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, iteration)))(jnp.arange(steps + 1))
 
-        def learn(state: Any, rollout: Rollout, key: Key, iteration: int) -> tuple[Any, Array]:
-            state, metrics = learner.learn(state, rollout, fold(key, iteration, learner.rollout_length))
+        def act(view: PyTree, carry: PyTree, obs: PyTree, first: Array, keys: Key, t: int, *, explore: bool) -> Act:
+            return learner.act(view, carry, obs, first, keys[t], explore=explore)
+
+        def learn(state: Any, rollout: Rollout, keys: Key) -> tuple[Any, Array]:
+            state, metrics = learner.learn(state, rollout, keys[steps])
             self.metric_names = sorted(metrics)
             return state, jnp.array([metrics[name] for name in self.metric_names], jnp.float32)
 
         jit = partial(jax.jit, compiler_options=compiler_options())
         self.init = jit(learner.init)
+        self.keys = jit(keys)
         self.act = jit(lambda *inputs: act(*inputs, explore=True))
         self.act_greedy = jit(lambda *inputs: act(*inputs, explore=False))
         self.learn = jit(learn, donate_argnums=0)
@@ -46,18 +51,19 @@ class Programs:
         """Names and numbers of the vector that learn returned."""
         return dict(zip(self.metric_names, np.asarray(vector).tolist(), strict=True))
 
+    def key_stream(self, key: Key) -> Iterator[tuple[Key, int]]:
+        """Keys for acting outside of rollouts, without end: `(keys, t)` as `act` takes them."""
+        for block in count():
+            keys = self.keys(key, block)
+            for t in range(self.learner.rollout_length):
+                yield keys, t
+
     def compiled(self) -> int:
         """How many programs have been compiled so far; steady training adds none."""
-        return sum(
-            getattr(f, "_cache_size")() for f in (self.init, self.act, self.act_greedy, self.learn, self.explain)
-        )
+        programs = (self.init, self.keys, self.act, self.act_greedy, self.learn, self.explain)
+        return sum(getattr(program, "_cache_size")() for program in programs)
 
 
 def compiler_options() -> dict[str, int]:
     """Options of XLA for every program. On a CPU: vectors as wide as it has (8 % of a PPO learn)."""
     return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else {}
-
-
-def fold(key: Key, iteration: Any, t: Any) -> Key:
-    """The key of step `t` in `iteration`: the same in every loop."""
-    return jax.random.fold_in(jax.random.fold_in(key, iteration), t)

@@ -73,7 +73,7 @@ def test_an_update_is_one_step_of_the_optimiser(use_rms_prop: bool):
                 lambda mu, nu, t=t: mu / (1 - 0.9**t) / (np.sqrt(nu / (1 - 0.999**t)) + 1e-3), mean, squares
             )
         params = jax.tree.map(lambda p, s: np.asarray(p - 0.01 * s, np.float32), params, step)
-        state, vector = made.learn(jax.tree.map(np.array, state), rollout, KEY, 0)
+        state, vector = made.learn(jax.tree.map(np.array, state), rollout, made.keys(KEY, 0))
         state = state._replace(counters=state.counters._replace(steps=np.int32(0)))
         assert made.metrics(vector)["learning_rate"] == pytest.approx(0.01)
         assert int(state.counters.updates) == t

@@ -36,7 +36,7 @@ def programs(kind: type, action: str = "discrete", num_envs: int = 3, **changes:
 
 def learned(made: Programs, state: Any, rollout: Rollout) -> tuple[Any, dict[str, float]]:
     """The next state and the metrics; the state given stays usable."""
-    state, vector = made.learn(jax.tree.map(np.array, state), rollout, KEY, 0)
+    state, vector = made.learn(jax.tree.map(np.array, state), rollout, made.keys(KEY, 0))
     return state, made.metrics(vector)
 
 
@@ -197,7 +197,7 @@ def test_an_update_sees_the_observations_as_the_actor_saw_them():
     assert_close(batch.obs, np.clip(unclipped, -1.5, 1.5).reshape(-1, 3), rtol=1e-3, atol=1e-5)
     policy = learner.network.policy(state.params, batch.obs[:3])
     assert_close(learner.view(state).obs_stats, state.obs_stats)
-    acted = made.act_greedy(learner.view(state), (), rollout.obs[0], rollout.first[0], KEY, 0, 0)
+    acted = made.act_greedy(learner.view(state), (), rollout.obs[0], rollout.first[0], made.keys(KEY, 0), 0)
     assert_same(acted.action, policy.mode())
 
 
@@ -310,7 +310,7 @@ def test_nested_observations():
     state = started(made)
     assert [leaf.shape for leaf in jax.tree.leaves(state.obs_stats)] == [(2, 2), (2, 2), ()]  # the one continuous leaf
     rollout = make_rollout(made.learner, truncated=((2, 0),))
-    act = made.act(made.learner.view(state), (), draw(NESTED, (3,), 9), rollout.first[0], KEY, 0, 0)
+    act = made.act(made.learner.view(state), (), draw(NESTED, (3,), 9), rollout.first[0], made.keys(KEY, 0), 0)
     assert act.action.shape == (3, 2)
     new, metrics = learned(made, state, rollout)
     assert np.isfinite(list(metrics.values())).all()
@@ -334,7 +334,7 @@ def test_squashed_actions_stay_within_their_bounds():
     view: Any = made.learner.view(state)
     obs = draw(made.learner.spec.observation_space, (200,), 0)
     first = np.zeros(200, bool)
-    drawn, greedy = (act(view, (), obs, first, KEY, 0, 0).action for act in (made.act, made.act_greedy))
+    drawn, greedy = (act(view, (), obs, first, made.keys(KEY, 0), 0).action for act in (made.act, made.act_greedy))
     assert np.abs(drawn).max() < 1
     assert np.abs(drawn).max() > 0.9
     assert_close(greedy, jnp.tanh(made.learner.network.policy(state.params, obs).mean))  # type: ignore[attr-defined]
@@ -351,9 +351,9 @@ def test_exploring_draws_by_the_policys_probabilities():
     probability = float(made.explain(view, (), obs)["probabilities"][0, 1])
     assert 0.02 < probability < 0.98
     assert probability != pytest.approx(0.5, abs=0.05)
-    drawn = np.asarray(made.act(view, (), obs, first, KEY, 0, 0).action)
+    drawn = np.asarray(made.act(view, (), obs, first, made.keys(KEY, 0), 0).action)
     assert drawn.mean() == pytest.approx(probability, abs=0.04)
-    assert_same(drawn, np.asarray(made.act(view, (), obs, first, KEY, 0, 0).action))
-    assert (drawn != np.asarray(made.act(view, (), obs, first, KEY, 0, 1).action)).any()
-    greedy = np.asarray(made.act_greedy(view, (), obs, first, KEY, 0, 0).action)
+    assert_same(drawn, np.asarray(made.act(view, (), obs, first, made.keys(KEY, 0), 0).action))
+    assert (drawn != np.asarray(made.act(view, (), obs, first, made.keys(KEY, 0), 1).action)).any()
+    greedy = np.asarray(made.act_greedy(view, (), obs, first, made.keys(KEY, 0), 0).action)
     assert (greedy == (probability > 0.5)).all()

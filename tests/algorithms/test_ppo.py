@@ -14,7 +14,7 @@ from renshu import PPO
 from renshu.algorithms.actor_critic import Batch
 from renshu.algorithms.ppo import PPOLearner
 from renshu.errors import HyperparameterError
-from renshu.loops.programs import Programs, fold
+from renshu.loops.programs import Programs
 from renshu.ops.schedules import Linear
 from tests.algorithms.rollouts import OBSERVATION, assert_close, draw, make_rollout, quick, spec_of
 
@@ -38,7 +38,7 @@ def started(learner: PPOLearner, steps: int = 0) -> Any:
 
 
 def learned(made: Programs, state: Any, rollout: Any) -> tuple[Any, dict[str, float]]:
-    state, vector = made.learn(jax.tree.map(np.array, state), rollout, KEY, 0)
+    state, vector = made.learn(jax.tree.map(np.array, state), rollout, made.keys(KEY, 0))
     return state, made.metrics(vector)
 
 
@@ -115,7 +115,7 @@ def test_an_update_equals_a_plain_loop_over_epochs_and_minibatches():
     learner: Any = made.learner
     state, rollout = started(learner), make_rollout(learner, terminated=((3, 0),))
     _, batch = jax.jit(learner.prepare)(state, rollout)
-    orders = np.asarray(learner.orders(T * N, fold(KEY, 0, T)))
+    orders = np.asarray(learner.orders(T * N, Programs(learner).keys(KEY, 0)[T]))
     step = jax.jit(jax.grad(lambda p, b: learner.loss(p, b, 0.2, 0.2)[0]))
     transform = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.01, eps=1e-5))
     params, opt_state, update = state.params, transform.init(state.params), jax.jit(transform.update)

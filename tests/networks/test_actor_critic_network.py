@@ -224,3 +224,23 @@ def test_an_own_module_gets_images_as_they_are():
 def test_an_own_module_that_does_not_fit_is_refused(module: nn.Module, words: str):
     with pytest.raises(HyperparameterError, match=rf"(?s)network: {words}"):
         build(network=module)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 7])
+def test_product_has_the_gradients_of_a_matrix_product(outputs):
+    """The way they are computed is its own, for speed; also under vmap and for gradients of gradients."""
+    from renshu.networks.actor_critic import product
+
+    rng = np.random.default_rng(outputs)
+    x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 5, 4), (3, 4, outputs)))
+
+    def loss(multiply):
+        return lambda x, w: jnp.sin(multiply(x, w)).sum()
+
+    def slope(multiply):
+        return lambda x, w: sum((g**2).sum() for g in jax.grad(loss(multiply), argnums=(0, 1))(x, w))
+
+    for make in (loss, slope):
+        own, plain = (jax.vmap(jax.grad(make(f), argnums=(0, 1)))(x, w) for f in (product, jnp.matmul))
+        for a, b in zip(own, plain, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
