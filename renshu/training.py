@@ -133,12 +133,15 @@ def _advance_until(
     going = agent.steps < target
     while going:
         report = _advance(agent, loop, interruptions, begin_time)
-        metrics = summary(agent, report, (agent.steps - begin_steps) / (time.perf_counter() - begin_time))
-        if agent.steps >= next_log or agent.steps >= target:
+        going = agent.steps < target
+        log = agent.run is not None and (agent.steps >= next_log or not going)
+        if log or callbacks:
+            metrics = summary(agent, report, (agent.steps - begin_steps) / (time.perf_counter() - begin_time))
+        if log:
             next_log = agent.steps + every
             _log_metrics(agent, metrics)
-        answers = [callback.on_update(agent, metrics) for callback in callbacks]
-        going = agent.steps < target and not any(_stops(answer) for answer in answers)
+        for callback in callbacks:
+            going = not _stops(callback.on_update(agent, metrics)) and going
 
 
 def _advance(agent: Agent, loop: HostLoop, interruptions: Interruptions, begin_time: float) -> Report:
