@@ -135,6 +135,7 @@ def _advance_until(
         report = _advance(agent, loop, interruptions, begin_time)
         going = agent.steps < target
         log = agent.run is not None and (agent.steps >= next_log or not going)
+        metrics: dict[str, float] = {}
         if log or callbacks:
             metrics = summary(agent, report, (agent.steps - begin_steps) / (time.perf_counter() - begin_time))
         if log:
