@@ -70,10 +70,11 @@ class HostLoop:
         with self.uninterrupted():
             self.state, vector = self.programs.learn(self.state, rollout, self.keys)
             self.iteration += 1
+        vector = np.asarray(vector)
         metrics = self.programs.metrics(vector)
         self.clock.learn += perf_counter() - tick
         steps, finished = self.episodes.add(rollout.reward, rollout.valid, ended)
-        if not np.isfinite(list(metrics.values())).all():
+        if not np.isfinite(vector).all():
             bad = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
             raise NotFiniteError(
                 f"the update after step {self.episodes.steps} (update {self.iteration}) went wrong: {bad}. Its result "
@@ -123,7 +124,8 @@ class HostLoop:
                 for row, leaf in zip(rows, flatten(space, observed), strict=True):
                     row[t + 1] = leaf
             actions.append(action)
-            extras.append(chosen.extras)
+            if chosen.extras != ():
+                extras.append(chosen.extras)
         self.obs = [row[T] for row in rows]
         self.first, self.ended = marks[T].copy(), marks[T + 1].copy()
         rollout = Rollout(
@@ -133,7 +135,7 @@ class HostLoop:
             reward=reward,
             terminated=terminated,
             carry=start,
-            extras=jax.tree.map(lambda *x: np.stack(x), *extras),
+            extras=jax.tree.map(lambda *x: np.stack(x), *extras) if extras else (),
         )
         self._check_observations(rows, T + 1)
         if not np.isfinite(reward).all():

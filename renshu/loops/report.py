@@ -17,6 +17,9 @@ class Finished(NamedTuple):
     lengths: np.ndarray  # [E] int64    steps
 
 
+NONE_FINISHED = Finished(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+
+
 @dataclass(frozen=True)
 class Report:
     """One advance of a loop: `iterations` rollouts, `steps` valid environment steps, the last update's metrics."""
@@ -57,19 +60,27 @@ class Episodes:
 
     def add(self, reward: np.ndarray, valid: np.ndarray, ended: np.ndarray) -> tuple[int, Finished]:
         """Add a rollout: reward, valid, ended, each `[T, N]`. Returns its valid steps and the episodes it ended."""
-        returns = np.cumsum(np.where(valid, reward, 0.0), axis=0, dtype=np.float64)
-        lengths = np.cumsum(valid, axis=0, dtype=np.int64)
-        count = lengths.sum(axis=1)  # valid steps of the rollout so far
+        reward = np.where(valid, reward, 0.0)
+        if not ended.any():
+            self.running_return += reward.sum(axis=0, dtype=np.float64)
+            self.running_length += valid.sum(axis=0)
+            return self._counted(int(valid.sum()), NONE_FINISHED)
+        returns = self.running_return + np.cumsum(reward, axis=0, dtype=np.float64)
+        lengths = self.running_length + np.cumsum(valid, axis=0, dtype=np.int64)
+        count = np.cumsum(valid.sum(axis=1))
         when, who = np.nonzero(ended)
-        found_returns = np.empty(len(when), np.float64)
-        found_lengths = np.empty(len(when), np.int64)
-        before_return, before_length = -self.running_return, -self.running_length
-        for i, (t, n) in enumerate(zip(when, who, strict=True)):
-            found_returns[i] = returns[t, n] - before_return[n]
-            found_lengths[i] = lengths[t, n] - before_length[n]
-            before_return[n], before_length[n] = returns[t, n], lengths[t, n]
+        found_returns, found_lengths = returns[when, who], lengths[when, who]
+        # Each sum runs on over the ends before it in the same environment: take those off.
+        before_return, before_length = np.zeros_like(self.running_return), np.zeros_like(self.running_length)
+        for i, n in enumerate(who):
+            total, length = found_returns[i], found_lengths[i]
+            found_returns[i] -= before_return[n]
+            found_lengths[i] -= before_length[n]
+            before_return[n], before_length[n] = total, length
         self.running_return = returns[-1] - before_return
         self.running_length = lengths[-1] - before_length
-        finished = Finished(self.steps + count[when], who, found_returns, found_lengths)
-        self.steps += int(count[-1])
-        return int(count[-1]), finished
+        return self._counted(int(count[-1]), Finished(self.steps + count[when], who, found_returns, found_lengths))
+
+    def _counted(self, steps: int, finished: Finished) -> tuple[int, Finished]:
+        self.steps += steps
+        return steps, finished
