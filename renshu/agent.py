@@ -335,6 +335,8 @@ class Agent:
         )
         if env is None:
             self._evaluation_envs[count] = envs  # only now: after a fault it would be of no use
+        elif not isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):  # which stays its owner's
+            envs.close()
         return result
 
     def record(

@@ -56,6 +56,18 @@ def test_evaluate(agent):
         agent.evaluate(0)
 
 
+def test_evaluate_elsewhere(agent):
+    """Where the spaces are the same; what the caller made stays open, other spaces are refused."""
+    assert agent.evaluate(2, env="CartPole-v0").episodes == 2
+    closed = []
+    mine = gymnasium.make("CartPole-v1")
+    mine.unwrapped.close = lambda: closed.append(True)
+    assert agent.evaluate(2, env=mine, num_envs=1).episodes == 2
+    assert not closed
+    with pytest.raises(SpaceError, match="which do not fit"):
+        agent.evaluate(2, env="Acrobot-v1")
+
+
 def test_evaluation_counts_each_environment_alike():
     """With 2 environments and 4 episodes each gives 2, however short the episodes of one of them are."""
 

@@ -62,7 +62,7 @@ class HostLoop:
         """Collect one rollout and learn from it.
 
         Raises NotFiniteError for NaN or infinity in observations, rewards, actions or losses, EnvironmentFault from
-        the environments; the state is then as it was before this rollout.
+        the environments. Nothing was learned then; after a bad loss the rollout's steps count all the same.
         """
         began = perf_counter()
         rollout, ended = self.collect()

@@ -68,7 +68,7 @@ UNBOUNDED = {
 }
 
 
-def check(space: spaces.Space, given: Any, expected: Any) -> Fitted:
+def assert_decodes(space: spaces.Space, given: Any, expected: Any) -> Fitted:
     given = np.asarray(given, np.float32 if isinstance(space, spaces.Box) else np.int32)
     found = fitted(space)
     action = decoded(found, given)
@@ -83,13 +83,13 @@ def test_actions(space: spaces.Space, given: Any, expected: Any):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fitted(space)  # a bounded space needs no warning
-    check(space, given, expected)
+    assert_decodes(space, given, expected)
 
 
 @pytest.mark.parametrize(("space", "given", "expected"), UNBOUNDED.values(), ids=UNBOUNDED.keys())
 def test_actions_without_bounds_are_clipped_with_a_warning(space: spaces.Space, given: Any, expected: Any):
     with pytest.warns(UserWarning, match=r"no bounds in 1 of [12] dimensions: .* clipped at \+-10"):
-        found = check(space, given, expected)
+        found = assert_decodes(space, given, expected)
     assert "clipped at +-10 elsewhere" in found.notes[-1]
 
 
