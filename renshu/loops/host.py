@@ -91,7 +91,7 @@ class HostLoop:
         """
         learner, n = self.programs.learner, self.envs.num_envs
         T = learner.rollout_length
-        view = learner.view(self.state)
+        packed = self.programs.pack(learner.view(self.state))
         rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
         marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
         reward, terminated = np.empty((T, n), np.float32), np.empty((T, n), np.bool_)
@@ -100,14 +100,14 @@ class HostLoop:
         start = self.carry
         for row, leaf in zip(rows, self.obs, strict=True):
             row[0] = leaf
-        act, step, decode, clock = self.programs.act, self.envs.step, self.decode_action, self.clock
+        act, step, decode, clock = self.programs.act_packed, self.envs.step, self.decode_action, self.clock
         single, space = self.single, self.space
         self.keys = keys = self.programs.keys(self.key, self.iteration)
         obs_rows = rows[0]
         for t in range(T):
             tick = perf_counter()
             obs = obs_rows[t] if single else unflatten(space, [row[t] for row in rows])
-            chosen = act(view, self.carry, obs, marks[t], keys, t)
+            chosen = act(packed, self.carry, obs, marks[t], keys, t)
             action = np.asarray(chosen.action)
             self.carry = chosen.carry
             tock = perf_counter()

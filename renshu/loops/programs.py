@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -20,6 +21,7 @@ class Programs:
 
     init(key) -> state. keys(key, iteration) -> [T + 1] keys: one for each step of a rollout, the last for learn.
     act(view, carry, obs, first, keys, t) -> Act, exploring; act_greedy: the same, greedy.
+    pack(view) -> packed, and act_packed(packed, carry, ...) -> Act: the same as act, for many calls on one view.
     learn(state, rollout, keys) -> (state, metrics as a vector); donates the state. explain(view, carry, obs) -> dict.
     """
 
@@ -39,11 +41,17 @@ class Programs:
             self.metric_names = sorted(metrics)
             return state, jnp.array([metrics[name] for name in self.metric_names], jnp.float32)
 
+        def act_packed(packed: list[Array], *inputs: Any) -> Act:
+            like = jax.eval_shape(lambda key: learner.view(learner.init(key)), jax.random.key(0))
+            return act(unpack(packed, like), *inputs, explore=True)
+
         jit = partial(jax.jit, compiler_options=compiler_options())
         self.init = jit(learner.init)
         self.keys = jit(keys)
         self.act = jit(lambda *inputs: act(*inputs, explore=True))
         self.act_greedy = jit(lambda *inputs: act(*inputs, explore=False))
+        self.pack = jit(pack)
+        self.act_packed = jax.jit(act_packed, compiler_options=compiler_options() | in_sequence())
         self.learn = jit(learn, donate_argnums=0)
         self.explain = jit(learner.explain)
 
@@ -60,10 +68,46 @@ class Programs:
 
     def compiled(self) -> int:
         """How many programs have been compiled so far; steady training adds none."""
-        programs = (self.init, self.keys, self.act, self.act_greedy, self.learn, self.explain)
+        programs = (self.init, self.keys, self.act, self.act_greedy, self.pack, self.act_packed, self.learn)
+        programs += (self.explain,)
         return sum(getattr(program, "_cache_size")() for program in programs)
+
+
+SMALL = 2**16
+"""Views of up to so many numbers are packed; copying larger ones would cost more than it saves."""
+
+
+def pack(view: PyTree) -> list[Array]:
+    """Put the float32 leaves of a small view into one vector: a call with two arrays costs less than with a dozen."""
+    leaves = jax.tree.leaves(view)
+    packed = [x.reshape(-1) for x, inside in zip(leaves, _inside(leaves), strict=True) if inside]
+    others = [x for x, inside in zip(leaves, _inside(leaves), strict=True) if not inside]
+    return [jnp.concatenate([jnp.zeros(0), *packed]), *others]
+
+
+def unpack(packed: list[Array], like: PyTree) -> PyTree:
+    """The view that was packed. like: arrays or shapes of such a view."""
+    leaves, treedef = jax.tree.flatten(like)
+    inside = _inside(leaves)
+    sizes = [math.prod(x.shape) for x, yes in zip(leaves, inside, strict=True) if yes]
+    parts = iter(jnp.split(packed[0], np.cumsum(sizes)))
+    others = iter(packed[1:])
+    found = [next(parts).reshape(x.shape) if yes else next(others) for x, yes in zip(leaves, inside, strict=True)]
+    return jax.tree.unflatten(treedef, found)
+
+
+def _inside(leaves: list[Array]) -> list[bool]:
+    small = sum(math.prod(x.shape) for x in leaves) <= SMALL
+    return [small and x.dtype == jnp.float32 for x in leaves]
 
 
 def compiler_options() -> dict[str, int]:
     """Options of XLA for every program. On a CPU: vectors as wide as it has (8 % of a PPO learn)."""
     return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else {}
+
+
+def in_sequence() -> dict[str, str]:
+    """Options of XLA for programs of microseconds: threads that take parts of them would cost five times as much."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
