@@ -12,6 +12,8 @@ import importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
+from renshu.envs.registration import register as _register
+
 if TYPE_CHECKING:
     from renshu import callbacks as callbacks
     from renshu.agent import Agent as Agent
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm as Algorithm
     from renshu.algorithms.base import Learner as Learner
     from renshu.algorithms.ppo import PPO as PPO
+    from renshu.envs.device import DeviceEnv as DeviceEnv
+    from renshu.envs.device import Step as Step
     from renshu.evaluation import Evaluation as Evaluation
+    from renshu.experiments import experiment as experiment
     from renshu.ops.schedules import Cosine as Cosine
     from renshu.ops.schedules import Linear as Linear
     from renshu.ops.schedules import Piecewise as Piecewise
@@ -34,9 +39,14 @@ _WHERE = {
     "Linear": "renshu.ops.schedules",
     "Cosine": "renshu.ops.schedules",
     "Piecewise": "renshu.ops.schedules",
+    "DeviceEnv": "renshu.envs.device",
+    "Step": "renshu.envs.device",
+    "experiment": "renshu.experiments",
     "load": "renshu.saving",
     "preset": "renshu.presets",
 }
+
+_register()  # renshu/CartPole-v1 and its like, for gymnasium.make
 
 
 def __dir__() -> list[str]:

@@ -18,11 +18,10 @@ from renshu import runtime
 from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number
 from renshu.envs.adapt import fit
-from renshu.envs.host import HostEnvs
 from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, SpaceError
-from renshu.evaluation import Evaluation, evaluate
-from renshu.loops.host import HostLoop
+from renshu.evaluation import Evaluation
+from renshu.grounds import CompiledGround, HostGround, ground
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock
 from renshu.ops.spaces import alike, batched
@@ -30,16 +29,20 @@ from renshu.types import EnvSpec, PyTree
 
 if TYPE_CHECKING:
     from renshu.callbacks import Callback
+    from renshu.loops.compiled import CompiledLoop
+    from renshu.loops.host import HostLoop
     from renshu.tracking.run import Run
 
 runtime.prepare()
+
+Ground = HostGround | CompiledGround
 
 COUNT = Number("a number of things", integer=True, least=1)
 SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
 
 
 @partial(jax.jit, static_argnums=1)
-def _streams(seed: int, count: int) -> list[jax.Array]:
+def streams(seed: int, count: int) -> list[jax.Array]:
     """Keys of one root: initialisation, training, predictions, evaluation."""
     return [jax.random.fold_in(jax.random.key(seed), i) for i in range(count)]
 
@@ -48,9 +51,10 @@ class Agent:
     """An algorithm on an environment.
 
     algorithm: hyperparameters, as in `PPO(n_steps=256)`. env: a Gymnasium id, an environment, a class or function that
-    makes one, or a vector environment. num_envs: how many step together (a vector environment brings its own number).
-    seed: of everything; None draws one, which `summary()` shows. processes: True steps each environment in a worker
-    process of its own. timeout: seconds after which a worker that does not answer counts as hanging.
+    makes one, a vector environment, or a DeviceEnv. num_envs: how many step together (a vector environment brings its
+    own number). seed: of everything; None draws one, which `summary()` shows. loop: "host" or "compiled"; None takes
+    the compiled one for a DeviceEnv. processes: True steps each environment in a worker process of its own. timeout:
+    seconds after which a worker that does not answer counts as hanging.
     env_kwargs: what `gymnasium.make` gets beside the id.
 
     Raises UnknownNameError, SpaceError, HyperparameterError before anything is trained.
@@ -63,29 +67,38 @@ class Agent:
         *,
         num_envs: int | None = None,
         seed: int | None = None,
+        loop: str | None = None,
         processes: bool = False,
         timeout: float = 120.0,
         env_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        self.source: EnvSource | None = EnvSource.of(env, env_kwargs)
-        self.processes, self.timeout = processes, timeout
-        count = COUNT.check("num_envs", 1 if num_envs is None else num_envs)
-        vector = self.source.vector(count, processes=processes, timeout=timeout)
-        self._envs: HostEnvs | None = HostEnvs(vector, timeout, self.source.name)
+        source = EnvSource.of(env, env_kwargs)
+        count = None if num_envs is None else COUNT.check("num_envs", num_envs)
+        self._ground: Ground | None = ground(source, count, loop=loop, processes=processes, timeout=timeout)
+        self.processes, self.timeout, self.loop_wanted = processes, timeout, loop
         try:
-            if num_envs is not None and vector.num_envs != num_envs:
-                raise HyperparameterError(f"num_envs={num_envs}, but {self.source.name} has {vector.num_envs} already")
-            self._bind(algorithm, self.source.spec(vector, vector.num_envs), seed)
+            self._bind(algorithm, self._ground.spec(), seed)
         except BaseException:
-            if not isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):  # which stays its owner's
-                self._envs.close()
+            self._ground.refuse()
             raise
         self._state = self.programs.init(self.keys[0])
+
+    @classmethod
+    def trained(
+        cls, algorithm: Algorithm, place: Ground, seed: int, state: Any, *, steps: int, iteration: int
+    ) -> Agent:
+        """An agent whose state was learned elsewhere, as in an experiment."""
+        agent = cls.__new__(cls)
+        agent._ground, agent.processes, agent.timeout, agent.loop_wanted = place, False, 120.0, place.loop_name
+        agent._bind(algorithm, place.spec(), seed)
+        agent._state, agent._steps, agent._iteration, agent.target = state, steps, iteration, steps
+        agent._restarts = 1
+        return agent
 
     def _bind(self, algorithm: Algorithm, spec: EnvSpec, seed: int | None) -> None:
         self.algorithm, self.spec = algorithm, spec
         self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
-        self.keys = _streams(np.uint32(self.seed), 4)
+        self.keys = streams(np.uint32(self.seed), 4)
         own = getattr(algorithm, "network", None) is not None
         self.fitted = fit(spec, algorithm.accepts, algorithm=type(algorithm).__name__, own_network=own)
         self.learner = algorithm.build(self.fitted.spec)
@@ -94,8 +107,8 @@ class Agent:
         self.last_run: Run | None = None
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.recent_lengths: deque[int] = deque(maxlen=100)
-        self._loop: HostLoop | None = None
-        self._evaluation_envs: dict[int, HostEnvs] = {}
+        self._loop: HostLoop | CompiledLoop | None = None
+        self._snapshot: PyTree = None  # where a compiled loop stood
         self._prediction_keys = self.programs.key_stream(self.keys[2])
         self._iteration = self._steps = self._restarts = 0
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
@@ -105,7 +118,7 @@ class Agent:
     @property
     def name(self) -> str:
         """The environment's name."""
-        return self.source.name if self.source is not None else self.spec.id or "environment"
+        return self._ground.source.name if self._ground is not None else self.spec.id or "environment"
 
     @property
     def title(self) -> str:
@@ -206,45 +219,51 @@ class Agent:
         self.state, self.target = self.state._replace(counters=counters), target
         return target
 
-    def start_loop(self, uninterrupted: Callable) -> HostLoop:
+    def start_loop(self, uninterrupted: Callable) -> HostLoop | CompiledLoop:
         """The loop that trains this agent: the one of the last call of learn, or a new one on fresh environments."""
         if self._loop is None:
-            if self._envs is None:
-                source = self._source()
-                vector = source.vector(self.spec.num_envs, processes=self.processes, timeout=self.timeout)
-                self._envs = HostEnvs(vector, self.timeout, source.name)
-            self._loop = HostLoop(
+            self._loop = self.ground.loop(
                 self.programs,
                 self._state,
-                self._envs,
                 self.fitted.decode_action,
                 key=self.keys[1],
                 seed=self._env_seed(0, self._restarts, self._steps),
                 iteration=self._iteration,
                 steps=self._steps,
+                snapshot=self._snapshot,
             )
         self._loop.uninterrupted = uninterrupted
         return self._loop
+
+    def snapshot(self) -> PyTree:
+        """Where the environments of training stand, as arrays; None in the host loop, whose cannot be saved."""
+        return self._loop.snapshot() if self._loop is not None else self._snapshot
 
     def drop_loop(self) -> None:
         """Forget the environments of training, as after a fault; the next call of learn starts with new ones."""
         if self._loop is not None:
             self._state, self._iteration, self._steps = self.state, self.iteration, self.steps
             self._loop = None
-        envs, self._envs = self._envs, None
+        self._snapshot = None
         self._restarts += 1
-        if envs is not None:
-            envs.close()
+        if self._ground is not None:
+            self._ground.drop()
 
-    def _source(self) -> EnvSource:
-        if self.source is None:
+    @property
+    def ground(self) -> Ground:
+        """The environments. An agent that was loaded makes them when it first needs them."""
+        if self._ground is None:
             if self.spec.id is None or ":" in self.spec.id:
                 raise CheckpointError(
                     "this agent was loaded from a file, which does not say how to make its environment: "
                     "pass it, as in load(path, env=MyEnv)"
                 )
-            self.source = EnvSource.of(self.spec.id, dict(self.spec.kwargs))
-        return self.source
+            self._ground = self.ground_of(EnvSource.of(self.spec.id, dict(self.spec.kwargs)), self.spec.num_envs)
+        return self._ground
+
+    def ground_of(self, source: EnvSource, num_envs: int | None) -> Ground:
+        """Environments of a source, run as this agent's."""
+        return ground(source, num_envs, loop=self.loop_wanted, processes=self.processes, timeout=self.timeout)
 
     def _env_seed(self, *stream: int) -> int:
         if not any(stream):
@@ -317,27 +336,26 @@ class Agent:
         """
         episodes = COUNT.check("episodes", episodes)
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
+        where = self.ground
         if env is not None:
-            envs = HostEnvs(EnvSource.of(env).vector(count), self.timeout)
-            self._check_alike(envs.name, envs.single_observation_space, envs.single_action_space)
-        else:
-            kept = self._evaluation_envs.pop(count, None)
-            envs = kept or HostEnvs(self._source().evaluation(count), self.timeout, self.name)
-        result = evaluate(
-            self.programs,
-            self.learner.view(self.state),
-            envs,
-            self.fitted.decode_action,
-            episodes=episodes,
-            deterministic=deterministic,
-            seed=self._env_seed(1) if seed is None else seed,
-            key=self.keys[3],
-        )
-        if env is None:
-            self._evaluation_envs[count] = envs  # only now: after a fault it would be of no use
-        elif not isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):  # which stays its owner's
-            envs.close()
-        return result
+            where = ground(EnvSource.of(env), None, loop=None, processes=False, timeout=self.timeout)
+        try:
+            if env is not None:
+                spec = where.spec()
+                self._check_alike(where.source.name, spec.observation_space, spec.action_space)
+            return where.evaluate(
+                self.programs,
+                self.learner.view(self.state),
+                self.fitted.decode_action,
+                count=count,
+                episodes=episodes,
+                deterministic=deterministic,
+                seed=self._env_seed(1) if seed is None else seed,
+                key=self.keys[3],
+            )
+        finally:
+            if env is not None:
+                where.refuse()
 
     def record(
         self,
@@ -354,7 +372,7 @@ class Agent:
         """
         from renshu.recording import episode_frames, write_video
 
-        source = self._source() if env is None else EnvSource.of(env)
+        source = self.ground.source if env is None else EnvSource.of(env)
         if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
             os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL would look for a screen, and complain
         player = source.single(render_mode="rgb_array")
@@ -374,7 +392,7 @@ class Agent:
         """Play episodes in a window; returns (return, length) of each."""
         from renshu.recording import play
 
-        player = self._source().single(render_mode="human")
+        player = self.ground.source.single(render_mode="human")
         seed = self._env_seed(2) if seed is None else seed
         try:
             return list(play(player, partial(self.predict, deterministic=deterministic), episodes, seed))
@@ -411,9 +429,8 @@ class Agent:
     def close(self) -> None:
         """Close all environments. The agent can still act, and makes new ones when it needs them."""
         self.drop_loop()
-        for envs in self._evaluation_envs.values():
-            envs.close()
-        self._evaluation_envs.clear()
+        if self._ground is not None:
+            self._ground.close()
 
     def __enter__(self) -> Agent:
         return self

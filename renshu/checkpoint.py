@@ -121,6 +121,23 @@ def restore(tree_like: PyTree, leaves: Mapping[str, np.ndarray]) -> PyTree:
     return jax.tree_util.tree_unflatten(structure, [leaves[name] for name in wanted])
 
 
+def named(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by the names that they have in a file."""
+    return _named_leaves(tree)[0]
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a tree of dicts whose leaves have these names: `named(nested(leaves)) == leaves`."""
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *folders, last = (part.replace("~1", "/").replace("~0", "~") for part in name.split("/"))
+        at = tree
+        for folder in folders:
+            at = at.setdefault(folder, {})
+        at[last] = leaf
+    return tree
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; what is written there takes the place of `path` when the block ends.

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
+import jax
 import numpy as np
 
+from renshu.algorithms.base import Learner
+from renshu.envs.device import DeviceEnvs
 from renshu.envs.host import HostEnvs
 from renshu.errors import NotFiniteError
-from renshu.loops.programs import Programs
+from renshu.loops.compiled import FAULTS, Iterate, Scene, Told
+from renshu.loops.programs import Programs, compiler_options, in_sequence
 from renshu.ops.spaces import stored
-from renshu.types import Key, PyTree
+from renshu.types import Array, Key, PyTree
+
+CHUNK = 512
+"""How many steps of an evaluation are one call to the device, at most."""
 
 
 @dataclass(frozen=True)
@@ -88,3 +96,42 @@ def evaluate(
         t += 1
     done = [episode for env in found for episode in env]
     return Evaluation([r for r, _ in done], [length for _, length in done])
+
+
+class CompiledEvaluation:
+    """Evaluates in N environments on the device, many steps a call; made once for each learner and N."""
+
+    def __init__(self, learner: Learner, envs: DeviceEnvs, decode_action: Callable[[Any], Any]) -> None:
+        self.envs, iterate = envs, Iterate(learner, envs, decode_action)
+        limit = envs.env.max_episode_steps or CHUNK
+
+        def play(view: PyTree, scene: Scene, key: Key, block: Array, explore: bool) -> tuple[Scene, Told]:
+            keys = jax.random.split(jax.random.fold_in(key, block), min(limit + 1, CHUNK))
+            scene, _, told = iterate.collect(view, scene, keys, explore)
+            return scene, told
+
+        options = compiler_options() | in_sequence()
+        self._start = jax.jit(iterate.start)
+        self._play = jax.jit(play, static_argnums=4, compiler_options=options)
+
+    def __call__(self, view: PyTree, *, episodes: int, deterministic: bool, seed: int, key: Key) -> Evaluation:
+        """Run `episodes` whole episodes, each environment its fixed share, as `evaluate` does.
+
+        Raises NotFiniteError for NaN or infinity in an observation, a reward or an action.
+        """
+        n = self.envs.num_envs
+        share = [episodes // n + (i < episodes % n) for i in range(n)]
+        found: list[list[tuple[float, int]]] = [[] for _ in range(n)]
+        scene = self._start(jax.random.key(np.uint32(seed)))
+        for block in count():
+            scene, told = self._play(view, scene, key, np.int32(block), not deterministic)
+            ended, returns, lengths = (np.asarray(x) for x in (told.ended, told.returns, told.lengths))
+            for name, bad in zip(FAULTS, np.asarray(told.faults), strict=True):
+                if bad:
+                    raise NotFiniteError(f"an {name} of {self.envs.env.name} is NaN or infinite in the evaluation")
+            for t, i in np.argwhere(ended):
+                found[i].append((float(returns[t, i]), int(lengths[t, i])))
+            if all(len(episodes) >= wanted for episodes, wanted in zip(found, share, strict=True)):
+                break
+        done = [one for ended, wanted in zip(found, share, strict=True) for one in ended[:wanted]]
+        return Evaluation([r for r, _ in done], [length for _, length in done])

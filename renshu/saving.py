@@ -11,12 +11,11 @@ import jax.numpy as jnp
 
 from renshu.agent import Agent
 from renshu.algorithms import algorithm as algorithm_by_name
-from renshu.checkpoint import load_tree, restore, save_tree
+from renshu.checkpoint import load_tree, nested, restore, save_tree
 from renshu.envs.source import EnvSource
 from renshu.envs.spec import spec_from_json, spec_to_json
 from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
 from renshu.tracking.run import Run
-from renshu.types import EnvSpec
 
 if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
@@ -33,8 +32,9 @@ def save(agent: Agent, path: Path) -> Path:
         "steps": agent.steps,
         "iteration": agent.iteration,
         "processes": agent.processes,
+        "loop": agent.loop_wanted,
     }
-    save_tree(path, agent.state, header)
+    save_tree(path, {"learner": agent.state, "loop": agent.snapshot()}, header)
     return path
 
 
@@ -51,25 +51,30 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
     header, leaves = load_tree(path)
     try:
         name, hyperparameters, spec = str(header["algorithm"]), dict(header["hyperparameters"]), header["spec"]
-        spec, processes = spec_from_json(spec), bool(header["processes"])
+        spec, processes, loop = spec_from_json(spec), bool(header["processes"]), header["loop"]
         seed, steps, iteration = int(header["seed"]), int(header["steps"]), int(header["iteration"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds no agent: {type(error).__name__}: {error}") from error
     made = _algorithm(path, name, algorithm, hyperparameters, overrides)
     agent = Agent.__new__(Agent)
-    agent.source, agent.processes, agent.timeout, agent._envs = None, processes, 120.0, None
+    agent.processes, agent.timeout, agent.loop_wanted, agent._ground = processes, 120.0, loop, None
     if env is not None:
         # Who names the environment of the file means it with the arguments of the file.
-        agent.source = EnvSource.of(env, spec.kwargs if env == spec.id else None)
-        spec = _spec_of(agent.source, spec)
+        source = EnvSource.of(env, spec.kwargs if env == spec.id else None)
+        many = isinstance(source.given, gymnasium.vector.VectorEnv)
+        agent._ground = agent.ground_of(source, None if many else spec.num_envs)
+        spec = agent._ground.spec()
+        agent._ground.refuse()  # opened only to see
     agent._bind(made, spec, seed)
     shapes = jax.eval_shape(agent.learner.init, jax.ShapeDtypeStruct((), agent.keys[0].dtype))
+    learned = {name: leaf for name, leaf in leaves.items() if not name.startswith("loop/")}
     try:
-        agent._state = jax.tree.map(jnp.asarray, restore(shapes, leaves))
+        agent._state = jax.tree.map(jnp.asarray, restore({"learner": shapes}, learned)["learner"])
     except CheckpointError as error:
         what = " or ".join([*overrides, *(["env"] if env is not None else [])])
         hint = f". The {what} passed to load may not be what the agent was made with" if what else ""
         raise CheckpointError(f"{path}, made for {header.get('environment')}: {error}{hint}") from error
+    agent._snapshot = nested(leaves).get("loop")
     agent._steps, agent._iteration = steps, iteration
     agent.target = int(agent._state.counters.target)
     agent._restarts = 1
@@ -94,16 +99,6 @@ def _algorithm(
         return algorithm.from_json(hyperparameters, **overrides)
     except HyperparameterError as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-def _spec_of(source: EnvSource, spec: EnvSpec) -> EnvSpec:
-    """What an environment that was passed looks like. One is made to see, unless it is made already."""
-    vector = source.vector(1)
-    given = isinstance(source.given, gymnasium.Env | gymnasium.vector.VectorEnv)
-    if not given:
-        vector.close()
-    many = isinstance(source.given, gymnasium.vector.VectorEnv)
-    return source.spec(vector, vector.num_envs if many else spec.num_envs)
 
 
 def resume(run: Run | str | Path, *, env: Any = None, **overrides: Any) -> Agent:

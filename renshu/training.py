@@ -16,11 +16,14 @@ from renshu.interruption import Interruptions
 
 if TYPE_CHECKING:
     from renshu.agent import Agent
+    from renshu.loops.compiled import CompiledLoop
     from renshu.loops.host import HostLoop
     from renshu.loops.report import Report
 
 LOGGED_ROWS = 500
 """About how many rows of metrics a call of learn writes."""
+VISITS = 100
+"""At least about so often in a call of learn a compiled loop lets the host look in, where its rollouts allow it."""
 
 
 class Function(Callback):
@@ -95,7 +98,7 @@ def settings(agent: Agent) -> dict[str, Any]:
         "num_envs": agent.spec.num_envs,
         "processes": agent.processes,
         "seed": agent.seed,
-        "loop": "host",
+        "loop": agent.ground.loop_name,
         "reward_threshold": agent.spec.reward_threshold,
     }
 
@@ -125,14 +128,15 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
 
 
 def _advance_until(
-    target: int, agent: Agent, loop: HostLoop, callbacks: list[Callback], interruptions: Interruptions
+    target: int, agent: Agent, loop: HostLoop | CompiledLoop, callbacks: list[Callback], interruptions: Interruptions
 ) -> None:
     begin_time, begin_steps = time.perf_counter(), agent.steps
     every = max(1, (target - begin_steps) // LOGGED_ROWS)
+    visit = max(1, (target - begin_steps) // VISITS)
     next_log = begin_steps + every
     going = agent.steps < target
     while going:
-        report = _advance(agent, loop, interruptions, begin_time)
+        report = _advance(agent, loop, min(visit, target - agent.steps), interruptions, begin_time)
         going = agent.steps < target
         log = agent.run is not None and (agent.steps >= next_log or not going)
         metrics: dict[str, float] = {}
@@ -145,14 +149,16 @@ def _advance_until(
             going = not _stops(callback.on_update(agent, metrics)) and going
 
 
-def _advance(agent: Agent, loop: HostLoop, interruptions: Interruptions, begin_time: float) -> Report:
+def _advance(
+    agent: Agent, loop: HostLoop | CompiledLoop, most_steps: int, interruptions: Interruptions, begin_time: float
+) -> Report:
     """One advance of the loop, and its episodes noted. From the update on, Ctrl-C waits until they are.
 
     Otherwise it would find an agent that has learned from steps which nobody counted.
     """
     with ExitStack() as noted:
         loop.uninterrupted = lambda: nullcontext(noted.enter_context(interruptions.deferred()))
-        report = loop.advance()
+        report = loop.advance(most_steps)
         finished = report.finished
         agent.recent_returns.extend(finished.returns)
         agent.recent_lengths.extend(finished.lengths)

@@ -51,7 +51,7 @@ class HostEnvs:
         self.num_envs: int = vector_env.num_envs
         self.single_observation_space: spaces.Space = vector_env.single_observation_space
         self.single_action_space: spaces.Space = vector_env.single_action_space
-        self._envs = vector_env
+        self.vector_env = vector_env
         self._timeout = timeout
         base = vector_env.unwrapped
         self._workers = base if isinstance(base, AsyncVectorEnv) else None
@@ -114,8 +114,8 @@ class HostEnvs:
         if self._unusable:
             raise EnvironmentFault(self._unusable)
         try:
-            if self._workers is None or self._workers is not self._envs:
-                return getattr(self._envs, method)(*args, **kwargs)
+            if self._workers is None or self._workers is not self.vector_env:
+                return getattr(self.vector_env, method)(*args, **kwargs)
             getattr(self._workers, f"{method}_async")(*args, **kwargs)
             _await_answers(self._workers, self._timeout)
             with _quiet():
@@ -154,7 +154,7 @@ class HostEnvs:
         self._closed = True
         if self._workers is not None:
             stop_workers(self._workers, grace)
-        self._envs.close()
+        self.vector_env.close()
 
     def _check_obs(self, obs: PyTree) -> None:
         problem = _batch_problem(self.single_observation_space, self.num_envs, obs, "observations")

@@ -8,17 +8,21 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, cast
 
 import gymnasium
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as GymSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 
+from renshu.envs.adapters import adapt
+from renshu.envs.device import DeviceEnv
 from renshu.envs.guard import Guard
+from renshu.envs.gym import GymEnv, GymVectorEnv
 from renshu.envs.host import start_workers
+from renshu.envs.registration import changed_fields, device_env, is_ours
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
 from renshu.types import EnvSpec
 
@@ -26,7 +30,7 @@ _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "
 _VECTOR_ONLY = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "render_mode")
 _WANTED = (
     "a Gymnasium id such as 'CartPole-v1', a gymnasium.Env, a class that is one, a function that makes one, "
-    "or a gymnasium.vector.VectorEnv"
+    "a gymnasium.vector.VectorEnv, or a renshu.DeviceEnv"
 )
 
 
@@ -54,6 +58,11 @@ class EnvSource:
         Raises SpaceError when `env` is none of these, UnknownNameError for an id that nobody registered.
         """
         kwargs = dict(kwargs or {})
+        env = adapt(env) or env
+        if isinstance(env, DeviceEnv):
+            if kwargs:
+                raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
+            return cls(env, _short(env.name))
         if isinstance(env, str):
             spec = _portable(_find(env))
             return cls(env, _short(spec.id), kwargs, spec)
@@ -69,6 +78,21 @@ class EnvSource:
                 function = function.func
             return cls(env, _short(getattr(function, "__name__", type(function).__name__)), kwargs)
         raise SpaceError(f"expected {_WANTED}; this is a {type(env).__module__}.{type(env).__qualname__}")
+
+    @cached_property
+    def device(self) -> DeviceEnv | None:
+        """The environment as pure functions, which the compiled loop takes; None where it is not one."""
+        if isinstance(self.given, DeviceEnv):
+            return self.given
+        return device_env(self.gym_spec.id, **self.kwargs) if isinstance(self.given, str) and self.gym_spec else None
+
+    def device_spec(self, num_envs: int) -> EnvSpec:
+        """Describe `device` for a learner; with an id where that makes the same environment again."""
+        env = cast(DeviceEnv, self.device)
+        spec = env.spec(num_envs)
+        if isinstance(self.given, str):
+            return replace(spec, id=cast(GymSpec, self.gym_spec).id, kwargs=self.kwargs)
+        return replace(spec, id=env.id, kwargs=changed_fields(env)) if is_ours(env) else replace(spec, id=None)
 
     def vector(self, num_envs: int, processes: int | bool = False, timeout: float = 120.0) -> VectorEnv:
         """Make the vector environment to train in. Its arrays belong to the caller.
@@ -90,6 +114,8 @@ class EnvSource:
                     f"{self.name} is a vector environment, which has its own processes: use processes=False"
                 )
             return _next_step(self.given)
+        if isinstance(self.given, DeviceEnv) and not processes:
+            return GymVectorEnv(self.given, num_envs)
         how = self._how()
         if how is None and (num_envs > 1 or processes):
             raise SpaceError(
@@ -108,6 +134,8 @@ class EnvSource:
 
         Raises SpaceError when that cannot be done: then the user must say what to evaluate in.
         """
+        if isinstance(self.given, DeviceEnv):
+            return GymVectorEnv(self.given, num_envs)
         if not isinstance(self.given, VectorEnv):
             return self._in_process(num_envs)
         spec = self.gym_spec
@@ -127,7 +155,7 @@ class EnvSource:
         options = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(self.given, VectorEnv):
             env = self._part(0, "make one of", "record(env=...)", **options)
-        elif self._how() is self.given and not _takes(self.given, "render_mode"):
+        elif callable(self.given) and self._how() is self.given and not _takes(self.given, "render_mode"):
             env = self._fresh()
         else:
             env = self._fresh(**options)
@@ -146,6 +174,8 @@ class EnvSource:
         The id is None where the name and the kwargs alone would not make the same environment again.
         """
         shapes = (vector_env.single_observation_space, vector_env.single_action_space, num_envs)
+        if isinstance(self.given, DeviceEnv):
+            return self.device_spec(num_envs)
         spec = self.gym_spec
         if spec is None:
             return EnvSpec(*shapes)
@@ -164,6 +194,8 @@ class EnvSource:
 
     def _how(self) -> GymSpec | Callable[..., Any] | None:
         """What makes a new one: a spec of Gymnasium's, or the user's class or function."""
+        if isinstance(self.given, DeviceEnv):
+            return partial(GymEnv, self.given, time_limit=True)
         spec = self.gym_spec
         if spec and spec.entry_point and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
             return spec

@@ -58,8 +58,11 @@ class HostLoop:
         self.episodes = Episodes(n, steps)
         self.obs = flatten(space, envs.reset(seed))
 
-    def advance(self) -> Report:
-        """Collect one rollout and learn from it.
+    def snapshot(self) -> None:
+        """Nothing: Gymnasium's environments cannot be saved."""
+
+    def advance(self, most_steps: int = 0) -> Report:
+        """Collect one rollout and learn from it, whatever `most_steps` asks for.
 
         Raises NotFiniteError for NaN or infinity in observations, rewards, actions or losses, EnvironmentFault from
         the environments. Nothing was learned then; after a bad loss the rollout's steps count all the same.

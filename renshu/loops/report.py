@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,3 +84,20 @@ class Episodes:
     def _counted(self, steps: int, finished: Finished) -> tuple[int, Finished]:
         self.steps += steps
         return steps, finished
+
+
+class StepCount:
+    """Counts steps, and finds the finished episodes in what a compiled loop tells; it summed their rewards itself."""
+
+    def __init__(self, steps: int = 0) -> None:
+        self.steps = steps
+
+    def add(self, told: Any) -> tuple[int, Finished]:
+        """Add rollouts: `steps` [K, T], `ended`, `returns`, `lengths` [K, T, N]. Returns steps, episodes."""
+        count = self.steps + np.cumsum(told.steps.reshape(-1), dtype=np.int64)
+        ended = told.ended.reshape(len(count), -1)
+        when, who = np.nonzero(ended)
+        returns, lengths = (x.reshape(ended.shape)[when, who] for x in (told.returns, told.lengths))
+        before, self.steps = self.steps, int(count[-1])
+        found = Finished(count[when], who, returns.astype(np.float64), lengths.astype(np.int64))
+        return self.steps - before, found

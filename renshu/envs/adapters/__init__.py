@@ -1,0 +1,40 @@
+"""Environments of other libraries that are pure functions too: gymnax, Brax, MuJoCo Playground, pgx, Gymnasium's own.
+
+Each adapter is a DeviceEnv around an environment of its library. A library is imported when a name is given, never
+before; its own automatic resets are not used. Keys reach a library as raw uint32 [2], which all of them take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from renshu.envs.adapters.brax import Brax, Playground
+from renshu.envs.adapters.functional import Functional
+from renshu.envs.adapters.gymnax import Gymnax
+from renshu.envs.adapters.pgx import Opponent, Pgx, PgxState
+from renshu.envs.device import DeviceEnv
+
+__all__ = ["Brax", "Functional", "Gymnax", "Opponent", "Pgx", "PgxState", "Playground", "adapt"]
+
+_ADAPTERS: dict[tuple[str, str], Callable[[Any], DeviceEnv]] = {
+    ("gymnax", "Environment"): Gymnax,
+    ("brax", "Env"): Brax,
+    ("mujoco_playground", "MjxEnv"): Playground,
+    ("pgx", "Env"): Pgx,
+    ("gymnasium", "FuncEnv"): Functional,
+}
+
+
+def adapt(env: Any) -> DeviceEnv | None:
+    """Take an environment object of another library, known by the classes it descends from; None for anything else.
+
+    Imports no library. A DeviceEnv is returned as it is.
+    """
+    if isinstance(env, DeviceEnv):
+        return env
+    for ancestor in type(env).__mro__:
+        adapter = _ADAPTERS.get((ancestor.__module__.partition(".")[0], ancestor.__name__))
+        if adapter is not None:
+            return adapter(env)
+    return None

@@ -1,0 +1,74 @@
+"""Environments of gymnax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from renshu.envs.adapters.base import Adapter, check_name, load
+from renshu.envs.device import Step
+from renshu.errors import SpaceError
+from renshu.types import Array, PyTree
+
+_LARGEST = 2**31 - 1
+
+
+class Gymnax(Adapter):
+    """An environment of gymnax.
+
+    env: its name ("CartPole-v1", "Breakout-MinAtar") or the object. params: its parameters, of which
+    `max_steps_in_episode` is the time limit; None for the defaults.
+    Raises UnknownNameError for a name that gymnax does not know, EnvironmentFault when gymnax is not installed,
+    SpaceError for spaces that Gymnasium has not.
+    """
+
+    def __init__(self, env: Any, params: Any = None) -> None:
+        self._title = env if isinstance(env, str) else env.name
+        if isinstance(env, str):
+            library = load("gymnax", "jax-envs")
+            check_name(env, library.registered_envs, "gymnax")
+            env = library.make(env)[0]
+        self.params = env.default_params if params is None else params
+        limit = getattr(self.params, "max_steps_in_episode", None)
+        # Before 1.0 reaching the limit counted as termination: asked with a limit out of reach, it does not.
+        self._no_limit = self.params
+        if limit is not None and not hasattr(env, "is_truncated"):
+            self._no_limit = self.params.replace(max_steps_in_episode=_LARGEST)
+        space, actions = env.observation_space(self.params), env.action_space(self.params)
+        super().__init__("gymnax", env, _gymnax(space), _gymnax(actions), None if limit is None else int(limit))
+
+    @property
+    def name(self) -> str:
+        """gymnax and its name for the environment."""
+        return f"gymnax:{self._title}"
+
+    def _reset(self, key: Array) -> tuple[PyTree, PyTree]:
+        obs, state = self.env.reset_env(key, self.params)
+        return state, obs
+
+    def _step(self, state: PyTree, action: PyTree, key: Array) -> Step:
+        obs, after, reward, terminated, _ = self.env.step_env(key, state, action, self.params)
+        if self._no_limit is not self.params:
+            # Only the end is taken from here, so that the compiler merges it with the step above.
+            terminated = self.env.step_env(key, state, action, self._no_limit)[3]
+            return Step(after, obs, reward, terminated)
+        truncated = False if self.max_episode_steps is None else self.env.is_truncated(after, self.params)
+        return Step(after, obs, reward, terminated, truncated)
+
+
+def _gymnax(space: Any) -> spaces.Space:
+    """Gymnasium's word for a space of gymnax."""
+    match type(space).__name__:
+        case "Discrete":
+            return spaces.Discrete(int(space.n))
+        case "Box":
+            dtype = np.dtype(space.dtype).type
+            low, high = (np.broadcast_to(np.asarray(b), space.shape).astype(dtype) for b in (space.low, space.high))
+            return spaces.Box(low, high, tuple(space.shape), dtype)
+        case "Dict":
+            return spaces.Dict({key: _gymnax(part) for key, part in space.spaces.items()})
+        case "Tuple":
+            return spaces.Tuple([_gymnax(part) for part in space.spaces])
+    raise SpaceError(f"{space} is a space of gymnax that Gymnasium has not; expected Discrete, Box, Dict or Tuple")

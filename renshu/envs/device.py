@@ -1,0 +1,129 @@
+"""Environments as pure functions: the compiled loop makes one program of them, and the host loop can drive them too."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from renshu.types import Array, EnvSpec, Key, PyTree
+
+
+class Step(NamedTuple):
+    """What one step of one environment gives."""
+
+    state: PyTree
+    obs: PyTree  # as the observation space says; the true last one where the episode ends
+    reward: Array  # [] float32
+    terminated: Array  # [] bool    the episode ended for good
+    truncated: Array | bool = False  # [] bool    cut off; the limit of `max_episode_steps` is counted elsewhere
+
+
+class DeviceEnv(ABC):
+    """An environment that is pure functions of arrays, for one environment: the library batches and resets it.
+
+    observation_space, action_space: as Gymnasium describes them. max_episode_steps: the time limit, counted by the
+    library; None for no limit. reward_threshold: the mean return at which it counts as solved. id: its Gymnasium id.
+    """
+
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    max_episode_steps: int | None = None
+    reward_threshold: float | None = None
+    id: str | None = None
+
+    @abstractmethod
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        """Begin an episode: its state, any pytree of arrays of fixed shape and dtype, and the first observation."""
+
+    @abstractmethod
+    def step(self, state: PyTree, action: PyTree, key: Key) -> Step:
+        """Go on by one action of the action space. Never called on a state that has ended."""
+
+    def render(self, state: PyTree) -> np.ndarray:
+        """Draw a state: [H, W, 3] uint8. On the host, with NumPy. Optional."""
+        raise NotImplementedError(f"{self.name} has no picture")
+
+    def text(self, state: PyTree) -> str:
+        """Show a state as lines of text. On the host. Optional."""
+        raise NotImplementedError(f"{self.name} has no text")
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return self.id or type(self).__name__
+
+    def spec(self, num_envs: int) -> EnvSpec:
+        """What a learner must know of it."""
+        return EnvSpec(
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            num_envs=num_envs,
+            id=self.id,
+            max_episode_steps=self.max_episode_steps,
+            reward_threshold=self.reward_threshold,
+        )
+
+
+class EnvsState(NamedTuple):
+    """N environments in the middle of things: enough to go on to the bit."""
+
+    inner: PyTree  # [N, ...]  the environments' own
+    ended: Array  # [N] bool   the last step ended an episode: the next one only resets
+    elapsed: Array  # [N] int32  steps of the running episode
+    key: Key  # [] the root of their randomness
+    count: Array  # [] int32   steps since the first reset
+
+
+class Outcome(NamedTuple):
+    """What one step of N environments gives; as Gymnasium's vector environments, by the NEXT_STEP rule."""
+
+    obs: PyTree  # [N, ...]
+    reward: Array  # [N] float32  0 where the step only reset
+    terminated: Array  # [N] bool
+    truncated: Array  # [N] bool
+
+
+class DeviceEnvs:
+    """N copies of a DeviceEnv as two pure functions, with time limit and resets by the NEXT_STEP rule."""
+
+    def __init__(self, env: DeviceEnv, num_envs: int) -> None:
+        self.env, self.num_envs = env, num_envs
+
+    def reset(self, key: Key) -> tuple[EnvsState, PyTree]:
+        """Begin an episode in each environment: their state, and observations [N, ...]."""
+        inner, obs = self._begin(jax.random.fold_in(key, 0))
+        n = self.num_envs
+        return EnvsState(inner, jnp.zeros(n, jnp.bool_), jnp.zeros(n, jnp.int32), key, jnp.int32(1)), obs
+
+    def step(self, state: EnvsState, action: PyTree) -> tuple[EnvsState, Outcome]:
+        """Step every environment by its action [N, ...]; those whose episode has ended begin a new one instead."""
+        key, n = jax.random.fold_in(state.key, state.count), self.num_envs
+        stepped = jax.vmap(self.env.step)(state.inner, action, jax.random.split(jax.random.fold_in(key, 1), n))
+        ended = state.ended
+
+        def renew() -> tuple[PyTree, PyTree]:
+            new = self._begin(jax.random.fold_in(key, 0))
+            return jax.tree.map(lambda a, b: _where(ended, a, b), new, (stepped.state, stepped.obs))
+
+        inner, obs = jax.lax.cond(ended.any(), renew, lambda: (stepped.state, stepped.obs))
+        elapsed = jnp.where(ended, 0, state.elapsed + 1)
+        terminated = stepped.terminated & ~ended
+        truncated = jnp.broadcast_to(jnp.asarray(stepped.truncated), (n,)) & ~ended
+        if self.env.max_episode_steps is not None:
+            truncated |= elapsed >= self.env.max_episode_steps
+        reward = jnp.where(ended, 0.0, stepped.reward.astype(jnp.float32))
+        after = EnvsState(inner, terminated | truncated, elapsed, state.key, state.count + 1)
+        return after, Outcome(obs, reward, terminated, truncated)
+
+    def _begin(self, key: Key) -> tuple[PyTree, PyTree]:
+        return jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
+
+
+def _where(mask: Array, new: Any, old: Any) -> Any:
+    """Choose along the first axis."""
+    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)

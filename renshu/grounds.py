@@ -1,0 +1,145 @@
+"""Where an agent trains and is evaluated: Gymnasium environments in the host loop, DeviceEnvs in the compiled one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+
+from renshu.envs.device import DeviceEnv, DeviceEnvs
+from renshu.envs.host import HostEnvs
+from renshu.envs.source import EnvSource
+from renshu.errors import HyperparameterError, SpaceError
+from renshu.evaluation import CompiledEvaluation, Evaluation, evaluate
+from renshu.loops.compiled import CompiledLoop
+from renshu.loops.host import HostLoop
+from renshu.loops.programs import Programs
+from renshu.types import EnvSpec, Key, PyTree
+
+LOOPS = ("host", "compiled")
+
+
+def ground(
+    source: EnvSource, num_envs: int | None, *, loop: str | None, processes: bool, timeout: float
+) -> HostGround | CompiledGround:
+    """Choose the loop for an environment, or take the one that is asked for.
+
+    Raises HyperparameterError for a loop that there is not, SpaceError where the environment cannot be compiled.
+    """
+    if loop not in (None, *LOOPS):
+        raise HyperparameterError(f'loop={loop!r}: expected "host", "compiled" or None, which chooses')
+    device = source.device
+    if loop == "compiled" and device is None:
+        raise SpaceError(
+            f'loop="compiled" needs a DeviceEnv, an environment of pure functions, and {source.name} is none. '
+            "`renshu list` shows those that there are"
+        )
+    if loop == "compiled" and processes:
+        raise HyperparameterError('processes=True is for loop="host": a compiled loop has no environments in processes')
+    if device is None or loop == "host" or processes:
+        return HostGround(source, num_envs, processes, timeout)
+    return CompiledGround(source, device, num_envs or 1)
+
+
+class HostGround:
+    """Environments that step in Python. They are made when they are needed, or to see what they look like."""
+
+    loop_name = "host"
+
+    def __init__(self, source: EnvSource, num_envs: int | None, processes: bool, timeout: float) -> None:
+        self.source, self.num_envs, self.processes, self.timeout = source, num_envs or 1, processes, timeout
+        self._envs: HostEnvs | None = None
+        self._evaluation_envs: dict[int, HostEnvs] = {}
+        self._owned = not isinstance(source.given, gymnasium.Env | gymnasium.vector.VectorEnv)
+        if isinstance(source.given, gymnasium.vector.VectorEnv):
+            if num_envs not in (None, source.given.num_envs):
+                raise HyperparameterError(f"num_envs={num_envs}, but {source.name} has {source.given.num_envs} already")
+            self.num_envs = source.given.num_envs
+
+    @property
+    def envs(self) -> HostEnvs:
+        """The environments to train in."""
+        if self._envs is None:
+            vector = self.source.vector(self.num_envs, processes=self.processes, timeout=self.timeout)
+            self._envs = HostEnvs(vector, self.timeout, self.source.name)
+        return self._envs
+
+    def spec(self) -> EnvSpec:
+        """What a learner must know of them."""
+        return self.source.spec(self.envs.vector_env, self.num_envs)
+
+    def loop(
+        self, programs: Programs, state: Any, decode_action: Callable, *, snapshot: PyTree = None, **options: Any
+    ) -> HostLoop:
+        """A loop on freshly reset environments. Nothing is known of a snapshot: they cannot be saved."""
+        return HostLoop(programs, state, self.envs, decode_action, **options)
+
+    def evaluate(
+        self, programs: Programs, view: PyTree, decode_action: Callable, *, count: int, **options: Any
+    ) -> Evaluation:
+        """Whole episodes in `count` environments apart from those of training; see `evaluation.evaluate`."""
+        envs = self._evaluation_envs.pop(count, None)
+        envs = envs or HostEnvs(self.source.evaluation(count), self.timeout, self.source.name)
+        result = evaluate(programs, view, envs, decode_action, **options)
+        self._evaluation_envs[count] = envs  # only now: after a fault it would be of no use
+        return result
+
+    def drop(self) -> None:
+        """Close the environments of training; the next loop gets new ones."""
+        envs, self._envs = self._envs, None
+        if envs is not None:
+            envs.close()
+
+    def refuse(self) -> None:
+        """Close what was made only to look at, but not what is its owner's."""
+        if self._owned:
+            self.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        self.drop()
+        for envs in self._evaluation_envs.values():
+            envs.close()
+        self._evaluation_envs.clear()
+
+
+class CompiledGround:
+    """Environments on the device: nothing to open, nothing to close."""
+
+    loop_name = "compiled"
+    processes = False
+
+    def __init__(self, source: EnvSource, env: DeviceEnv, num_envs: int) -> None:
+        self.source, self.env, self.num_envs = source, env, num_envs
+        self._evaluations: dict[int, CompiledEvaluation] = {}
+
+    def spec(self) -> EnvSpec:
+        """What a learner must know of them."""
+        return self.source.device_spec(self.num_envs)
+
+    def loop(self, programs: Programs, state: Any, decode_action: Callable, **options: Any) -> CompiledLoop:
+        """A loop on freshly reset environments, or on those of a `snapshot`."""
+        return CompiledLoop(programs, state, DeviceEnvs(self.env, self.num_envs), decode_action, **options)
+
+    def evaluate(
+        self,
+        programs: Programs,
+        view: PyTree,
+        decode_action: Callable,
+        *,
+        count: int,
+        episodes: int,
+        deterministic: bool,
+        seed: int,
+        key: Key,
+    ) -> Evaluation:
+        """Whole episodes in `count` environments apart from those of training."""
+        if count not in self._evaluations:
+            self._evaluations[count] = CompiledEvaluation(programs.learner, DeviceEnvs(self.env, count), decode_action)
+        return self._evaluations[count](view, episodes=episodes, deterministic=deterministic, seed=seed, key=key)
+
+    def drop(self) -> None:
+        """Nothing to close."""
+
+    refuse = close = drop
