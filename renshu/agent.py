@@ -387,13 +387,17 @@ class Agent:
         return Path(path)
 
     def watch(
-        self, episodes: int = 1, *, deterministic: bool = True, seed: int | None = None
+        self, episodes: int = 1, *, deterministic: bool = True, seed: int | None = None, terminal: bool = False
     ) -> list[tuple[float, int]]:
-        """Play episodes in a window; returns (return, length) of each."""
+        """Play episodes in a window, or step by step in the terminal; returns (return, length) of each."""
+        seed = self._env_seed(2) if seed is None else seed
+        if terminal:
+            from renshu.terminal import step_through
+
+            return step_through(self, self.ground.source, episodes, seed, deterministic)
         from renshu.recording import play
 
         player = self.ground.source.single(render_mode="human")
-        seed = self._env_seed(2) if seed is None else seed
         try:
             return list(play(player, partial(self.predict, deterministic=deterministic), episodes, seed))
         finally:

@@ -69,6 +69,15 @@ class HostGround:
         """What a learner must know of them."""
         return self.source.spec(self.envs.vector_env, self.num_envs)
 
+    def look(self) -> EnvSpec:
+        """The same by one environment that is made only to see, where it is not made already."""
+        if isinstance(self.source.given, gymnasium.vector.VectorEnv):
+            return self.spec()
+        vector = self.source.vector(1)
+        if self._owned:
+            vector.close()
+        return self.source.spec(vector, self.num_envs)
+
     def loop(
         self, programs: Programs, state: Any, decode_action: Callable, *, snapshot: PyTree = None, **options: Any
     ) -> HostLoop:
@@ -117,6 +126,8 @@ class CompiledGround:
     def spec(self) -> EnvSpec:
         """What a learner must know of them."""
         return self.source.device_spec(self.num_envs)
+
+    look = spec
 
     def loop(self, programs: Programs, state: Any, decode_action: Callable, **options: Any) -> CompiledLoop:
         """A loop on freshly reset environments, or on those of a `snapshot`."""

@@ -63,8 +63,7 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
         source = EnvSource.of(env, spec.kwargs if env == spec.id else None)
         many = isinstance(source.given, gymnasium.vector.VectorEnv)
         agent._ground = agent.ground_of(source, None if many else spec.num_envs)
-        spec = agent._ground.spec()
-        agent._ground.refuse()  # opened only to see
+        spec = agent._ground.look()
     agent._bind(made, spec, seed)
     shapes = jax.eval_shape(agent.learner.init, jax.ShapeDtypeStruct((), agent.keys[0].dtype))
     learned = {name: leaf for name, leaf in leaves.items() if not name.startswith("loop/")}

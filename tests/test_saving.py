@@ -40,7 +40,7 @@ def forged(path, agent, **changes):
     """Write the agent's file with another header. What is in it is checked as if it came from a stranger."""
     agent.save(path)
     header, _ = load_tree(path)
-    save_tree(path, agent.state, {**header, **changes})
+    save_tree(path, {"learner": agent.state, "loop": agent.snapshot()}, {**header, **changes})
     return path
 
 

@@ -1,4 +1,4 @@
-"""The command line: `renshu train | evaluate | watch | plot | list`. Nothing heavy is imported before it is used."""
+"""The command line, `renshu train` and its like. Nothing heavy is imported before it is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from renshu.cli import evaluate, list_, plot, train, watch
+from renshu.cli import evaluate, experiment, list_, plot, train, watch
 from renshu.errors import RenshuError
 
 
@@ -66,6 +66,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("watch")(watch.watch)
 app.command("plot")(plot.plot)
+app.command("experiment")(experiment.experiment)
 app.command("list")(list_.list_)
 
 

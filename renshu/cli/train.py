@@ -60,7 +60,7 @@ def train(
         num_envs=envs or chosen.num_envs,
         seed=seed,
         processes=processes,
-        env_kwargs=_environment_arguments(env_set or []),
+        env_kwargs=environment_arguments(env_set or []),
     )
     agent.summary()
     agent.learn(
@@ -85,6 +85,8 @@ def settings(algorithm: str, environment: str, assignments: list[str], use_prese
     overrides = kind.parse(split(assignments))
     known = EnvSource.of(environment).gym_spec
     name = known.id if known is not None else environment
+    if name not in presets().get(algorithm.lower(), {}):
+        name = name.removeprefix("renshu/")  # ours are equal to Gymnasium's of that name
     if use_preset and name in presets().get(algorithm.lower(), {}):
         print(f"preset {algorithm.lower()} {name} (see `renshu list presets`; --no-preset for the defaults)")
         return replace(preset(algorithm, name, **overrides), environment=environment)
@@ -99,7 +101,8 @@ def split(assignments: list[str]) -> dict[str, str]:
     return dict(assignment.split("=", 1) for assignment in assignments)  # type: ignore[misc]
 
 
-def _environment_arguments(assignments: list[str]) -> dict:
+def environment_arguments(assignments: list[str]) -> dict:
+    """Arguments of an environment, as typed."""
     from renshu.algorithms.hyperparameters import Kind
 
     return {name: Kind("").parse(name, text) for name, text in split(assignments).items()}

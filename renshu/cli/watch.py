@@ -13,23 +13,27 @@ import typer
 def watch(
     path: Annotated[Path, typer.Argument(help="an agent's file, or a run folder (its best agent)")],
     record: Annotated[Path | None, typer.Option(help="save a video, .mp4 or .gif, instead of opening a window")] = None,
+    terminal: Annotated[bool, typer.Option("--terminal", help="step through it here, by the arrow keys")] = False,
     episodes: Annotated[int, typer.Option(help="how many episodes", min=1)] = 1,
     sampled: Annotated[bool, typer.Option("--sampled", help="draw actions instead of taking the greedy ones")] = False,
     seed: Annotated[int | None, typer.Option(help="of the environment", min=0)] = None,
     env: Annotated[str | None, typer.Option(help="another environment than the agent's own")] = None,
 ) -> None:
-    """Watch a trained agent play, in a window or as a video."""
+    """Watch a trained agent play: in a window, as a video, or step by step in the terminal."""
     from renshu.cli.agents import find
 
-    if (
-        record is None
-        and sys.platform == "linux"
-        and not {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"} & os.environ.keys()
-    ):
-        raise typer.BadParameter(f"there is no screen here. Make a video: renshu watch {path} --record agent.mp4")
+    if record is not None and terminal:
+        raise typer.BadParameter("--record makes a video and --terminal shows text: choose one of them")
+    screens = {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"}
+    if record is None and not terminal and sys.platform == "linux" and not screens & os.environ.keys():
+        raise typer.BadParameter(
+            f"there is no screen here. Make a video: renshu watch {path} --record agent.mp4, or step through an "
+            f"episode in the terminal: renshu watch {path} --terminal"
+        )
     agent = find(path, env)
     if record is not None:
         print(f"video        {agent.record(record, episodes=episodes, deterministic=not sampled, seed=seed)}")
         return
-    for number, (total, length) in enumerate(agent.watch(episodes, deterministic=not sampled, seed=seed), 1):
+    played = agent.watch(episodes, deterministic=not sampled, seed=seed, terminal=terminal)
+    for number, (total, length) in enumerate(played, 1):
         print(f"episode {number}    return {total:.1f}, {length} steps")

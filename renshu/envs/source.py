@@ -10,21 +10,21 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as GymSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 
-from renshu.envs.adapters import adapt
-from renshu.envs.device import DeviceEnv
 from renshu.envs.guard import Guard
-from renshu.envs.gym import GymEnv, GymVectorEnv
 from renshu.envs.host import start_workers
 from renshu.envs.registration import changed_fields, device_env, is_ours
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
 from renshu.types import EnvSpec
+
+if TYPE_CHECKING:
+    from renshu.envs.device import DeviceEnv
 
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
 _VECTOR_ONLY = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "render_mode")
@@ -58,8 +58,8 @@ class EnvSource:
         Raises SpaceError when `env` is none of these, UnknownNameError for an id that nobody registered.
         """
         kwargs = dict(kwargs or {})
-        env = adapt(env) or env
-        if isinstance(env, DeviceEnv):
+        env = _adapted(env)
+        if _is_device(env):
             if kwargs:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
             return cls(env, _short(env.name))
@@ -82,13 +82,13 @@ class EnvSource:
     @cached_property
     def device(self) -> DeviceEnv | None:
         """The environment as pure functions, which the compiled loop takes; None where it is not one."""
-        if isinstance(self.given, DeviceEnv):
+        if _is_device(self.given):
             return self.given
         return device_env(self.gym_spec.id, **self.kwargs) if isinstance(self.given, str) and self.gym_spec else None
 
     def device_spec(self, num_envs: int) -> EnvSpec:
         """Describe `device` for a learner; with an id where that makes the same environment again."""
-        env = cast(DeviceEnv, self.device)
+        env = cast("DeviceEnv", self.device)
         spec = env.spec(num_envs)
         if isinstance(self.given, str):
             return replace(spec, id=cast(GymSpec, self.gym_spec).id, kwargs=self.kwargs)
@@ -114,8 +114,8 @@ class EnvSource:
                     f"{self.name} is a vector environment, which has its own processes: use processes=False"
                 )
             return _next_step(self.given)
-        if isinstance(self.given, DeviceEnv) and not processes:
-            return GymVectorEnv(self.given, num_envs)
+        if _is_device(self.given) and not processes:
+            return _device_vector(self.given, num_envs)
         how = self._how()
         if how is None and (num_envs > 1 or processes):
             raise SpaceError(
@@ -134,8 +134,8 @@ class EnvSource:
 
         Raises SpaceError when that cannot be done: then the user must say what to evaluate in.
         """
-        if isinstance(self.given, DeviceEnv):
-            return GymVectorEnv(self.given, num_envs)
+        if _is_device(self.given):
+            return _device_vector(self.given, num_envs)
         if not isinstance(self.given, VectorEnv):
             return self._in_process(num_envs)
         spec = self.gym_spec
@@ -174,7 +174,7 @@ class EnvSource:
         The id is None where the name and the kwargs alone would not make the same environment again.
         """
         shapes = (vector_env.single_observation_space, vector_env.single_action_space, num_envs)
-        if isinstance(self.given, DeviceEnv):
+        if _is_device(self.given):
             return self.device_spec(num_envs)
         spec = self.gym_spec
         if spec is None:
@@ -194,7 +194,9 @@ class EnvSource:
 
     def _how(self) -> GymSpec | Callable[..., Any] | None:
         """What makes a new one: a spec of Gymnasium's, or the user's class or function."""
-        if isinstance(self.given, DeviceEnv):
+        if _is_device(self.given):
+            from renshu.envs.gym import GymEnv
+
             return partial(GymEnv, self.given, time_limit=True)
         spec = self.gym_spec
         if spec and spec.entry_point and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
@@ -245,6 +247,32 @@ class EnvSource:
             f"cannot {what} {self.name} apart from the one that trains, because nothing says how it was made. Pass a "
             f"function that makes one instead of the object, or call {instead}"
         )
+
+
+# Worker processes import this module, and JAX takes a second and 100 MB in each: so it is imported when it is needed.
+
+
+def _adapted(env: Any) -> Any:
+    """A DeviceEnv of what another library's environment is, if it is one that can be."""
+    if isinstance(env, str | gymnasium.Env | VectorEnv):
+        return env
+    from renshu.envs.adapters import adapt
+
+    return adapt(env) or env
+
+
+def _is_device(env: Any) -> bool:
+    if isinstance(env, str | gymnasium.Env | VectorEnv):
+        return False
+    from renshu.envs.device import DeviceEnv
+
+    return isinstance(env, DeviceEnv)
+
+
+def _device_vector(env: DeviceEnv, num_envs: int) -> VectorEnv:
+    from renshu.envs.gym import GymVectorEnv
+
+    return GymVectorEnv(env, num_envs)
 
 
 def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:

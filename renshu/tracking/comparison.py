@@ -295,7 +295,7 @@ def _csv_chunks(curves: Sequence[Curves]) -> Iterator[bytes]:
         steps = one.steps.tolist()
         for seed, row in zip(one.seeds, one.returns.tolist(), strict=True):
             chunk = io.StringIO()
-            writer = csv.writer(chunk, lineterminator="\n")
+            writer = csv.writer(chunk, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
             writer.writerows((one.label, seed, step, score) for step, score in zip(steps, row, strict=True))
             yield chunk.getvalue().encode()
 

@@ -108,8 +108,8 @@ def test_a_fault_in_this_process_closes_everything() -> None:
         run(envs)
     assert str(caught.value) == "environment 0 (lambda) raised in step 3 of episode 1: ValueError: 50% bad"
     assert isinstance(caught.value.__cause__, ValueError)
-    assert isinstance(envs._envs, SyncVectorEnv)
-    assert all(env.get_wrapper_attr("closed") for env in envs._envs.envs)
+    assert isinstance(envs.vector_env, SyncVectorEnv)
+    assert all(env.get_wrapper_attr("closed") for env in envs.vector_env.envs)
     for call in (lambda: envs.step(ACTIONS), envs.reset):
         with pytest.raises(EnvironmentFault, match=r"closed after a fault .*50% bad.*make the environments anew"):
             call()

@@ -1,0 +1,71 @@
+"""`renshu experiment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def experiment(
+    algorithms: Annotated[str, typer.Argument(help="one or several, as ppo,a2c (see `renshu list`)")],
+    environment: Annotated[str, typer.Argument(help="an id; renshu/... ones train all seeds in one program")],
+    steps: Annotated[int | None, typer.Option(help="steps of each agent; by default the preset's", min=1)] = None,
+    seeds: Annotated[int, typer.Option(help="how many seeds: 0, 1, ...", min=1)] = 8,
+    envs: Annotated[int | None, typer.Option(help="environments of each agent at once", min=1)] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="hyperparameter name=value, of all the algorithms")
+    ] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option("--grid", help="values to compare, as learning_rate=1e-3,3e-4")
+    ] = None,
+    env_set: Annotated[
+        list[str] | None, typer.Option("--env-set", help="argument of the environment, name=value")
+    ] = None,
+    preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
+    statistic: Annotated[str, typer.Option(help="over the seeds: iqm (interquartile mean) or mean")] = "iqm",
+    out: Annotated[Path, typer.Option(help="folder for curves.png and curves.csv")] = Path("experiments"),
+    progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
+) -> None:
+    """Compare algorithms, or values of hyperparameters, over many seeds: a table, a picture, a csv file."""
+    from rich.console import Console
+
+    from renshu.cli.train import environment_arguments, settings
+    from renshu.envs.source import EnvSource
+    from renshu.experiments import experiment as run
+
+    names = [name.strip() for name in algorithms.split(",") if name.strip()]
+    chosen = {name.upper(): settings(name, environment, set_ or [], preset) for name in names}
+    if not chosen:
+        raise typer.BadParameter("name one algorithm at least, as in: renshu experiment ppo,a2c renshu/CartPole-v1")
+    if statistic not in ("iqm", "mean"):
+        raise typer.BadParameter(f"statistic is iqm or mean, not {statistic!r}")
+    result = run(
+        {label: preset.algorithm for label, preset in chosen.items()},
+        environment,
+        seeds=seeds,
+        steps=steps or max(preset.total_steps for preset in chosen.values()),
+        num_envs=envs or max(preset.num_envs for preset in chosen.values()),
+        grid=_grid(grid or []),
+        env_kwargs=environment_arguments(env_set or []),
+        progress=progress,
+    )
+    Console().print(result.table(statistic))  # type: ignore[arg-type]
+    out.mkdir(parents=True, exist_ok=True)
+    name = EnvSource.of(environment).name
+    print(f"time         {result.seconds:.1f} s, and {result.compile_seconds:.1f} s of compilation")
+    print(f"curves       {result.plot(out / 'curves.png', statistic, f'{name}, {seeds} seeds')}")  # type: ignore[arg-type]
+    print(f"numbers      {result.save(out / 'curves.csv')}")
+
+
+def _grid(assignments: list[str]) -> dict[str, list[float]]:
+    from renshu.cli.train import split
+
+    grid = {}
+    for name, text in split(assignments).items():
+        try:
+            grid[name] = [float(value) for value in text.split(",")]
+        except ValueError:
+            raise typer.BadParameter(f"--grid {name} wants numbers with commas between them, not {text!r}") from None
+    return grid
