@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from renshu.tracking.comparison import final_returns
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -21,6 +23,13 @@ def test_own_environment(tmp_path):
     assert agent.predict(np.array([12.0], np.float32))[0] > 0.5
     assert agent.predict(np.array([28.0], np.float32))[0] < -0.5
     assert agent.record(tmp_path / "room.gif").stat().st_size > 1000
+
+
+def test_own_device_env(tmp_path):
+    agent, experiment = example("own_device_env").main(seeds=4)
+    assert agent.evaluate(50).mean > 0.9
+    assert (final_returns(experiment.curves[0]) > 0.85).all()
+    assert experiment.plot(tmp_path / "river.png").stat().st_size > 1000
 
 
 def test_own_network(tmp_path, monkeypatch):

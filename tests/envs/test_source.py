@@ -67,7 +67,10 @@ def test_names_are_fit_for_folders() -> None:
 
 @pytest.mark.parametrize("env", [3, None, {}, ["CartPole-v1"]])
 def test_anything_else_is_refused(env: Any) -> None:
-    with pytest.raises(SpaceError, match=r"a Gymnasium id .* a class .* a function .*VectorEnv, or a renshu.DeviceEnv; this is a builtins"):
+    with pytest.raises(
+        SpaceError,
+        match=r"a Gymnasium id .* a class .* a function .*VectorEnv, or a renshu.DeviceEnv; this is a builtins",
+    ):
         EnvSource.of(env)
 
 
