@@ -121,6 +121,11 @@ class Agent:
         return self._ground.source.name if self._ground is not None else self.spec.id or "environment"
 
     @property
+    def loop_name(self) -> str | None:
+        """The loop that trains it, "host" or "compiled"; None for one that was loaded and has no environment yet."""
+        return None if self._ground is None else self._ground.loop_name
+
+    @property
     def title(self) -> str:
         """Algorithm and environment: "ppo CartPole-v1"."""
         return f"{type(self.algorithm).__name__.lower()} {self.name}"

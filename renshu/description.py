@@ -30,6 +30,7 @@ def describe_agent(agent: Agent) -> str:
     sections = [
         ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),
         ("environment", f"{spec.num_envs} at once{' in processes' if agent.processes else ''}, {limit}{threshold}"),
+        *([("loop", agent.loop_name)] if agent.loop_name else []),
         *(_pair(_without_bounds(note, spec)) for note in agent.fitted.notes),
         ("rollout", f"{agent.learner.rollout_length} steps of each environment"),
         ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(agent.parameters)):,}"),

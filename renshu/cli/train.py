@@ -79,17 +79,16 @@ def settings(algorithm: str, environment: str, assignments: list[str], use_prese
     """The preset, or defaults where there is none, with the hyperparameters set on the command line."""
     from renshu.algorithms import algorithm as by_name
     from renshu.envs.source import EnvSource
-    from renshu.presets import Preset, preset, presets
+    from renshu.presets import Preset, preset, preset_name
 
     kind = by_name(algorithm)
     overrides = kind.parse(split(assignments))
     known = EnvSource.of(environment).gym_spec
     name = known.id if known is not None else environment
-    if name not in presets().get(algorithm.lower(), {}):
-        name = name.removeprefix("renshu/")  # ours are equal to Gymnasium's of that name
-    if use_preset and name in presets().get(algorithm.lower(), {}):
-        print(f"preset {algorithm.lower()} {name} (see `renshu list presets`; --no-preset for the defaults)")
-        return replace(preset(algorithm, name, **overrides), environment=environment)
+    found = preset_name(algorithm, name) if use_preset else None
+    if found is not None:
+        print(f"preset {algorithm.lower()} {found} (see `renshu list presets`; --no-preset for the defaults)")
+        return replace(preset(algorithm, found, **overrides), environment=environment)
     return Preset(kind(**overrides), environment, 1, 100_000)
 
 

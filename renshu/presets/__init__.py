@@ -35,6 +35,12 @@ def presets() -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
+def preset_name(algorithm: str, environment: str) -> str | None:
+    """Under which name there is a preset: its own, or Gymnasium's for one of ours that is equal; None for no preset."""
+    known = presets().get(algorithm.lower(), {})
+    return next((name for name in (environment, environment.removeprefix("renshu/")) if name in known), None)
+
+
 def preset(algorithm: str, environment: str, **overrides: Any) -> Preset:
     """The preset of an algorithm for an environment; `overrides` replace single hyperparameters.
 
@@ -44,10 +50,11 @@ def preset(algorithm: str, environment: str, **overrides: Any) -> Preset:
 
     kind = by_name(algorithm)
     known = presets().get(algorithm.lower(), {})
-    if environment not in known:
+    name = preset_name(algorithm, environment)
+    if name is None:
         raise UnknownNameError(
             f"there is no preset of {kind.__name__} for {environment!r}. There are: {', '.join(known) or 'none'}"
         )
-    data = dict(known[environment])
+    data = dict(known[name])
     num_envs, total_steps = data.pop("num_envs"), data.pop("total_steps")
     return Preset(kind.from_json(data, **overrides), environment, num_envs, total_steps)
