@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -145,9 +147,11 @@ def page(moments: list[Moment], index: int) -> Group:
     if moment.value is not None:
         parts.append(f"value {moment.value:.3f}")
     parts.append(moment.ended if moment.action is None else f"action {moment.action}")
-    body = Table.grid(padding=(0, 4))
-    body.add_column(no_wrap=True, min_width=_TEXT)
-    body.add_row(Text.from_ansi(moment.text.rstrip("\n")), Group(*(_table(choice) for choice in moment.choices)))
+    picture = Table.grid()
+    picture.add_column(no_wrap=True, min_width=_TEXT)
+    picture.add_row(Text.from_ansi(moment.text.rstrip("\n")))
+    beside = [Group(Text(choice.title, style="dim"), _table(choice)) for choice in moment.choices]
+    body = Columns([picture, Group(*beside)], padding=(0, 4))  # one below the other where the terminal is too narrow
     return Group(Text("    ".join(parts), style="bold"), Text(), body, Text())
 
 
@@ -164,20 +168,27 @@ def show(moments: list[Moment], console: Console | None = None) -> None:
             console.print(page(moments, index))
         return
 
+    _browse(moments, console)
+
+
+def _browse(moments: list[Moment], console: Console) -> None:
     def picture() -> Group:
         return Group(page(moments, index), Text(_HELP, style="dim"))
 
     index = 0
-    with (
-        Interruptions(),
-        _keyboard() as keys,
-        Live(picture(), console=console, screen=True, auto_refresh=False) as live,
-    ):
-        for key in keys:
-            if key == "q":
-                break
-            index = turned(index, key, len(moments) - 1)
-            live.update(picture(), refresh=True)
+    live = Live(picture(), console=console, screen=True, auto_refresh=False)
+    with Interruptions() as interruptions, _keyboard() as keys:
+        try:
+            with interruptions.deferred():  # cut in two, it would leave the terminal on the wrong screen
+                live.start(refresh=True)
+            for key in keys:
+                if key == "q":
+                    break
+                index = turned(index, key, len(moments) - 1)
+                live.update(picture(), refresh=True)
+        finally:
+            with interruptions.deferred():
+                live.stop()
 
 
 def turned(index: int, key: str, last: int) -> int:
@@ -202,9 +213,20 @@ def _keyboard() -> Iterator[Iterator[str]]:
     before = termios.tcgetattr(fd)
     try:
         tty.setcbreak(fd)
-        yield (key for data in iter(lambda: os.read(fd, 1024), b"") for key in _KEY.findall(data.decode("latin-1")))
+        yield _posix_keys(fd)
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def _posix_keys(fd: int) -> Iterator[str]:
+    while True:
+        # A signal just before a read would wait for the next key: no wait is long.
+        while not select.select([fd], [], [], 0.1)[0]:
+            continue
+        data = os.read(fd, 1024)
+        if not data:
+            return
+        yield from _KEY.findall(data.decode("latin-1"))
 
 
 def _windows_keys() -> Iterator[str]:
@@ -229,7 +251,7 @@ def _choices(agent: Agent, env: gymnasium.Env, found: Mapping[str, np.ndarray], 
         chosen = np.zeros(numbers.size, np.bool_)
         names = [str(i) for i in values]
         if key == "mean":
-            notes = [f"± {x:.3f}" for x in np.ravel(found["std"])] if "std" in found else notes
+            notes = [f" ± {x:.3f}" for x in np.ravel(found["std"])] if "std" in found else notes
         elif isinstance(space, spaces.MultiBinary):
             title += " of 1"
             chosen = chosen if taken is None else taken == 1
@@ -258,7 +280,6 @@ def _table(choice: Choice) -> Table:
     table.add_column(justify="right", no_wrap=True)
     order = sorted(choice.options, key=lambda option: (option.chosen, option.number), reverse=True)
     kept = {id(option) for option in order[:_ROWS]}
-    table.add_row("", "", Text(choice.title, style="dim"))
     for option in choice.options:
         if id(option) not in kept:
             continue
@@ -270,8 +291,8 @@ def _table(choice: Choice) -> Table:
             complete_style=style or "blue",
             finished_style=style or "blue",
         )
-        cells = (">" if option.chosen else "", option.name, f"{option.number:.3f}")
-        table.add_row(*(Text(cell, style=style) for cell in cells), bar, Text(option.note))
+        cells = (">" if option.chosen else "", option.name, f"{option.number:.3f}{option.note}")
+        table.add_row(*(Text(cell, style=style) for cell in cells), bar)
     if len(order) > _ROWS:
         table.add_row("", Text(f"and {len(order) - _ROWS} more", style="dim"))
     return table

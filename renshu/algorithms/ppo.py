@@ -12,6 +12,7 @@ from renshu.algorithms.actor_critic import ActorCriticAlgorithm, ActorCriticLear
 from renshu.algorithms.hyperparameters import ScheduleLike, flag, real, schedule, whole
 from renshu.errors import HyperparameterError
 from renshu.ops.schedules import value_of
+from renshu.ops.shuffling import permutation
 from renshu.ops.statistics import masked_mean, masked_normalize
 from renshu.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -80,9 +81,8 @@ class PPOLearner(ActorCriticLearner):
         a: PPO = self.algorithm
         if rows == a.batch_size:
             return jnp.arange(a.n_epochs)
-        return jax.vmap(lambda k: jax.random.permutation(k, rows))(jax.random.split(key, a.n_epochs)).reshape(
-            -1, a.batch_size
-        )
+        orders = jax.vmap(lambda k: permutation(k, rows))(jax.random.split(key, a.n_epochs))
+        return orders.reshape(-1, a.batch_size)
 
     def loss(
         self, params: PyTree, batch: Batch, clip_range: Array, clip_range_vf: Array | None

@@ -102,12 +102,12 @@ class DeviceEnvs:
 
     def step(self, state: EnvsState, action: PyTree) -> tuple[EnvsState, Outcome]:
         """Step every environment by its action [N, ...]; those whose episode has ended begin a new one instead."""
-        key, n = jax.random.fold_in(state.key, state.count), self.num_envs
-        stepped = jax.vmap(self.env.step)(state.inner, action, jax.random.split(jax.random.fold_in(key, 1), n))
+        n = self.num_envs
+        stepped = jax.vmap(self.env.step)(state.inner, action, jax.random.split(self._key(state, 1), n))
         ended = state.ended
 
         def renew() -> tuple[PyTree, PyTree]:
-            new = self._begin(jax.random.fold_in(key, 0))
+            new = self._begin(self._key(state, 0))
             return jax.tree.map(lambda a, b: _where(ended, a, b), new, (stepped.state, stepped.obs))
 
         inner, obs = jax.lax.cond(ended.any(), renew, lambda: (stepped.state, stepped.obs))
@@ -119,6 +119,10 @@ class DeviceEnvs:
         reward = jnp.where(ended, 0.0, stepped.reward.astype(jnp.float32))
         after = EnvsState(inner, terminated | truncated, elapsed, state.key, state.count + 1)
         return after, Outcome(obs, reward, terminated, truncated)
+
+    def _key(self, state: EnvsState, use: int) -> Key:
+        """The key of a step for resets (0) or chance (1); made where it is used, since many steps use none."""
+        return jax.random.fold_in(jax.random.fold_in(state.key, state.count), use)
 
     def _begin(self, key: Key) -> tuple[PyTree, PyTree]:
         return jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
