@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -231,6 +232,18 @@ def test_watch_in_a_window(trained):
     returns = [float(line.split("return ")[1].split(",")[0]) for line in output.splitlines() if "return" in line]
     assert len(returns) == 1
     assert returns[0] > 1
+
+
+def test_watch_in_a_terminal(trained, monkeypatch):
+    monkeypatch.delenv("SDL_VIDEODRIVER")
+    output = invoke("watch", trained, "--terminal", "--episodes", 2, "--sampled", "--seed", 1)
+    played = re.findall(r"^episode (\d)    return ([\d.]+), (\d+) steps$", output, re.MULTILINE)
+    assert [number for number, _, _ in played] == ["1", "2"]
+    assert [int(x) for x in re.findall(r"^step (\d+) of", output, re.MULTILINE)] == [
+        step for _, _, length in played for step in range(int(length) + 1)
+    ]
+    assert "probability" in output
+    assert "choose one of them" in refused("watch", trained, "--terminal", "--record", "a.gif")
 
 
 def test_plot(trained, tmp_path):
