@@ -39,4 +39,4 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/demo.stamp
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .venv-rejax .pytest_cache .ruff_cache .hypothesis build *.egg-info

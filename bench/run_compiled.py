@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from renshu.loops.programs import compiler_options, in_sequence
 
 
 def train(
-    settings: dict, network: list, learning_rate: float, num_envs: int, seeds: int, steps: int, options: object = None
+    settings: dict, network: Any, learning_rate: float, num_envs: int, seeds: int, steps: int, options: object = None
 ) -> dict:
     """PPO on CartPole: one seed by `learn`, several by `renshu.experiment`; compilation apart."""
     algorithm = renshu.PPO(**settings, net_arch=network, learning_rate=renshu.Linear(learning_rate))
@@ -46,7 +47,7 @@ def env(environment: str, num_envs: int, steps: int, calls: int, options: object
     def step(carry: tuple, key: jax.Array) -> tuple:
         state, total = carry
         state, seen = envs.step(state, random_actions(key))
-        ended = seen.terminated | seen.truncated
+        ended = jnp.logical_or(seen.terminated, seen.truncated)
         return (state, total + seen.obs.sum() + seen.reward.sum() + ended.sum()), None
 
     def run(key: jax.Array) -> jax.Array:

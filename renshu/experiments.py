@@ -97,9 +97,11 @@ def experiment(
 
     Raises HyperparameterError for what cannot be varied so, before anything is trained.
     """
-    chosen = [SEED.check("seeds", s) for s in range(seeds)] if isinstance(seeds, int) else list(seeds)
+    chosen = [SEED.check("seeds", seed) for seed in (range(seeds) if isinstance(seeds, int) else seeds)]
     if not chosen or len(set(chosen)) < len(chosen):
         raise HyperparameterError(f"seeds={seeds!r}: expected how many, at least 1, or different numbers")
+    num_envs = None if num_envs is None else COUNT.check("num_envs", num_envs)
+    at_once = None if at_once is None else COUNT.check("at_once", at_once)
     steps, points = COUNT.check("steps", steps), COUNT.check("points", points)
     source = EnvSource.of(env, env_kwargs)
     # Checked for all of them before the first is trained.
@@ -164,11 +166,11 @@ def _rows(label: str, algorithm: Algorithm, grid: Mapping[str, Sequence[float]],
         if name not in fields:
             raise HyperparameterError(f"{type(algorithm).__name__} has no {name!r}.{near(name, list(fields))}")
         kind = fields[name]
-        plain = isinstance(kind, Number) and not kind.integer
-        if not plain or not values or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        plain = isinstance(kind, Number) and not kind.integer and len(set(values)) == len(values) > 0
+        if not plain or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             raise HyperparameterError(
-                f"grid: {name} must vary over plain numbers that shape no array, not {list(values)!r}. For anything "
-                'else give several algorithms: {"a": PPO(...), "b": PPO(...)}'
+                f"grid: {name} must vary over different plain numbers that shape no array, not {list(values)!r}. For "
+                'anything else give several algorithms: {"a": PPO(...), "b": PPO(...)}'
             )
     rows = []
     for point in itertools.product(*grid.values()):
@@ -184,7 +186,9 @@ def _curves(rows: list[Row], found: list[tuple[np.ndarray, np.ndarray]], seeds: 
     for first in range(0, len(rows), len(seeds)):
         group = found[first : first + len(seeds)]
         steps = np.mean([steps for steps, _ in group], axis=0).round().astype(np.int64)
-        curves.append(Curves(rows[first].label, steps, np.stack([returns for _, returns in group]), seeds))
+        returns = np.stack([returns for _, returns in group])
+        grows = np.diff(steps, prepend=0) > 0  # not where every environment only reset
+        curves.append(Curves(rows[first].label, steps[grows], returns[:, grows], seeds))
     return curves
 
 
@@ -193,9 +197,17 @@ def _curves(rows: list[Row], found: list[tuple[np.ndarray, np.ndarray]], seeds: 
 
 def _train_in_turn(place: HostGround, rows: list[Row], steps: int, points: int, advance: Callable) -> Trained:
     began, curves, agents = time.perf_counter(), [], []
+    points = min(points, steps)
     edges = np.linspace(0, steps, points + 1)[1:]
     for row in rows:
-        agent = Agent(row.algorithm, place.source.given, num_envs=place.num_envs, seed=row.seed, loop="host")
+        agent = Agent(
+            row.algorithm,
+            place.source.given,
+            num_envs=place.num_envs,
+            seed=row.seed,
+            loop="host",
+            env_kwargs=place.source.kwargs,
+        )
         agent.set_target(steps)
         loop, total, count = agent.start_loop(nullcontext), np.zeros(points), np.zeros(points)
         while agent.steps < steps:

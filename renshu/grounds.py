@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 
+from renshu.algorithms.base import Learner
 from renshu.envs.device import DeviceEnv, DeviceEnvs
 from renshu.envs.host import HostEnvs
 from renshu.envs.source import EnvSource
@@ -121,7 +122,7 @@ class CompiledGround:
 
     def __init__(self, source: EnvSource, env: DeviceEnv, num_envs: int) -> None:
         self.source, self.env, self.num_envs = source, env, num_envs
-        self._evaluations: dict[int, CompiledEvaluation] = {}
+        self._evaluations: dict[tuple[int, Learner], CompiledEvaluation] = {}
 
     def spec(self) -> EnvSpec:
         """What a learner must know of them."""
@@ -146,9 +147,10 @@ class CompiledGround:
         key: Key,
     ) -> Evaluation:
         """Whole episodes in `count` environments apart from those of training."""
-        if count not in self._evaluations:
-            self._evaluations[count] = CompiledEvaluation(programs.learner, DeviceEnvs(self.env, count), decode_action)
-        return self._evaluations[count](view, episodes=episodes, deterministic=deterministic, seed=seed, key=key)
+        known = count, programs.learner
+        if known not in self._evaluations:
+            self._evaluations[known] = CompiledEvaluation(programs.learner, DeviceEnvs(self.env, count), decode_action)
+        return self._evaluations[known](view, episodes=episodes, deterministic=deterministic, seed=seed, key=key)
 
     def drop(self) -> None:
         """Nothing to close."""

@@ -15,6 +15,7 @@ from renshu.checkpoint import load_tree, nested, restore, save_tree
 from renshu.envs.source import EnvSource
 from renshu.envs.spec import spec_from_json, spec_to_json
 from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
+from renshu.grounds import LOOPS
 from renshu.tracking.run import Run
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
     header, leaves = load_tree(path)
     try:
         name, hyperparameters, spec = str(header["algorithm"]), dict(header["hyperparameters"]), header["spec"]
-        spec, processes, loop = spec_from_json(spec), bool(header["processes"]), header["loop"]
+        spec, processes, loop = spec_from_json(spec), bool(header["processes"]), header.get("loop")
+        if loop not in (None, *LOOPS):
+            raise ValueError(f"a loop named {loop!r}")
         seed, steps, iteration = int(header["seed"]), int(header["steps"]), int(header["iteration"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds no agent: {type(error).__name__}: {error}") from error

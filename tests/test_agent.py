@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from renshu import A2C, PPO
+from renshu.envs.classic import CartPole
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
 from tests import probes
 
@@ -116,6 +117,8 @@ def test_every_kind_of_environment():
         "class": probes.Policy,
         "function": lambda: gymnasium.make("CartPole-v1"),
         "vector": gymnasium.make_vec("CartPole-v1", 3, vectorization_mode="sync"),
+        "id of a device environment": "renshu/CartPole-v1",
+        "device environment": CartPole(),
     }
     for name, env in kinds.items():
         agent = A2C(net_arch=[4]).on(env, seed=0).learn(20, progress=False)
@@ -164,6 +167,24 @@ def test_carry_on_with_another_number_of_environments():
     np.testing.assert_array_equal(other.state.obs_stats.mean, agent.state.obs_stats.mean)
     assert other.state.returns.shape == (5,)
     assert other.learn(50, progress=False).steps >= 100
+
+
+def test_carry_on_from_one_loop_to_another(tmp_path):
+    """What was learned on the device acts and learns in Gymnasium's environment, and the other way round."""
+    ours = PPO(**SMALL).on("renshu/CartPole-v1", num_envs=2, seed=0).learn(64, progress=False)
+    host = ours.on("CartPole-v1")
+    again = host.on("renshu/CartPole-v1", num_envs=3)
+    assert [agent.ground.loop_name for agent in (ours, host, again)] == ["compiled", "host", "compiled"]
+    batch = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    np.testing.assert_array_equal(ours.predict(batch), host.predict(batch))
+    np.testing.assert_array_equal(ours.explain(batch)["value"], again.explain(batch)["value"])
+    steps = ours.steps
+    for agent in (host, again):
+        assert agent.learn(32, progress=False).steps >= steps + 32
+    assert ours.steps == steps
+    assert ours.record(tmp_path / "a.gif").stat().st_size > 1000
+    with pytest.raises(SpaceError, match="which do not fit"):
+        ours.on("renshu/Pendulum-v1")
 
 
 def test_record(agent, tmp_path):

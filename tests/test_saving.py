@@ -10,7 +10,8 @@ from flax import linen
 
 import renshu
 from renshu import A2C, PPO, Agent, load
-from renshu.checkpoint import load_tree, save_tree
+from renshu.checkpoint import load_tree, named, nested, save_tree
+from renshu.envs.classic import CartPole
 from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
 from renshu.tracking import Run, read_episodes, read_evaluations, read_metrics
 from renshu.training import finish
@@ -165,6 +166,8 @@ def test_a_file_never_decides_what_is_imported(tiny, tmp_path, monkeypatch):
         {"seed": "x"},
         {"seed": None},
         {"steps": [1]},
+        {"loop": "nonsense"},
+        {"loop": 3},
     ],
     ids=repr,
 )
@@ -193,6 +196,55 @@ def test_damaged_files(tiny, tmp_path):
             load(path)
     with pytest.raises(CheckpointError, match="there is no file"):
         load(tmp_path / "none.safetensors")
+
+
+# --- environments of the compiled loop ------------------------------------------------------------------------------
+
+
+def test_a_file_holds_the_environments_of_the_compiled_loop(tiny, tmp_path):
+    agent = tiny("renshu/CartPole-v1").learn(60, progress=False)
+    path = agent.save(tmp_path / "a.safetensors")
+    _, leaves = load_tree(path)
+    (x,) = [leaf for name, leaf in leaves.items() if name == "loop/envs/inner/x"]
+    assert x.shape == (2,)
+    again = load(path)
+    assert again.ground.loop_name == "compiled"
+    assert same(named(again.snapshot()), named(agent.snapshot()))
+    second = load(again.save(tmp_path / "b.safetensors"))
+    assert same(named(second.snapshot()), named(agent.snapshot())), "saved again before it has learned"
+    fresh = load(tiny("renshu/CartPole-v1").save(tmp_path / "c.safetensors"))
+    assert fresh.snapshot() is None
+    assert fresh.learn(30, progress=False).steps >= 30
+
+
+def test_a_loaded_agent_keeps_the_loop_that_was_asked_for(tmp_path):
+    algorithm = PPO(n_steps=16, batch_size=16, n_epochs=1, net_arch=[8])
+    agent = algorithm.on("renshu/CartPole-v1", seed=0, loop="host").learn(30, progress=False)
+    again = load(agent.save(tmp_path / "a.safetensors"))
+    assert again.ground.loop_name == "host"
+    assert again.snapshot() is None
+    assert again.learn(30, progress=False).steps >= 60
+
+
+def test_a_compiled_agent_goes_on_in_another_environment(tiny, tmp_path):
+    """From a DeviceEnv to Gymnasium's and to a DeviceEnv with other numbers; one with other states begins anew."""
+    path = tiny("renshu/CartPole-v1").learn(60, progress=False).save(tmp_path / "a.safetensors")
+    for env, loop in (("CartPole-v1", "host"), (CartPole(gravity=5.0), "compiled")):
+        agent = load(path, env=env)
+        assert agent.ground.loop_name == loop
+        steps = agent.steps
+        assert agent.learn(30, progress=False).steps >= steps + 30
+
+
+def test_environments_in_a_file_that_do_not_fit(tiny, tmp_path):
+    agent = tiny("renshu/CartPole-v1").learn(60, progress=False)
+    path = agent.save(tmp_path / "a.safetensors")
+    header, leaves = load_tree(path)
+    for name, leaf in (("x", np.zeros(3, np.float32)), ("x", np.zeros(2, np.int32)), ("y", np.zeros(2, np.float32))):
+        changed = {**leaves, f"loop/envs/inner/{name}": leaf}
+        save_tree(path, nested(changed), header)
+        with pytest.raises(CheckpointError, match=f"loop/envs/inner/{name}|envs/inner/{name}"):
+            load(path).learn(30, progress=False)
 
 
 # --- the same again -------------------------------------------------------------------------------------------------

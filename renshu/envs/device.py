@@ -69,6 +69,10 @@ class DeviceEnv(ABC):
         )
 
 
+_ROOT = np.uint32(2**32 - 1)
+"""Folded into the key of a reset: an actor and a learner count from 0 on what may be the same key."""
+
+
 class EnvsState(NamedTuple):
     """N environments in the middle of things: enough to go on to the bit."""
 
@@ -96,6 +100,7 @@ class DeviceEnvs:
 
     def reset(self, key: Key) -> tuple[EnvsState, PyTree]:
         """Begin an episode in each environment: their state, and observations [N, ...]."""
+        key = jax.random.fold_in(key, _ROOT)
         inner, obs = self._begin(jax.random.fold_in(key, 0))
         n = self.num_envs
         return EnvsState(inner, jnp.zeros(n, jnp.bool_), jnp.zeros(n, jnp.int32), key, jnp.int32(1)), obs

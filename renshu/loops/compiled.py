@@ -78,10 +78,18 @@ class Iterate:
         keys = fold(jax.random.fold_in(key, iteration), jnp.arange(T + 1))
         scene, rollout, heard = self.collect(self.learner.view(state), scene, keys[:T])
         # The barrier keeps learn the same program as in the host loop, to the last bit.
-        state, metrics = self.learner.learn(state, jax.lax.optimization_barrier(rollout), keys[T])
-        self.metric_names = sorted(metrics)
-        vector = jnp.array([metrics[name] for name in self.metric_names], jnp.float32)
-        return state, scene, heard._replace(metrics=vector)
+        rollout = jax.lax.optimization_barrier(rollout)
+
+        def learn() -> tuple[Any, Array]:
+            after, metrics = self.learner.learn(state, rollout, keys[T])
+            self.metric_names = sorted(metrics)
+            return after, jnp.array([metrics[name] for name in self.metric_names], jnp.float32)
+
+        def refuse() -> tuple[Any, Array]:
+            return state, jnp.full(len(self.metric_names), jnp.nan)
+
+        after, metrics = jax.lax.cond(~heard.faults.any(), learn, refuse)
+        return after, scene, heard._replace(metrics=metrics)
 
     def collect(self, view: PyTree, scene: Scene, keys: Key, explore: bool = True) -> tuple[Scene, Rollout, Told]:
         """Step the environments once for each of `keys`. The metrics of what is told are still missing."""
