@@ -14,6 +14,7 @@ from renshu import A2C, PPO, experiment, load
 from renshu.algorithms.hyperparameters import real
 from renshu.envs.classic import Pendulum
 from renshu.errors import HyperparameterError, NotFiniteError, SpaceError
+from renshu.together import Row, wrong
 from renshu.types import Act
 from tests import probes
 from tests.envs.test_device import Counter
@@ -248,5 +249,11 @@ def test_compiled_needs_a_device_env():
 
 
 def test_nan_names_the_rows():
-    with pytest.raises(NotFiniteError, match=r"A2C gamma=0.9 with seed 0, .*and 1 more after"):
+    with pytest.raises(NotFiniteError, match=r"A2C gamma=0.99? with seed \d.* after \d+ steps"):
         experiment(TINY, Faulty("reward"), seeds=2, steps=200, grid={"gamma": [0.9, 0.99]}, **OPTIONS)
+
+
+def test_only_the_first_bad_rows_are_named():
+    rows = [Row("A2C", TINY, {}, seed) for seed in range(6)]
+    fine = np.array([True, False, False, False, False, True])
+    assert "A2C with seed 1, A2C with seed 2, A2C with seed 3 and 1 more after 48 steps" in wrong(rows, fine, 48)
