@@ -187,13 +187,17 @@ def _train_part(
     iterations = -(-steps // together.rollout)
     visit = max(1, iterations // points)
     many = together.start(*together.inputs(part), np.int32(steps))
-    heard, iteration, done = [], 0, np.zeros(len(part), np.int64)
+    heard: list[Heard] = []
+    iteration, done = 0, np.zeros(len(part), np.int64)
     while (done < steps).any() and not stop.is_set():
-        count = min(visit, max(1, -(-(steps - int(done.min())) // together.rollout)))
+        # Resets are no steps: what is missing at the end is made up for, and belongs to the last point of the curves.
+        extra = iteration >= iterations
+        count = -(-(steps - int(done.min())) // together.rollout) if extra else min(visit, iterations - iteration)
         many, news = visit_program(many, np.int32(iteration), np.int32(count))
-        heard.append(jax.device_get(news))
-        iteration, done = iteration + count, done + heard[-1].steps
-        advance(int(heard[-1].steps.sum()))
+        news = jax.device_get(news)
+        heard.append(Heard(*map(np.add, heard.pop(), news)) if extra else news)
+        iteration, done = iteration + count, done + news.steps
+        advance(int(news.steps.sum()))
         if not (fine := np.asarray(many.fine)).all():
             raise NotFiniteError(wrong(part, fine, int(done.max())))
     final = jax.device_get(many.state)

@@ -257,3 +257,11 @@ def test_only_the_first_bad_rows_are_named():
     rows = [Row("A2C", TINY, {}, seed) for seed in range(6)]
     fine = np.array([True, False, False, False, False, True])
     assert "A2C with seed 1, A2C with seed 2, A2C with seed 3 and 1 more after 48 steps" in wrong(rows, fine, 48)
+
+
+def test_programs_that_need_more_rollouts_than_others():
+    """Rows in programs of their own end at different rollouts: their curves have the same points all the same."""
+    found = experiment(TINY, "renshu/CartPole-v1", seeds=6, steps=4000, num_envs=2, at_once=1, progress=False)
+    assert found.curves[0].returns.shape == (6, len(found.curves[0].steps))
+    assert all(agent.steps >= 4000 for agent in found.agents)
+    assert len({agent.iteration for agent in found.agents}) > 1
