@@ -113,13 +113,13 @@ class Flag(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of a few names."""
+    """One of a few names, or None where that is one of them."""
 
-    options: tuple[str, ...] = ()
+    options: tuple[str | None, ...] = ()
 
-    def check(self, name: str, value: Any) -> str:
+    def check(self, name: str, value: Any) -> str | None:
         if value not in self.options:
-            raise HyperparameterError(f"{name} must be one of {', '.join(self.options)}, not {value!r}")
+            raise HyperparameterError(f"{name} must be one of {', '.join(map(str, self.options))}, not {value!r}")
         return value
 
 
@@ -207,7 +207,7 @@ def flag(default: bool, doc: str) -> Any:
     return _field(default, Flag(doc))
 
 
-def choice(default: str, doc: str, options: tuple[str, ...]) -> Any:
+def choice(default: str | None, doc: str, options: tuple[str | None, ...]) -> Any:
     """Field: one of `options`."""
     return _field(default, Choice(doc, options))
 

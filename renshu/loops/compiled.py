@@ -51,11 +51,15 @@ class Told(NamedTuple):
 class Iterate:
     """Collect a rollout and learn from it, as one pure function of arrays.
 
-    `start(key) -> Scene`; `__call__(state, scene, key, iteration) -> state, scene, Told`.
+    `start(key) -> Scene`; `__call__(state, scene, key, iteration) -> state, scene, Told`. refuse: learn nothing from a
+    rollout with NaN or infinity in it. Under vmap that is a choice between two states, number for number, replay
+    included: leave it out there.
     """
 
-    def __init__(self, learner: Learner, envs: DeviceEnvs, decode_action: Callable[[PyTree], PyTree]) -> None:
-        self.learner, self.envs, self.decode_action = learner, envs, decode_action
+    def __init__(
+        self, learner: Learner, envs: DeviceEnvs, decode_action: Callable[[PyTree], PyTree], refuse: bool = True
+    ) -> None:
+        self.learner, self.envs, self.decode_action, self.refuse = learner, envs, decode_action, refuse
         self.metric_names: list[str] = []
 
     def start(self, key: Key) -> Scene:
@@ -88,7 +92,7 @@ class Iterate:
         def refuse() -> tuple[Any, Array]:
             return state, jnp.full(len(self.metric_names), jnp.nan)
 
-        after, metrics = jax.lax.cond(~heard.faults.any(), learn, refuse)
+        after, metrics = jax.lax.cond(~heard.faults.any(), learn, refuse) if self.refuse else learn()
         return after, scene, heard._replace(metrics=metrics)
 
     def collect(self, view: PyTree, scene: Scene, keys: Key, explore: bool = True) -> tuple[Scene, Rollout, Told]:

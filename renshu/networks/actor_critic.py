@@ -158,7 +158,7 @@ def actor_critic(
         ortho_init,
     )
     if network is not None:
-        _check_own(network, observation_space)
+        check_own(network, observation_space)
 
     def apply(method: str) -> Callable[[PyTree, PyTree], Any]:
         return lambda params, obs: module.apply({"params": params}, obs, method=method)
@@ -171,7 +171,8 @@ def actor_critic(
     )
 
 
-def _check_own(network: nn.Module, space: spaces.Space) -> None:
+def check_own(network: nn.Module, space: spaces.Space) -> None:
+    """Raise HyperparameterError where a user's network does not take observations or returns no features `[B, F]`."""
     obs, name = dummy(space, 2), type(network).__name__
     try:
         features, variables = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), obs))

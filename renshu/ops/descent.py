@@ -86,6 +86,24 @@ def descent(transform: optax.GradientTransformation) -> Descent:
     return Descent(init, run)
 
 
+def gradient_step(
+    transform: optax.GradientTransformation,
+    loss: Callable[[PyTree], tuple[Array, Any]],
+    params: PyTree,
+    opt_state: PyTree,
+    learning_rate: Array,
+) -> tuple[PyTree, PyTree, Any]:
+    """One step down the gradient of `loss(params) -> (loss, aux)`: parameters, optimiser state, aux."""
+    aux, grad = _gradient(loss, params)
+    updates, opt_state = transform.update(grad, opt_state, params)
+    return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), opt_state, aux
+
+
+def _gradient(loss: Callable[[PyTree], tuple[Array, Any]], params: PyTree) -> tuple[Any, PyTree]:
+    (_, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
+    return aux, grad
+
+
 def keep_if_finite(new: PyTree, old: PyTree, metrics: Metrics) -> PyTree:
     """Return `new`, or `old` where any metric or any leaf of `new` is NaN or infinite: a bad update changes nothing."""
     leaves = [x for x in jax.tree.leaves((new, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]

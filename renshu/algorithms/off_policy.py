@@ -1,0 +1,201 @@
+"""What learners from replay have in common: a memory in the state, and gradient steps on what is drawn from it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from renshu.algorithms.base import Algorithm, Learner
+from renshu.algorithms.hyperparameters import ScheduleLike, flag, real, schedule, whole
+from renshu.errors import HyperparameterError
+from renshu.ops.descent import keep_if_finite
+from renshu.ops.schedules import value_of
+from renshu.ops.spaces import dummy
+from renshu.replay.memory import Memory, Replay
+from renshu.replay.ring import Samples
+from renshu.types import Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicyAlgorithm(Algorithm):
+    """Hyperparameters that all learners from replay share; names and meaning as in Stable-Baselines3."""
+
+    learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0)
+    buffer_size: int = whole(1_000_000, "steps that the memory holds, of all environments together", least=1)
+    learning_starts: int = whole(100, "steps before the first gradient step; their actions are random", least=0)
+    batch_size: int = whole(256, "steps drawn for one gradient step", least=1)
+    tau: float = real(0.005, "share of the parameters that the target network takes over in an update", above=0, most=1)
+    gamma: float = real(0.99, "discount factor", least=0, most=1)
+    train_freq: int = whole(1, "steps collected of each environment between two trainings", least=1)
+    gradient_steps: int = whole(1, "gradient steps in a training; -1: as many as steps were collected", least=-1)
+    n_step: int = whole(1, "rewards summed up before the value of what comes after", least=1)
+    prioritized: bool = flag(False, "draw steps in proportion to their last error")
+    prioritized_replay_alpha: float = real(0.6, "how much priorities matter: 0 not at all", least=0)
+    prioritized_replay_beta: ScheduleLike = schedule(
+        0.4, "how much weights take back of the bias of priorities", least=0
+    )
+
+
+class State(NamedTuple):
+    """Everything that learning changes."""
+
+    params: PyTree
+    target: PyTree  # what targets are computed with: a late copy of some of the parameters
+    opt_state: PyTree
+    memory: Memory
+    counters: Counters
+    episodes: Array  # [] int32  episodes that ended
+    exploration: Array  # [] float32  the share of random actions
+    extra: PyTree  # what only some algorithms have
+
+
+class Core(NamedTuple):
+    """What a gradient step changes."""
+
+    params: PyTree
+    target: PyTree
+    opt_state: PyTree
+    updates: Array  # [] int32  gradient steps taken in all
+
+
+class View(NamedTuple):
+    """What acting needs."""
+
+    params: PyTree
+    exploration: Array
+    extra: PyTree
+
+
+class OffPolicyLearner(Learner[State]):
+    """Replay, schedules and the loop of gradient steps. A subclass has the networks, `act` and `update`."""
+
+    algorithm: Any
+    max_lag = None
+
+    def __init__(self, algorithm: OffPolicyAlgorithm, spec: EnvSpec) -> None:
+        super().__init__(algorithm, spec)
+        a, n, name = algorithm, spec.num_envs, type(algorithm).__name__
+        if a.batch_size > a.buffer_size:
+            raise HyperparameterError(
+                f"{name}: batch_size={a.batch_size} is more than buffer_size={a.buffer_size}: the memory never holds a "
+                "batch. Give a smaller batch_size or a larger buffer_size"
+            )
+        if a.gradient_steps == 0:
+            raise HyperparameterError(f"{name}: gradient_steps=0 learns nothing; give 1 or more, or -1")
+        self.rollout_length = a.train_freq
+        self.gradient_steps = a.train_freq * n if a.gradient_steps == -1 else a.gradient_steps
+        self.replay = Replay(
+            a.buffer_size,
+            dummy(spec.observation_space, n),
+            _dummy_action(spec.action_space, n),
+            num_envs=n,
+            rollout_length=a.train_freq,
+            n_step=a.n_step,
+            gamma=a.gamma,
+            alpha=a.prioritized_replay_alpha if a.prioritized else None,
+        )
+
+    def check_steps(self, start: int, target: int) -> None:
+        """Refuse a training that would end before the first gradient step."""
+        if target <= self.algorithm.learning_starts:
+            raise HyperparameterError(
+                f"{type(self.algorithm).__name__}: training ends at step {target:,}, but learning_starts="
+                f"{self.algorithm.learning_starts:,}: it would learn nothing. Train longer, or give a smaller "
+                "learning_starts"
+            )
+
+    @abstractmethod
+    def init_core(self, key: Key) -> Core:
+        """Make parameters, targets and the optimiser's state."""
+
+    @abstractmethod
+    def update(
+        self, core: Core, samples: Samples, key: Key, learning_rate: Array, progress_remaining: Array
+    ) -> tuple[Core, Metrics, Array]:
+        """Take one gradient step. Returns what it changed, metrics, and the error of each sample `[B]`."""
+
+    def exploration(self, counters: Counters, episodes: Array) -> Array:
+        """Return the share of random actions after the first `learning_starts` steps. Default: none."""
+        return jnp.float32(0.0)
+
+    def refresh(self, core: Core, before: Counters, after: Counters) -> Core:
+        """Update targets that follow environment steps, not gradient steps. Default: nothing."""
+        return core
+
+    def init(self, key: Key) -> State:
+        core, counters = self.init_core(key), Counters.zeros()
+        episodes = jnp.int32(0)
+        return State(
+            params=core.params,
+            target=core.target,
+            opt_state=core.opt_state,
+            memory=self.replay.init(),
+            counters=counters,
+            episodes=episodes,
+            exploration=self._exploration(counters._replace(target=jnp.int32(1)), episodes),
+            extra=(),
+        )
+
+    def view(self, state: State) -> View:
+        return View(state.params, state.exploration, state.extra)
+
+    def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
+        a = self.algorithm
+        key_add, key_steps = jax.random.split(key)
+        memory = self.replay.add(state.memory, rollout, key_add)
+        counters = state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=0)
+        # A step of one environment after the first of an episode was a reset: an episode ended before it.
+        episodes = state.episodes + rollout.first[1:].sum(dtype=jnp.int32)
+        progress = counters.progress_remaining
+        rate, beta = value_of(a.learning_rate, progress), value_of(a.prioritized_replay_beta, progress)
+        core = Core(state.params, state.target, state.opt_state, counters.updates)
+        core = self.refresh(core, state.counters, counters)
+        count = jnp.where(counters.steps > a.learning_starts, self.gradient_steps, 0)
+
+        def one(i: Array, core: Core, priorities: PyTree) -> tuple[Core, PyTree, Metrics]:
+            key_draw, key_update = jax.random.split(jax.random.fold_in(key_steps, i))
+            drawn = memory._replace(priorities=priorities)
+            samples = self.replay.sample(drawn, key_draw, a.batch_size, beta)
+            core, metrics, error = self.update(core, samples, key_update, rate, progress)
+            return core, self.replay.reprioritize(drawn, samples.place, error).priorities, metrics
+
+        def step(i: Array, carry: tuple[Core, PyTree, Metrics]) -> tuple[Core, PyTree, Metrics]:
+            core, priorities, total = carry
+            core, priorities, metrics = one(i, core, priorities)
+            return core, priorities, jax.tree.map(jnp.add, total, metrics)
+
+        shapes = jax.eval_shape(one, jnp.int32(0), core, memory.priorities)[2]
+        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
+        # A loop whose count is not known needs no branch, which could copy what it carries.
+        learned, priorities, total = jax.lax.fori_loop(0, count, step, (core, memory.priorities, nothing))
+        metrics = jax.tree.map(lambda x: x / jnp.maximum(count, 1), total)
+        kept = keep_if_finite(learned, core, metrics)
+        exploration = self._exploration(counters, episodes)
+        state = State(
+            params=kept.params,
+            target=kept.target,
+            opt_state=kept.opt_state,
+            memory=memory._replace(priorities=priorities),
+            counters=counters._replace(updates=kept.updates),
+            episodes=episodes,
+            exploration=exploration,
+            extra=state.extra,
+        )
+        return state, {**metrics, "learning_rate": rate, "exploration": exploration}
+
+    def _exploration(self, counters: Counters, episodes: Array) -> Array:
+        random = counters.steps < self.algorithm.learning_starts
+        return jnp.where(random, 1.0, self.exploration(counters, episodes)).astype(jnp.float32)
+
+
+def _dummy_action(space: spaces.Space, num_envs: int) -> Any:
+    """Actions in the shape and dtype in which learners give them."""
+    if isinstance(space, spaces.Discrete):
+        return np.zeros(num_envs, np.int32)
+    return np.zeros((num_envs, *(space.shape or ())), np.float32)

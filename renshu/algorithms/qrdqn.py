@@ -1,0 +1,16 @@
+"""QR-DQN (Dabney et al. 2018, "Distributional reinforcement learning with quantile regression"): DQN with quantiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from renshu.algorithms.dqn import DQN
+from renshu.algorithms.hyperparameters import ScheduleLike, choice, schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class QRDQN(DQN):
+    """DQN that learns quantiles of the return; its defaults are those of sb3-contrib."""
+
+    learning_rate: ScheduleLike = schedule(5e-5, "step size of Adam", least=0)
+    distributional: str | None = choice("qr", "quantiles at fixed fractions", (None, "c51", "qr", "iqn"))
