@@ -56,9 +56,10 @@ environments, 4 epochs of 4 minibatches, gamma 0.99, lambda 0.95, clip 0.2 for p
 that is switched off; its networks use swish unless told otherwise: set to tanh. What still differs: rejax clips each
 number of the gradient, Renshu its norm; rejax halves the value loss and takes the larger of clipped and unclipped,
 Renshu the clipped one; rejax counts a truncated episode as terminated; Renshu also keeps account of episodes, checks
-for NaN and lets the host look in 100 times. Renshu counts real steps only, so it makes a few more updates for the
-resets. Compilation is with an empty cache and beside the time, not in it: Renshu's for 1 seed is all that comes before
-the second `learn` of a process."""
+for NaN and lets the host look in 100 times. Several seeds of Renshu are dealt to a program for each core, rejax trains
+them in one program, which XLA may spread over the cores. Renshu counts real steps only, so it makes a few more updates
+for the resets. Compilation is with an empty cache and beside the time, not in it: Renshu's for 1 seed is all that comes
+before the second `learn` of a process."""
 
 
 def rejax_python() -> Path:

@@ -28,6 +28,8 @@ from renshu.types import Array, Key
 
 MEMORY = 2**31
 """Bytes that rows trained at once may take by estimate, before they are sliced."""
+CACHE = 2**23
+"""The same for one program on a CPU: 256 agents with 64-64 networks are 1.5 times as fast a few at a time."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,9 @@ def train_together(
     told how many steps were made, from any thread. Raises NotFiniteError, naming the rows.
     """
     together, threads = Together(place, rows[0].algorithm), _cores()
-    limit = at_once or max(1, _fitting(together, rows, steps) // threads)
-    size = min(limit, -(-len(rows) // threads))
+    limit = at_once or _fitting(together, rows, steps)
+    rounds = -(-len(rows) // (limit * threads))
+    size = -(-len(rows) // (rounds * threads))  # alike, so that no thread waits for another
     parts = [rows[first : first + size] for first in range(0, len(rows), size)]
     began = time.perf_counter()
     visits = {len(part): together.compile(part, steps) for part in (parts[0], parts[-1])}
@@ -224,7 +227,8 @@ def _fitting(together: Together, rows: list[Row], steps: int) -> int:
     many = jax.eval_shape(together.start, seed, values, jax.ShapeDtypeStruct((), np.int32))
     state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(many.state))
     obs = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(many.scene.obs)) // together.envs.num_envs
-    return max(1, MEMORY // (4 * (state + (obs + 64) * together.rollout)))
+    room = CACHE if jax.default_backend() == "cpu" else MEMORY
+    return max(1, room // (4 * (state + (obs + 64) * together.rollout)))
 
 
 def wrong(rows: list[Row], fine: np.ndarray, steps: int) -> str:
