@@ -1,0 +1,1 @@
+"""Experience kept for later: pure functions on pytrees that live in a learner's state."""
