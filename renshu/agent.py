@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections import deque
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,40 +10,22 @@ import gymnasium
 import jax
 import numpy as np
 
-from renshu import runtime
 from renshu.algorithms.base import Algorithm
-from renshu.algorithms.hyperparameters import Number
-from renshu.envs.adapt import fit
+from renshu.envs.adapt import USUAL
 from renshu.envs.source import EnvSource
-from renshu.errors import CheckpointError, HyperparameterError, SpaceError
+from renshu.errors import HyperparameterError, SpaceError
 from renshu.evaluation import Evaluation
-from renshu.grounds import CompiledGround, HostGround, ground
-from renshu.loops.programs import Programs
-from renshu.loops.report import Clock
+from renshu.grounds import ground
 from renshu.ops.spaces import alike, batched
+from renshu.trainee import COUNT, TIMEOUT, Trainee, fitted_to
 from renshu.types import EnvSpec, PyTree
 
 if TYPE_CHECKING:
     from renshu.callbacks import Callback
-    from renshu.loops.compiled import CompiledLoop
-    from renshu.loops.host import HostLoop
     from renshu.tracking.run import Run
 
-runtime.prepare()
 
-Ground = HostGround | CompiledGround
-
-COUNT = Number("a number of things", integer=True, least=1)
-SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
-
-
-@partial(jax.jit, static_argnums=1)
-def streams(seed: int, count: int) -> list[jax.Array]:
-    """Keys of one root: initialisation, training, predictions, evaluation."""
-    return [jax.random.fold_in(jax.random.key(seed), i) for i in range(count)]
-
-
-class Agent:
+class Agent(Trainee):
     """An algorithm on an environment.
 
     algorithm: hyperparameters, as in `PPO(n_steps=256)`. env: a Gymnasium id, an environment, a class or function that
@@ -55,7 +33,9 @@ class Agent:
     own number). seed: of everything; None draws one, which `summary()` shows. loop: "host" or "compiled"; None takes
     the compiled one for a DeviceEnv. processes: True steps each environment in a worker process of its own. timeout:
     seconds after which a worker that does not answer counts as hanging.
-    env_kwargs: what `gymnasium.make` gets beside the id.
+    bins: for an algorithm of Discrete actions in an environment of Box actions, how many points of each dimension it
+    chooses from, ends included; several numbers are one for each dimension; None is 5. history: how many of the last
+    observations it sees at once; None is 1. env_kwargs: what `gymnasium.make` gets beside the id.
 
     Raises UnknownNameError, SpaceError, HyperparameterError before anything is trained.
     """
@@ -69,98 +49,35 @@ class Agent:
         seed: int | None = None,
         loop: str | None = None,
         processes: bool = False,
-        timeout: float = 120.0,
+        timeout: float = TIMEOUT,
+        bins: int | Sequence[int] | None = None,
+        history: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        source = EnvSource.of(env, env_kwargs)
+        source, fitting = EnvSource.of(env, env_kwargs), USUAL.but(bins, history)
         count = None if num_envs is None else COUNT.check("num_envs", num_envs)
-        self._ground: Ground | None = ground(source, count, loop=loop, processes=processes, timeout=timeout)
-        self.processes, self.timeout, self.loop_wanted = processes, timeout, loop
+        place = ground(source, count, loop=loop, processes=processes, timeout=timeout)
         try:
-            self._bind(algorithm, self._ground.spec(), seed)
+            spec = place.spec()
+            super().__init__(algorithm, spec, seed, fitting, place, loop=loop, processes=processes, timeout=timeout)
         except BaseException:
-            self._ground.refuse()
+            place.refuse()
             raise
-        self._state = self.programs.init(self.keys[0])
+        self.init_state()
 
     @classmethod
-    def trained(
-        cls, algorithm: Algorithm, place: Ground, seed: int, state: Any, *, steps: int, iteration: int
-    ) -> Agent:
-        """An agent whose state was learned elsewhere, as in an experiment."""
+    def stateless(cls, *args: Any, **options: Any) -> Agent:
+        """An agent that waits for `take_up`. Arguments as for Trainee."""
         agent = cls.__new__(cls)
-        agent._ground, agent.processes, agent.timeout, agent.loop_wanted = place, False, 120.0, place.loop_name
-        agent._bind(algorithm, place.spec(), seed)
-        agent._state, agent._steps, agent._iteration, agent.target = state, steps, iteration, steps
-        agent._restarts = 1
+        Trainee.__init__(agent, *args, **options)
         return agent
 
-    def _bind(self, algorithm: Algorithm, spec: EnvSpec, seed: int | None) -> None:
-        self.algorithm, self.spec = algorithm, spec
-        self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
-        self.keys = streams(np.uint32(self.seed), 4)
-        own = getattr(algorithm, "network", None) is not None
-        self.fitted = fit(spec, algorithm.accepts, algorithm=type(algorithm).__name__, own_network=own)
-        self.learner = algorithm.build(self.fitted.spec)
-        self.programs = Programs(self.learner)
-        self.run: Run | None = None
-        self.last_run: Run | None = None
-        self.recent_returns: deque[float] = deque(maxlen=100)
-        self.recent_lengths: deque[int] = deque(maxlen=100)
-        self._loop: HostLoop | CompiledLoop | None = None
-        self._snapshot: PyTree = None  # where a compiled loop stood
-        self._prediction_keys = self.programs.key_stream(self.keys[2])
-        self._iteration = self._steps = self._restarts = 0
-        self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
-
     # --- what it is -------------------------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The environment's name."""
-        return self._ground.source.name if self._ground is not None else self.spec.id or "environment"
-
-    @property
-    def loop_name(self) -> str | None:
-        """The loop that trains it, "host" or "compiled"; None for one that was loaded and has no environment yet."""
-        return None if self._ground is None else self._ground.loop_name
 
     @property
     def title(self) -> str:
         """Algorithm and environment: "ppo CartPole-v1"."""
         return f"{type(self.algorithm).__name__.lower()} {self.name}"
-
-    @property
-    def state(self) -> Any:
-        """The learner's whole state, a pytree of arrays."""
-        return self._loop.state if self._loop is not None else self._state
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        if self._loop is not None:
-            self._loop.state = state
-        else:
-            self._state = state
-
-    @property
-    def parameters(self) -> PyTree:
-        """The weights, a pytree of arrays. They are replaced, not changed, when the agent learns."""
-        return self.state.params
-
-    @property
-    def steps(self) -> int:
-        """Environment steps learned from, over all calls of learn."""
-        return self._loop.episodes.steps if self._loop is not None else self._steps
-
-    @property
-    def clock(self) -> Clock:
-        """Seconds that training spent acting, stepping environments and learning, since the loop began."""
-        return self._loop.clock if self._loop is not None else Clock()
-
-    @property
-    def iteration(self) -> int:
-        """Rollouts learned from."""
-        return self._loop.iteration if self._loop is not None else self._iteration
 
     def __repr__(self) -> str:
         return f"<Agent: {self.algorithm!r} on {self.name}, {self.steps:,} steps>"
@@ -210,81 +127,28 @@ class Agent:
         )
         return self
 
-    def set_target(self, total_steps: int | None) -> int:
-        """Aim at `total_steps` more than there are, or at the earlier aim for None; schedules end there.
-
-        Returns the steps to reach. Raises HyperparameterError where there is nothing to aim at.
-        """
-        if total_steps is None:
-            if self.target is None or self.target <= self.steps:
-                raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
-            return self.target
-        target = self.steps + COUNT.check("total_steps", total_steps)
-        counters = self.state.counters._replace(start=jax.numpy.int32(self.steps), target=jax.numpy.int32(target))
-        self.state, self.target = self.state._replace(counters=counters), target
-        return target
-
-    def start_loop(self, uninterrupted: Callable) -> HostLoop | CompiledLoop:
-        """The loop that trains this agent: the one of the last call of learn, or a new one on fresh environments."""
-        if self._loop is None:
-            self._loop = self.ground.loop(
-                self.programs,
-                self._state,
-                self.fitted.decode_action,
-                key=self.keys[1],
-                seed=self._env_seed(0, self._restarts, self._steps),
-                iteration=self._iteration,
-                steps=self._steps,
-                snapshot=self._snapshot,
-            )
-        self._loop.uninterrupted = uninterrupted
-        return self._loop
-
-    def snapshot(self) -> PyTree:
-        """Where the environments of training stand, as arrays; None in the host loop, whose cannot be saved."""
-        return self._loop.snapshot() if self._loop is not None else self._snapshot
-
-    def drop_loop(self) -> None:
-        """Forget the environments of training, as after a fault; the next call of learn starts with new ones."""
-        if self._loop is not None:
-            self._state, self._iteration, self._steps = self.state, self.iteration, self.steps
-            self._loop = None
-        self._snapshot = None
-        self._restarts += 1
-        if self._ground is not None:
-            self._ground.drop()
-
-    @property
-    def ground(self) -> Ground:
-        """The environments. An agent that was loaded makes them when it first needs them."""
-        if self._ground is None:
-            if self.spec.id is None or ":" in self.spec.id:
-                raise CheckpointError(
-                    "this agent was loaded from a file, which does not say how to make its environment: "
-                    "pass it, as in load(path, env=MyEnv)"
-                )
-            self._ground = self.ground_of(EnvSource.of(self.spec.id, dict(self.spec.kwargs)), self.spec.num_envs)
-        return self._ground
-
-    def ground_of(self, source: EnvSource, num_envs: int | None) -> Ground:
-        """Environments of a source, run as this agent's."""
-        return ground(source, num_envs, loop=self.loop_wanted, processes=self.processes, timeout=self.timeout)
-
-    def _env_seed(self, *stream: int) -> int:
-        if not any(stream):
-            return self.seed
-        return int(np.random.SeedSequence([self.seed, *stream]).generate_state(1)[0] % 2**31)
-
-    def on(self, env: Any, *, num_envs: int | None = None, seed: int | None = None, **options: Any) -> Agent:
+    def on(
+        self,
+        env: Any,
+        *,
+        num_envs: int | None = None,
+        seed: int | None = None,
+        bins: int | Sequence[int] | None = None,
+        history: int | None = None,
+        **options: Any,
+    ) -> Agent:
         """The same agent in another environment of the same spaces: a new Agent that carries on from this state.
 
         Raises SpaceError where observations or actions have other shapes.
         """
         if num_envs is None and not isinstance(env, gymnasium.vector.VectorEnv):
             num_envs = self.spec.num_envs
-        other = Agent(self.algorithm, env, num_envs=num_envs, seed=self.seed if seed is None else seed, **options)
+        fitting, seed = self.fitting.but(bins, history), self.seed if seed is None else seed
+        options |= {"bins": fitting.bins, "history": fitting.history}
+        other = Agent(self.algorithm, env, num_envs=num_envs, seed=seed, **options)
         try:
-            self._check_alike(other.name, other.spec.observation_space, other.spec.action_space)
+            for ours, theirs in ((self.spec, other.spec), (self.fitted.spec, other.fitted.spec)):
+                _check_alike(other.name, ours, theirs)
         except SpaceError:
             other.close()
             raise
@@ -292,28 +156,38 @@ class Agent:
         other._state, other._steps, other._iteration = state, self.steps, self.iteration
         return other
 
-    def _check_alike(self, name: str, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
-        if not (alike(observation_space, self.spec.observation_space) and alike(action_space, self.spec.action_space)):
-            raise SpaceError(
-                f"the agent learned observations of {self.spec.observation_space} and actions of "
-                f"{self.spec.action_space}; {name} has {observation_space} and {action_space}, which do not fit"
-            )
-
     # --- acting -----------------------------------------------------------------------------------------------------
 
     def predict(self, observation: PyTree, *, deterministic: bool = True) -> Any:
         """The action for one observation, or actions `[B, ...]` for a batch, as the environment takes them.
 
-        deterministic: the greedy action; otherwise one is drawn from the policy. Raises SpaceError where the
-        observation has another shape than the environment's.
+        Each observation counts as the first of an episode; to go on in one, see `player`. deterministic: the greedy
+        action; otherwise one is drawn from the policy. Raises SpaceError where the observation has another shape than
+        the environment's.
         """
         obs, batch, single = batched(self.spec.observation_space, observation)
-        act = self.programs.act_greedy if deterministic else self.programs.act
-        first = np.zeros(batch, np.bool_)
-        carry = self.learner.carry(batch)
-        chosen = act(self.learner.view(self.state), carry, obs, first, *next(self._prediction_keys))
-        actions = self.fitted.decode_action(np.asarray(chosen.action))
+        actions, _ = self._choose(obs, np.ones(batch, np.bool_), self.learner.carry(batch), deterministic)
         return actions[0] if single else actions
+
+    def player(self, *, deterministic: bool = True) -> Callable[[PyTree, bool], Any]:
+        """A policy for one environment: an action for an observation and whether that is the first of its episode.
+
+        Where the algorithm uses what came before in the episode this policy remembers it, which `predict` does not.
+        """
+        carry = self.learner.carry(1)
+
+        def policy(observation: PyTree, first: bool) -> Any:
+            nonlocal carry
+            obs, _, _ = batched(self.spec.observation_space, observation)
+            actions, carry = self._choose(obs, np.array([first]), carry, deterministic)
+            return actions[0]
+
+        return policy
+
+    def _choose(self, obs: PyTree, first: np.ndarray, carry: PyTree, deterministic: bool) -> tuple[Any, PyTree]:
+        act = self.programs.act_greedy if deterministic else self.programs.act
+        chosen = act(self.learner.view(self.state), carry, obs, first, *next(self._prediction_keys))
+        return self.fitted.decode_action(np.asarray(chosen.action)), chosen.carry
 
     def explain(self, observation: PyTree) -> dict[str, np.ndarray]:
         """What the agent thinks of an observation, or of a batch of them.
@@ -341,21 +215,23 @@ class Agent:
         """
         episodes = COUNT.check("episodes", episodes)
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
-        where = self.ground
+        where, fitted = self.ground, self.fitted
         if env is not None:
             where = ground(EnvSource.of(env), None, loop=None, processes=False, timeout=self.timeout)
         try:
             if env is not None:
                 spec = where.spec()
-                self._check_alike(where.source.name, spec.observation_space, spec.action_space)
+                _check_alike(where.source.name, self.spec, spec)
+                fitted = fitted_to(self.algorithm, spec, self.fitting)
+                _check_alike(where.source.name, self.fitted.spec, fitted.spec)
             return where.evaluate(
                 self.programs,
                 self.learner.view(self.state),
-                self.fitted.decode_action,
+                fitted.decode_action,
                 count=count,
                 episodes=episodes,
                 deterministic=deterministic,
-                seed=self._env_seed(1) if seed is None else seed,
+                seed=self.env_seed(1) if seed is None else seed,
                 key=self.keys[3],
             )
         finally:
@@ -375,38 +251,25 @@ class Agent:
 
         env: another environment than the agent's own; it must render to "rgb_array".
         """
-        from renshu.recording import episode_frames, write_video
+        from renshu.recording import record
 
         source = self.ground.source if env is None else EnvSource.of(env)
-        if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL would look for a screen, and complain
-        player = source.single(render_mode="rgb_array")
-        seed = self._env_seed(2) if seed is None else seed
-        try:
-            frames = episode_frames(
-                player, partial(self.predict, deterministic=deterministic), episodes=episodes, seed=seed
-            )
-            write_video(Path(path), frames, fps=int(player.metadata.get("render_fps") or 30))
-        finally:
-            player.close()
+        seed = self.env_seed(2) if seed is None else seed
+        record(Path(path), source, self.player(deterministic=deterministic), episodes, seed)
         return Path(path)
 
     def watch(
         self, episodes: int = 1, *, deterministic: bool = True, seed: int | None = None, terminal: bool = False
     ) -> list[tuple[float, int]]:
         """Play episodes in a window, or step by step in the terminal; returns (return, length) of each."""
-        seed = self._env_seed(2) if seed is None else seed
+        seed = self.env_seed(2) if seed is None else seed
         if terminal:
             from renshu.terminal import step_through
 
             return step_through(self, self.ground.source, episodes, seed, deterministic)
-        from renshu.recording import play
+        from renshu.recording import watch
 
-        player = self.ground.source.single(render_mode="human")
-        try:
-            return list(play(player, partial(self.predict, deterministic=deterministic), episodes, seed))
-        finally:
-            player.close()
+        return watch(self.ground.source, self.player(deterministic=deterministic), episodes, seed)
 
     # --- keeping ----------------------------------------------------------------------------------------------------
 
@@ -435,14 +298,20 @@ class Agent:
 
         return resume(run, env=env, **overrides)
 
-    def close(self) -> None:
-        """Close all environments. The agent can still act, and makes new ones when it needs them."""
-        self.drop_loop()
-        if self._ground is not None:
-            self._ground.close()
-
     def __enter__(self) -> Agent:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_alike(name: str, ours: EnvSpec, theirs: EnvSpec) -> None:
+    """Raise SpaceError where what was learned by one spec is of no use by the other, that of the environment `name`."""
+    spaces = (ours.observation_space, theirs.observation_space), (ours.action_space, theirs.action_space)
+    if not all(alike(a, b) for a, b in spaces) or ours.history != theirs.history:
+        raise SpaceError(f"the agent learned {_seen(ours)}; {name} has {_seen(theirs)}, which do not fit")
+
+
+def _seen(spec: EnvSpec) -> str:
+    several = f" ({spec.history} at once)" if spec.history > 1 else ""
+    return f"observations of {spec.observation_space}{several} and actions of {spec.action_space}"

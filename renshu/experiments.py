@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from renshu.agent import COUNT, SEED, Agent
+from renshu.agent import Agent
 from renshu.algorithms.base import Algorithm, near
 from renshu.algorithms.hyperparameters import Number, kind_of
+from renshu.envs.adapt import USUAL, Fitting
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError
 from renshu.grounds import CompiledGround, HostGround, ground
 from renshu.together import Row, Trained, train_together
 from renshu.tracking.comparison import Curves, Statistic, plot_curves, table, write_csv
+from renshu.trainee import COUNT, SEED, TIMEOUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,8 @@ def experiment(
     num_envs: int | None = None,
     grid: Mapping[str, Sequence[float]] | None = None,
     loop: str | None = None,
+    bins: int | Sequence[int] | None = None,
+    history: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     at_once: int | None = None,
     points: int = 100,
@@ -71,8 +75,8 @@ def experiment(
     On a DeviceEnv all seeds and values of an algorithm train at once, in a program for each core; elsewhere one after
     the other.
 
-    algorithms: one, several, or a dict by label. env: as for Agent. seeds: how many (0, 1, ...), or which.
-    steps: environment steps of each agent, at least. num_envs: environments of each agent.
+    algorithms: one, several, or a dict by label. env, loop, bins, history, env_kwargs: as for Agent.
+    seeds: how many (0, 1, ...), or which. steps: environment steps of each agent, at least. num_envs: of each agent.
     grid: values of hyperparameters that are plain numbers, as {"learning_rate": [1e-3, 3e-4]}.
     at_once: how many agents train in one program at most; None asks the memory. points: how many each curve has, about.
 
@@ -84,7 +88,7 @@ def experiment(
     num_envs = None if num_envs is None else COUNT.check("num_envs", num_envs)
     at_once = None if at_once is None else COUNT.check("at_once", at_once)
     steps, points = COUNT.check("steps", steps), COUNT.check("points", points)
-    source = EnvSource.of(env, env_kwargs)
+    source, fitting = EnvSource.of(env, env_kwargs), USUAL.but(bins, history)
     # Checked for all of them before the first is trained.
     groups = [_rows(label, algorithm, grid or {}, chosen) for label, algorithm in _labelled(algorithms).items()]
     curves: list[Curves] = []
@@ -92,11 +96,11 @@ def experiment(
     seconds = compiling = 0.0
     with _bar(sum(map(len, groups)) * steps if progress else None) as advance:
         for rows in groups:
-            place = ground(source, num_envs, loop=loop, processes=False, timeout=120.0)
+            place = ground(source, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
             if isinstance(place, CompiledGround):
-                found = train_together(place, rows, steps, points, at_once, advance)
+                found = train_together(place, rows, fitting, steps, points, at_once, advance)
             else:
-                found = _train_in_turn(place, rows, steps, points, advance)
+                found = _train_in_turn(place, rows, fitting, steps, points, advance)
             place.close()
             curves += _curves(rows, found.curves, chosen)
             agents += found.agents
@@ -167,7 +171,9 @@ def _curves(rows: list[Row], found: list[tuple[np.ndarray, np.ndarray]], seeds: 
 # --- one after the other: any environment ---------------------------------------------------------------------------
 
 
-def _train_in_turn(place: HostGround, rows: list[Row], steps: int, points: int, advance: Callable) -> Trained:
+def _train_in_turn(
+    place: HostGround, rows: list[Row], fitting: Fitting, steps: int, points: int, advance: Callable
+) -> Trained:
     began, curves, agents = time.perf_counter(), [], []
     points = min(points, steps)
     edges = np.linspace(0, steps, points + 1)[1:]
@@ -178,6 +184,8 @@ def _train_in_turn(place: HostGround, rows: list[Row], steps: int, points: int, 
             num_envs=place.num_envs,
             seed=row.seed,
             loop="host",
+            bins=fitting.bins,
+            history=fitting.history,
             env_kwargs=place.source.kwargs,
         )
         agent.set_target(steps)

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium
+import jax
 
 from renshu.algorithms.base import Learner
+from renshu.checkpoint import named
 from renshu.envs.device import DeviceEnv, DeviceEnvs
 from renshu.envs.host import HostEnvs
 from renshu.envs.source import EnvSource
-from renshu.errors import HyperparameterError, SpaceError
+from renshu.errors import CheckpointError, HyperparameterError, SpaceError
 from renshu.evaluation import CompiledEvaluation, Evaluation, evaluate
-from renshu.loops.compiled import CompiledLoop
+from renshu.loops.compiled import CompiledLoop, Iterate, without_keys
 from renshu.loops.host import HostLoop
 from renshu.loops.programs import Programs
 from renshu.types import EnvSpec, Key, PyTree
@@ -130,9 +132,25 @@ class CompiledGround:
 
     look = spec
 
-    def loop(self, programs: Programs, state: Any, decode_action: Callable, **options: Any) -> CompiledLoop:
-        """A loop on freshly reset environments, or on those of a `snapshot`."""
-        return CompiledLoop(programs, state, DeviceEnvs(self.env, self.num_envs), decode_action, **options)
+    def loop(
+        self, programs: Programs, state: Any, decode_action: Callable, *, snapshot: PyTree = None, **options: Any
+    ) -> CompiledLoop:
+        """A loop on freshly reset environments, or on those of a `snapshot`; CheckpointError where it does not fit."""
+        if snapshot is not None and (differing := self.unlike(programs.learner, snapshot)):
+            raise CheckpointError(
+                f"where {self.source.name} stood when the agent was saved does not fit {self.source.name} as it is now "
+                f"({', '.join(differing[:3])}). To begin in new environments name it, as in load(path, env=...)"
+            )
+        envs = DeviceEnvs(self.env, self.num_envs)
+        return CompiledLoop(programs, state, envs, decode_action, snapshot=snapshot, **options)
+
+    def unlike(self, learner: Learner, snapshot: PyTree) -> list[str]:
+        """Names of the arrays in a loop's snapshot that are missing, too many, or of another shape or dtype."""
+        start = Iterate(learner, DeviceEnvs(self.env, self.num_envs), lambda action: action).start
+        wanted = named(jax.eval_shape(lambda key: without_keys(start(key)), jax.random.key(0)))
+        found = named(snapshot)
+        kinds = [{name: (x.shape, x.dtype) for name, x in leaves.items()} for leaves in (wanted, found)]
+        return sorted(name for name in {**wanted, **found} if kinds[0].get(name) != kinds[1].get(name))
 
     def evaluate(
         self,

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from renshu.errors import RenshuError
 
 if TYPE_CHECKING:
     import gymnasium
+
+    from renshu.envs.source import EnvSource
+
+Policy: TypeAlias = Callable[[Any, bool], Any]
+"""From an observation, and whether it is the first of its episode, to an action, both as the environment has them."""
 
 GIF_WIDTH = 480
 """The greatest width of a .gif, in pixels."""
@@ -83,7 +88,7 @@ def render_fps(env: gymnasium.Env) -> float:
 
 def episode_frames(
     env: gymnasium.Env,
-    policy: Callable[[Any], Any],
+    policy: Policy,
     episodes: int = 1,
     seed: int | None = None,
     max_steps: int | None = None,
@@ -93,7 +98,7 @@ def episode_frames(
     """Play episodes and yield what they look like: a frame before each step and one after the last, [H, W, 3] uint8.
 
     env: one environment with `render_mode="rgb_array"`. It is not closed.
-    policy: from an observation to an action, both as the environment has them.
+    policy: what acts in it, see `Policy`.
     episodes: how many, one after the other, at least 1.
     seed: for the first reset; the later ones carry on from it.
     max_steps: where to cut each episode, at least 1; None leaves that to the environment.
@@ -118,7 +123,7 @@ def episode_frames(
                 yield frame
                 if ended or step == max_steps:
                     break
-                obs, reward, terminated, truncated, _ = env.step(policy(obs))
+                obs, reward, terminated, truncated, _ = env.step(policy(obs, step == 0))
                 total, ended = total + float(reward), terminated or truncated
             if returns is not None:
                 returns.append(total)
@@ -126,9 +131,31 @@ def episode_frames(
     return play()
 
 
-def play(
-    env: gymnasium.Env, policy: Callable[[Any], Any], episodes: int, seed: int | None
-) -> Iterator[tuple[float, int]]:
+def record(path: Path, source: EnvSource, policy: Policy, episodes: int, seed: int | None) -> None:
+    """Play episodes in an environment of their own and write them to a video.
+
+    path: as for `write_video`. source: makes the environment, which must render to "rgb_array". policy, episodes, seed:
+    as for `episode_frames`. Raises RenshuError as these two do, EnvironmentFault when the environment cannot be made.
+    """
+    if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # or SDL would look for a screen, and complain
+    env = source.single(render_mode="rgb_array")
+    try:
+        write_video(path, episode_frames(env, policy, episodes, seed), render_fps(env))
+    finally:
+        env.close()
+
+
+def watch(source: EnvSource, policy: Policy, episodes: int, seed: int | None) -> list[tuple[float, int]]:
+    """Play episodes in a window; return (return, length) of each. Arguments as for `record`."""
+    env = source.single(render_mode="human")
+    try:
+        return list(play(env, policy, episodes, seed))
+    finally:
+        env.close()
+
+
+def play(env: gymnasium.Env, policy: Policy, episodes: int, seed: int | None) -> Iterator[tuple[float, int]]:
     """Play episodes in an environment that shows them itself, in a window; yield return and length of each.
 
     Arguments as for `episode_frames`.
@@ -137,7 +164,7 @@ def play(
         obs, _ = env.reset(seed=seed if episode == 0 else None)
         total, length, ended = 0.0, 0, False
         while not ended:
-            obs, reward, terminated, truncated, _ = env.step(policy(obs))
+            obs, reward, terminated, truncated, _ = env.step(policy(obs, length == 0))
             total, length, ended = total + float(reward), length + 1, terminated or truncated
         yield total, length
 

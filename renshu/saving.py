@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,14 @@ import jax.numpy as jnp
 from renshu.agent import Agent
 from renshu.algorithms import algorithm as algorithm_by_name
 from renshu.checkpoint import load_tree, nested, restore, save_tree
+from renshu.envs.adapt import Fitting
 from renshu.envs.source import EnvSource
 from renshu.envs.spec import spec_from_json, spec_to_json
 from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
-from renshu.grounds import LOOPS
+from renshu.grounds import LOOPS, CompiledGround, ground
 from renshu.tracking.run import Run
+from renshu.trainee import TIMEOUT
+from renshu.types import PyTree
 
 if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
@@ -34,6 +38,7 @@ def save(agent: Agent, path: Path) -> Path:
         "iteration": agent.iteration,
         "processes": agent.processes,
         "loop": agent.loop_wanted,
+        "fitting": agent.fitting.to_json(),
     }
     save_tree(path, {"learner": agent.state, "loop": agent.snapshot()}, header)
     return path
@@ -45,6 +50,8 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
     Nothing in the file is run, and nothing is imported because the file names it. What is the user's own is passed
     again: `env=MyEnv`, `algorithm=MyAlgorithm`, `network=MyNet` or any other hyperparameter.
 
+    An environment that was passed goes on where the one of training stood if it can, and from its start otherwise.
+
     Raises CheckpointError for a file that is missing, cut short, changed, not Renshu's, or from a newer version, and
     for an `env` or hyperparameters that its networks do not fit.
     """
@@ -52,35 +59,48 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
     header, leaves = load_tree(path)
     try:
         name, hyperparameters, spec = str(header["algorithm"]), dict(header["hyperparameters"]), header["spec"]
-        spec, processes, loop = spec_from_json(spec), bool(header["processes"]), header.get("loop")
-        if loop not in (None, *LOOPS):
-            raise ValueError(f"a loop named {loop!r}")
+        spec, fitting = spec_from_json(spec), Fitting.from_json(header.get("fitting", {}))
+        how = {"loop": header.get("loop"), "processes": bool(header["processes"])}
+        if how["loop"] not in (None, *LOOPS):
+            raise ValueError(f"a loop named {how['loop']!r}")
         seed, steps, iteration = int(header["seed"]), int(header["steps"]), int(header["iteration"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds no agent: {type(error).__name__}: {error}") from error
     made = _algorithm(path, name, algorithm, hyperparameters, overrides)
-    agent = Agent.__new__(Agent)
-    agent.processes, agent.timeout, agent.loop_wanted, agent._ground = processes, 120.0, loop, None
+    place = None
     if env is not None:
         # Who names the environment of the file means it with the arguments of the file.
         source = EnvSource.of(env, spec.kwargs if env == spec.id else None)
         many = isinstance(source.given, gymnasium.vector.VectorEnv)
-        agent._ground = agent.ground_of(source, None if many else spec.num_envs)
-        spec = agent._ground.look()
-    agent._bind(made, spec, seed)
+        place = ground(source, None if many else spec.num_envs, timeout=TIMEOUT, **how)
+        spec = place.look()
+    agent = Agent.stateless(made, spec, seed, fitting, place, **how)
     shapes = jax.eval_shape(agent.learner.init, jax.ShapeDtypeStruct((), agent.keys[0].dtype))
     learned = {name: leaf for name, leaf in leaves.items() if not name.startswith("loop/")}
     try:
-        agent._state = jax.tree.map(jnp.asarray, restore({"learner": shapes}, learned)["learner"])
+        state = jax.tree.map(jnp.asarray, restore({"learner": shapes}, learned)["learner"])
     except CheckpointError as error:
         what = " or ".join([*overrides, *(["env"] if env is not None else [])])
         hint = f". The {what} passed to load may not be what the agent was made with" if what else ""
         raise CheckpointError(f"{path}, made for {header.get('environment')}: {error}{hint}") from error
-    agent._snapshot = nested(leaves).get("loop")
-    agent._steps, agent._iteration = steps, iteration
-    agent.target = int(agent._state.counters.target)
-    agent._restarts = 1
+    snapshot = _usable(path, nested(leaves).get("loop"), agent, place)
+    agent.take_up(state, steps=steps, iteration=iteration, snapshot=snapshot)
     return agent
+
+
+def _usable(path: Path, snapshot: PyTree, agent: Agent, place: Any) -> PyTree:
+    """Where the environments of the file stood; None, with a warning, where those that were passed are others."""
+    if snapshot is None or not isinstance(place, CompiledGround):
+        return snapshot
+    differing = place.unlike(agent.learner, snapshot)
+    if not differing:
+        return snapshot
+    warnings.warn(
+        f"the environments that {path} holds in the middle of things are not like {place.source.name} "
+        f"({', '.join(differing[:3])}): training begins in new ones",
+        stacklevel=3,
+    )
+    return None
 
 
 def _algorithm(

@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from renshu.agent import Agent, streams
+from renshu.agent import Agent
 from renshu.algorithms.base import Algorithm
-from renshu.envs.adapt import fit
+from renshu.envs.adapt import Fitting
 from renshu.envs.device import DeviceEnvs
 from renshu.errors import NotFiniteError
 from renshu.grounds import CompiledGround
 from renshu.loops.compiled import Iterate, Scene
 from renshu.loops.programs import compiler_options, in_sequence
+from renshu.trainee import fitted_to, streams
 from renshu.types import Array, Key
 
 MEMORY = 2**31
@@ -72,16 +73,12 @@ class Heard(NamedTuple):
 class Together:
     """Programs that start and train rows of one algorithm at once, with the grid's values as traced numbers."""
 
-    def __init__(self, place: CompiledGround, algorithm: Algorithm) -> None:
-        fitted = fit(
-            place.spec(),
-            algorithm.accepts,
-            algorithm=type(algorithm).__name__,
-            own_network=getattr(algorithm, "network", None) is not None,
-        )
-        self.place, self.algorithm, self.fitted = place, algorithm, fitted
+    def __init__(self, place: CompiledGround, algorithm: Algorithm, fitting: Fitting) -> None:
+        self.place, self.algorithm, self.fitting = place, algorithm, fitting
+        self.fitted = fitted_to(algorithm, place.spec(), fitting)
         self.envs = DeviceEnvs(place.env, place.num_envs)
-        self.rollout = algorithm.build(fitted.spec).rollout_length * place.num_envs
+        self.learner = algorithm.build(self.fitted.spec)
+        self.rollout = self.learner.rollout_length * place.num_envs
         options = compiler_options() | in_sequence()
         self.start = jax.jit(self._start, compiler_options=options)
         self.visit = jax.jit(self._visit, donate_argnums=0, compiler_options=options)
@@ -102,7 +99,7 @@ class Together:
         algorithm = copy.copy(self.algorithm)
         for name, value in values.items():
             object.__setattr__(algorithm, name, value)  # past the checks, which a traced number cannot answer
-        return Iterate(algorithm.build(self.fitted.spec), self.envs, self.fitted.decode_action)
+        return Iterate(algorithm.build(self.fitted.spec), self.envs, self.fitted.decode_action, refuse=False)
 
     def _start(self, seeds: Array, values: dict[str, Array], steps: Array) -> Many:
         def start(row: tuple[Array, dict[str, Array]]) -> Many:
@@ -136,14 +133,21 @@ class Together:
 
 
 def train_together(
-    place: CompiledGround, rows: list[Row], steps: int, points: int, at_once: int | None, advance: Callable[[int], None]
+    place: CompiledGround,
+    rows: list[Row],
+    fitting: Fitting,
+    steps: int,
+    points: int,
+    at_once: int | None,
+    advance: Callable[[int], None],
 ) -> Trained:
     """Train rows of one algorithm until each has its steps. On a CPU the rows are dealt to a thread for each core.
 
     at_once: how many rows one program takes at most; None asks the memory. points: of each curve, about. advance: is
     told how many steps were made, from any thread. Raises NotFiniteError, naming the rows.
     """
-    together, threads = Together(place, rows[0].algorithm), _cores()
+    together, threads = Together(place, rows[0].algorithm, fitting), _cores()
+    together.learner.check_steps(0, steps)
     limit = at_once or _fitting(together, rows, steps)
     rounds = -(-len(rows) // (limit * threads))
     size = -(-len(rows) // (rounds * threads))  # alike, so that no thread waits for another
@@ -207,8 +211,10 @@ def _train_part(
 
     def agent(i: int) -> Agent:
         state = jax.tree.map(lambda x: jnp.asarray(x[i]), final)
-        row = part[i]
-        return Agent.trained(row.algorithm, together.place, row.seed, state, steps=int(done[i]), iteration=iteration)
+        row, place = part[i], together.place
+        agent = Agent.stateless(row.algorithm, place.spec(), row.seed, together.fitting, place, loop=place.loop_name)
+        agent.take_up(state, steps=int(done[i]), iteration=iteration)
+        return agent
 
     return Trained(_points(heard), [partial(agent, i) for i in range(len(part))], 0.0, 0.0)
 

@@ -75,11 +75,11 @@ def learn(agent: Agent, total_steps: int | None, *, run: Any, **options: Any) ->
 
     options: those of `callbacks_for`.
     """
-    start = agent.steps
-    target = agent.set_target(total_steps)
-    callbacks = callbacks_for(agent, target - start, **options)
+    target = agent.target_after(total_steps)
+    callbacks = callbacks_for(agent, target - agent.steps, **options)
     kept = {name: options[name] for name in ("stop_at", "eval_every", "eval_episodes", "checkpoint_every")}
     agent.run = run_folder(run, agent, {**settings(agent), "total_steps": target, **kept}) or agent.run
+    agent.set_target(total_steps)  # only now: what is refused changes nothing
     try:
         train(agent, target, callbacks)
     finally:
@@ -96,6 +96,7 @@ def settings(agent: Agent) -> dict[str, Any]:
         "environment": agent.name,
         "env_kwargs": dict(agent.spec.kwargs),
         "num_envs": agent.spec.num_envs,
+        "fitting": agent.fitting.to_json(),
         "processes": agent.processes,
         "seed": agent.seed,
         "loop": agent.ground.loop_name,

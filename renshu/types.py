@@ -26,6 +26,7 @@ class EnvSpec:
     kwargs: what `gymnasium.make` was given beside the id.
     max_episode_steps: the time limit in steps, or None.
     reward_threshold: the mean return at which the environment counts as solved, or None.
+    history: how many of the last observations the learner sees at once. `observation_space` is of one of them.
     """
 
     observation_space: gymnasium.Space
@@ -35,6 +36,7 @@ class EnvSpec:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
+    history: int = 1
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ class Accepts:
     """The kinds of observation and action that an algorithm takes; `envs/adapt.py` fits the rest or refuses it.
 
     Kinds are "box", "discrete", "multi_discrete", "multi_binary"; observations may also be "image" (uint8, three axes)
-    and "nested" (Dict and Tuple, to any depth, of the others).
+    and "nested" (Dict and Tuple, to any depth, of the others). history: it can see several observations at once.
     """
 
     observations: frozenset[str]
     actions: frozenset[str]
+    history: bool = False
 
 
 class Rollout(NamedTuple):

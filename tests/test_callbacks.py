@@ -107,9 +107,12 @@ def test_one_that_fails_at_its_end_does_not_keep_the_others_from_theirs(tiny):
 
 @pytest.mark.parametrize("wrong", [3, [3], ["progress"], Recorder, [Recorder]], ids=repr)
 def test_what_is_no_callback_is_refused(tiny, wrong, tmp_path):
+    agent = tiny()
     with pytest.raises(HyperparameterError, match="function of \\(agent, metrics\\) or a Callback"):
-        tiny().learn(30, progress=False, callbacks=wrong, run=tmp_path / "run")
+        agent.learn(30, progress=False, callbacks=wrong, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    assert agent.target is None
+    assert int(agent.state.counters.target) == 0
 
 
 def test_evaluate_keeps_the_best(tiny, tmp_path, monkeypatch):

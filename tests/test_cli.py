@@ -11,7 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import renshu
+from examples.own_algorithm import Reinforce
 from renshu.cli import app
+from renshu.errors import HyperparameterError
 from renshu.tracking import Run, read_episodes
 from tests import probes
 
@@ -117,6 +119,33 @@ def test_stop_at():
     )
 
 
+@pytest.mark.parametrize(("text", "bins"), [("3", 3), ("3,", None)], ids=str)
+def test_bins(text, bins, monkeypatch):
+    """Of an algorithm that takes only Discrete actions."""
+    monkeypatch.setattr("renshu.algorithms.algorithm", lambda name: Reinforce)
+    line = ["train", "reinforce", "Pendulum-v1", "--set", "n_steps=8", *QUIET, "--steps", 16, "--run", "a", "--bins"]
+    if bins is None:
+        assert "--bins wants whole numbers with commas between them, not '3,'" in refused(*line, text)
+        return
+    assert "3 points: 3 actions" in invoke(*line, text)
+    assert Run.open("a").settings["fitting"] == {"bins": 3, "history": 1}
+    assert "keeps its settings" in refused("train", "--resume", "a", "--bins", 3)
+    assert "bins=1: expected a whole number of at least 2" in refused(*line, 1)
+    assert "sees one observation at a time and takes no history=4" in refused(*line, 3, "--history", 4)
+
+
+def test_bins_and_history_of_experiments(monkeypatch):
+    given = {}
+
+    def experiment(*_, **options):
+        given.update(options)
+        raise HyperparameterError("enough")
+
+    monkeypatch.setattr("renshu.experiments.experiment", experiment)
+    refused("experiment", "ppo", "renshu/Pendulum-v1", "--bins", "3,5", "--history", 2)
+    assert (given["bins"], given["history"]) == ((3, 5), 2)
+
+
 def test_resume():
     invoke("train", "ppo", "CartPole-v1", *TINY, *QUIET, "--steps", 40, "--run", "a")
     steps = renshu.load("a/agent.safetensors").steps
@@ -152,7 +181,7 @@ def test_an_agent_from_python(tiny):
     [
         ("train", "an algorithm and an environment, as in: renshu train ppo CartPole-v1"),
         ("train ppo", "an algorithm and an environment"),
-        ("train pqo CartPole-v1", "there is no algorithm 'pqo'. There are: A2C, PPO"),
+        ("train pqo CartPole-v1", "there is no algorithm 'pqo'. There are: A2C, "),
         ("train ppo CartPol-v1", "Did you mean CartPole-v1"),
         ("train ppo CartPole-v1 --set lr=1", "PPO has no hyperparameter 'lr'"),
         ("train ppo CartPole-v1 --set gama=1", "Did you mean gamma"),
@@ -172,7 +201,7 @@ def test_an_agent_from_python(tiny):
         ("evaluate .", "not a run"),
         ("watch nowhere --record a.gif", "nowhere"),
         ("plot nowhere", "nowhere is not a run"),
-        ("list pqo", "There are: A2C, PPO"),
+        ("list pqo", "There are: A2C, "),
         ("fly", "No such command 'fly'"),
     ],
 )

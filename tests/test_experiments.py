@@ -18,7 +18,7 @@ from renshu.together import Row, wrong
 from renshu.types import Act
 from tests import probes
 from tests.envs.test_device import Counter
-from tests.loops.test_compiled import Faulty
+from tests.loops.tiny import Faulty
 
 TINY = A2C(net_arch=[8], n_steps=8)
 OPTIONS = {"num_envs": 2, "progress": False}

@@ -206,7 +206,7 @@ def test_annotate_writes_in_the_corner_of_a_copy():
 
 def test_episode_frames_shows_every_state():
     env, returns = Line(length=3), []
-    frames = list(episode_frames(env, lambda obs: 0, episodes=2, seed=5, caption=False, returns=returns))
+    frames = list(episode_frames(env, lambda obs, first: 0, episodes=2, seed=5, caption=False, returns=returns))
     assert [int(frame[:, 0, 0].argmax()) for frame in frames] == [0, 1, 2, 3, 0, 1, 2, 3]
     assert returns == [3.0, 3.0]
     assert env.seeds == [5, None]
@@ -214,11 +214,13 @@ def test_episode_frames_shows_every_state():
 
 def test_episode_frames_cuts_and_seeds():
     returns, seen = [], []
-    frames = list(episode_frames(Line(99), lambda obs: seen.append(obs) or 1, 2, seed=1, max_steps=2, returns=returns))
+    frames = list(
+        episode_frames(Line(99), lambda obs, first: seen.append(obs) or 1, 2, seed=1, max_steps=2, returns=returns)
+    )
     assert len(frames) == 6
     assert returns == [2.0, 2.0]
     again: list = []
-    list(episode_frames(Line(99), lambda obs: again.append(obs) or 1, 2, seed=1, max_steps=2, caption=False))
+    list(episode_frames(Line(99), lambda obs, first: again.append(obs) or 1, 2, seed=1, max_steps=2, caption=False))
     np.testing.assert_array_equal(seen, again)
 
 
@@ -233,14 +235,14 @@ def test_episode_frames_cuts_and_seeds():
 )
 def test_environments_without_pictures(picture, match):
     with pytest.raises(RenshuError, match=match):
-        next(episode_frames(Line(picture=picture), lambda obs: 0))
+        next(episode_frames(Line(picture=picture), lambda obs, first: 0))
 
 
 def test_numbers_out_of_range_are_refused_at_once():
     with pytest.raises(RenshuError, match="episodes is 0"):
-        episode_frames(Line(), lambda obs: 0, episodes=0)
+        episode_frames(Line(), lambda obs, first: 0, episodes=0)
     with pytest.raises(RenshuError, match="max_steps is 0"):
-        episode_frames(Line(), lambda obs: 0, max_steps=0)
+        episode_frames(Line(), lambda obs, first: 0, max_steps=0)
 
 
 def test_render_fps():
@@ -255,7 +257,7 @@ def test_cartpole_to_both_kinds_of_file(tmp_path):
     env = gym.make("CartPole-v1", render_mode="rgb_array")
     returns: list[float] = []
     for suffix in (".mp4", ".gif"):
-        frames = episode_frames(env, lambda obs: int(obs[2] > 0), seed=0, max_steps=10, returns=returns)
+        frames = episode_frames(env, lambda obs, first: int(obs[2] > 0), seed=0, max_steps=10, returns=returns)
         write_video(tmp_path / f"v{suffix}", frames, render_fps(env))
     assert returns == [10.0, 10.0]
     *format, mp4 = read_mp4(tmp_path / "v.mp4")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from renshu.cli.train import BINS, HISTORY, environment_arguments, numbers_of_bins, settings, split
+
 
 def experiment(
     algorithms: Annotated[str, typer.Argument(help="one or several, as ppo,a2c (see `renshu list`)")],
@@ -23,6 +25,8 @@ def experiment(
     env_set: Annotated[
         list[str] | None, typer.Option("--env-set", help="argument of the environment, name=value")
     ] = None,
+    bins: Annotated[str | None, typer.Option(help=BINS)] = None,
+    history: Annotated[int | None, typer.Option(help=HISTORY, min=1)] = None,
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     statistic: Annotated[str, typer.Option(help="over the seeds: iqm (interquartile mean) or mean")] = "iqm",
     out: Annotated[Path, typer.Option(help="folder for curves.png and curves.csv")] = Path("experiments"),
@@ -31,7 +35,6 @@ def experiment(
     """Compare algorithms, or values of hyperparameters, over many seeds: a table, a picture, a csv file."""
     from rich.console import Console
 
-    from renshu.cli.train import environment_arguments, settings
     from renshu.envs.source import EnvSource
     from renshu.experiments import experiment as run
 
@@ -48,6 +51,8 @@ def experiment(
         steps=steps or max(preset.total_steps for preset in chosen.values()),
         num_envs=envs or max(preset.num_envs for preset in chosen.values()),
         grid=_grid(grid or []),
+        bins=numbers_of_bins(bins),
+        history=history,
         env_kwargs=environment_arguments(env_set or []),
         progress=progress,
     )
@@ -60,8 +65,6 @@ def experiment(
 
 
 def _grid(assignments: list[str]) -> dict[str, list[float]]:
-    from renshu.cli.train import split
-
     grid = {}
     for name, text in split(assignments).items():
         try:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from renshu.presets import Preset
 
 
+BINS = "points of each dimension of continuous actions, for an algorithm of discrete ones: 5, or one for each as 3,5"
+HISTORY = "how many of the last observations the agent sees at once, where the algorithm can"
+
+
 def train(
     algorithm: Annotated[str | None, typer.Argument(help="ppo, a2c, ... (see `renshu list`)")] = None,
     environment: Annotated[str | None, typer.Argument(help="a Gymnasium id, as CartPole-v1")] = None,
@@ -28,6 +32,8 @@ def train(
     env_set: Annotated[
         list[str] | None, typer.Option("--env-set", help="argument of the environment, name=value")
     ] = None,
+    bins: Annotated[str | None, typer.Option(help=BINS)] = None,
+    history: Annotated[int | None, typer.Option(help=HISTORY, min=1)] = None,
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     stop_at: Annotated[
         str | None, typer.Option(help='stop at this mean return of 100 episodes; "threshold" for the registered one')
@@ -47,7 +53,8 @@ def train(
 ) -> None:
     """Train an agent, in a run folder that keeps everything about it."""
     if resume is not None:
-        if any([seed is not None, envs, processes, set_, env_set, stop_at, run, eval_every, checkpoint_every]):
+        given = [envs, processes, set_, env_set, bins, history, stop_at, run, eval_every, checkpoint_every]
+        if seed is not None or any(given):
             raise typer.BadParameter("a run that is resumed keeps its settings: give --steps at most")
         _resume(resume, environment, steps, progress)
         return
@@ -60,6 +67,8 @@ def train(
         num_envs=envs or chosen.num_envs,
         seed=seed,
         processes=processes,
+        bins=numbers_of_bins(bins),
+        history=history,
         env_kwargs=environment_arguments(env_set or []),
     )
     agent.summary()
@@ -105,6 +114,17 @@ def environment_arguments(assignments: list[str]) -> dict:
     from renshu.algorithms.hyperparameters import Kind
 
     return {name: Kind("").parse(name, text) for name, text in split(assignments).items()}
+
+
+def numbers_of_bins(text: str | None) -> int | tuple[int, ...] | None:
+    """From "3" to 3, from "3,5" to (3, 5)."""
+    if text is None:
+        return None
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--bins wants whole numbers with commas between them, not {text!r}") from None
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 def _number(text: str) -> float:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import numbers
+import reprlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from renshu.errors import SpaceError
+from renshu.errors import HyperparameterError, SpaceError
 from renshu.types import Accepts, EnvSpec
 
 UNBOUNDED_LIMIT = 10.0
 """Actions of a Box without bounds are clipped at +- this."""
+
+MOST_ACTIONS = 4096
+"""Actions of several dimensions are numbered for an algorithm that takes only Discrete ones, at most so many."""
 
 KINDS: dict[type[spaces.Space], str] = {
     spaces.Box: "box",
@@ -26,6 +33,58 @@ KINDS: dict[type[spaces.Space], str] = {
     spaces.Dict: "nested",
     spaces.Tuple: "nested",
 }
+_NUMBERED = ("box", "multi_discrete", "multi_binary")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How to fit, where there is a choice.
+
+    bins: how many points of each dimension of a Box an algorithm chooses from that takes only Discrete actions: 2 or
+    more, both ends among them. A tuple has a number for each dimension. history: how many of the last observations the
+    learner sees at once, 1 or more.
+
+    Raises HyperparameterError for other numbers.
+    """
+
+    bins: int | tuple[int, ...] = 5
+    history: int = 1
+
+    def __post_init__(self) -> None:
+        bins: Any = self.bins
+        several = isinstance(bins, list | tuple)
+        if not all(_is_whole(n, 2) for n in (bins if several else [bins])):
+            raise HyperparameterError(
+                f"bins={bins!r}: expected a whole number of at least 2, or one for each dimension of the actions, "
+                "as in bins=(3, 5)"
+            )
+        if not _is_whole(self.history, 1):
+            raise HyperparameterError(f"history={self.history!r}: expected a whole number of at least 1")
+        object.__setattr__(self, "bins", tuple(map(int, bins)) if several else int(bins))
+        object.__setattr__(self, "history", int(self.history))
+
+    def but(self, bins: int | Iterable[int] | None = None, history: int | None = None) -> Fitting:
+        """The same with other numbers where they are not None."""
+        return Fitting(self.bins if bins is None else bins, self.history if history is None else history)  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {"bins": list(self.bins) if isinstance(self.bins, tuple) else self.bins, "history": self.history}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Fitting:
+        """Make what `to_json` described, as usual where it says nothing. Raises HyperparameterError for other data."""
+        if not isinstance(data, Mapping) or not set(data) <= {"bins", "history"}:
+            raise HyperparameterError(f"not a fitting: {reprlib.repr(data)}; expected the keys bins and history")
+        return cls(**data)
+
+
+USUAL = Fitting()
+"""What is done when nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +107,25 @@ def kind_of_space(space: spaces.Space) -> str:
     return KINDS.get(type(space), type(space).__name__)
 
 
-def fit(spec: EnvSpec, accepts: Accepts, *, algorithm: str, own_network: bool = False) -> Fitted:
+def fit(
+    spec: EnvSpec, accepts: Accepts, *, algorithm: str, own_network: bool = False, fitting: Fitting = USUAL
+) -> Fitted:
     """Fit an environment to what an algorithm accepts.
 
     own_network: the user's network takes the observation as it is, so that its kinds are not checked.
-    Raises SpaceError naming the space, what the algorithm takes, and what would fit.
+    Raises SpaceError naming the space, what the algorithm takes, and what would fit; HyperparameterError where the
+    fitting that was chosen is none for them.
     """
     notes = _check_observation(spec.observation_space, accepts, algorithm, own_network)
-    action_space, decode, note = _fit_action(spec.action_space, accepts, algorithm)
-    fitted = dataclasses.replace(spec, action_space=action_space)
+    if fitting.history > 1:
+        if not accepts.history:
+            raise HyperparameterError(
+                f"{algorithm} sees one observation at a time and takes no history={fitting.history}: leave it out, or "
+                "put the environment into gymnasium.wrappers.FrameStackObservation"
+            )
+        notes.append(f"history: the last {fitting.history} observations at once")
+    action_space, decode, note = _fit_action(spec.action_space, accepts, algorithm, fitting)
+    fitted = dataclasses.replace(spec, action_space=action_space, history=fitting.history)
     return Fitted(fitted, decode, (*notes, note))
 
 
@@ -88,12 +157,20 @@ def _check_observation(space: spaces.Space, accepts: Accepts, algorithm: str, ow
     return [f"observation: {space}, {rule}"]
 
 
-def _fit_action(space: spaces.Space, accepts: Accepts, algorithm: str) -> tuple[spaces.Space, Callable, str]:
+def _fit_action(
+    space: spaces.Space, accepts: Accepts, algorithm: str, fitting: Fitting
+) -> tuple[spaces.Space, Callable, str]:
     kind = kind_of_space(space)
+    if kind not in accepts.actions and "discrete" in accepts.actions and kind in _NUMBERED:
+        return _fit_index(space, algorithm, fitting.bins)
     if kind not in accepts.actions:
         raise SpaceError(
             f"{algorithm} does not take actions of {space} ({kind}). It takes {_words(accepts.actions)}; "
-            "PPO and A2C take Box, Discrete, MultiDiscrete and MultiBinary."
+            "PPO, A2C and DQN take Box, Discrete, MultiDiscrete and MultiBinary."
+        )
+    if fitting.bins != USUAL.bins:
+        warnings.warn(
+            f"bins={fitting.bins} is not used: {algorithm} takes actions of {space} as they are", stacklevel=2
         )
     if isinstance(space, spaces.Box):
         return _fit_box(space)
@@ -111,8 +188,62 @@ def _fit_action(space: spaces.Space, accepts: Accepts, algorithm: str) -> tuple[
     return flat, lambda a: a.reshape(-1, *shape).astype(dtype), f"action: {space}, one probability a bit"
 
 
-def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
-    """Bounded dimensions are scaled from [-1, 1]; the others keep their scale and are clipped at +-UNBOUNDED_LIMIT."""
+def _fit_index(space: spaces.Space, algorithm: str, bins: int | tuple[int, ...]) -> tuple[spaces.Space, Callable, str]:
+    """One number for each combination of what the dimensions of a Box, MultiDiscrete or MultiBinary can be."""
+    if isinstance(space, spaces.Box):
+        sizes, values, rule = _grid(space, bins)
+    elif isinstance(space, spaces.MultiDiscrete):
+        sizes, rule = space.nvec.reshape(-1).tolist(), "numbered"
+        values = (range(first, first + n) for first, n in zip(space.start.reshape(-1).tolist(), sizes, strict=True))
+    else:
+        sizes, rule = [2] * math.prod(space.shape or ()), "numbered"
+        values = (range(2) for _ in sizes)
+    size = math.prod(sizes)
+    if size > MOST_ACTIONS:
+        raise SpaceError(_too_many(space, sizes, algorithm))
+    table = np.array(list(itertools.product(*values)), space.dtype).reshape(size, *(space.shape or ()))
+
+    def decode(action: Any) -> Any:
+        return table[action] if isinstance(action, np.ndarray) else jnp.asarray(table)[action]
+
+    alone = f"{algorithm} takes only Discrete ones"
+    return spaces.Discrete(size), decode, f"action: {space}, {rule}: {size:,} actions, because {alone}"
+
+
+def _grid(space: spaces.Box, bins: int | tuple[int, ...]) -> tuple[list[int], Iterable[list[float]], str]:
+    """How many points each dimension of a Box has, the points, and both in words. Whole numbers have no more points."""
+    low, high, _ = _bounds(space)
+    ends = list(zip(low.reshape(-1).tolist(), high.reshape(-1).tolist(), strict=True))
+    wanted = bins if isinstance(bins, tuple) else (bins,) * len(ends)
+    if len(wanted) != len(ends):
+        raise HyperparameterError(
+            f"bins={bins} are {len(wanted)} numbers, but actions of {space} have {len(ends)} dimensions: give so many, "
+            "or one number for all"
+        )
+    whole = np.dtype(space.dtype).kind in "iub"
+    sizes = [1 if a == b else min(n, int(b - a) + 1) if whole else n for (a, b), n in zip(ends, wanted, strict=True)]
+    points = (np.linspace(a, b, n) for (a, b), n in zip(ends, sizes, strict=True))
+    values = ((line.round() if whole else line).tolist() for line in points)
+    same = len(sizes) > 1 and len(set(sizes)) == 1
+    rule = f"{sizes[0]} points in each of {len(sizes)} dimensions" if same else f"{' x '.join(map(str, sizes))} points"
+    return sizes, values, rule
+
+
+def _too_many(space: spaces.Space, sizes: list[int], algorithm: str) -> str:
+    size = math.prod(sizes)
+    told = f"{size:,}" if size < 10**15 else f"about 10^{int(math.log10(size))}"
+    fewer = int(MOST_ACTIONS ** (1 / sum(n > 1 for n in sizes)) + 1e-9)
+    box = isinstance(space, spaces.Box)
+    advice = f"fewer bins, as in bins={fewer}, or " if box and fewer > 1 else ""
+    return (
+        f"{algorithm} takes only Discrete actions, and to number those of {space} makes {told} of them, more than "
+        f"{MOST_ACTIONS:,}. Take {advice}an algorithm for {'continuous' if box else 'such'} actions, as PPO"
+        f"{' or SAC' if box else ' or A2C'}"
+    )
+
+
+def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bounds in float32, instead of infinite ones +-UNBOUNDED_LIMIT with a warning; and where both are finite."""
     bounded = space.bounded_below & space.bounded_above
     low = _inward(np.where(bounded, space.low, np.maximum(space.low, -UNBOUNDED_LIMIT)), np.inf)
     high = _inward(np.where(bounded, space.high, np.minimum(space.high, UNBOUNDED_LIMIT)), -np.inf)
@@ -121,6 +252,18 @@ def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
             f"the action space {space} is bounded on one side only, and lies beyond +-{UNBOUNDED_LIMIT:g}: "
             "give it both bounds, for example with gymnasium.wrappers.TransformAction"
         )
+    if not bounded.all():
+        warnings.warn(
+            f"the action space {space} has no bounds in {int((~bounded).sum())} of {bounded.size} dimensions: "
+            f"actions there are not scaled, and clipped at +-{UNBOUNDED_LIMIT:g}",
+            stacklevel=2,
+        )
+    return low, high, bounded
+
+
+def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
+    """Bounded dimensions are scaled from [-1, 1]; the others keep their scale and are clipped at +-UNBOUNDED_LIMIT."""
+    low, high, bounded = _bounds(space)
     centre = np.where(bounded, low / 2 + high / 2, 0).astype(np.float32)
     scale = np.where(bounded, high / 2 - low / 2, 1).astype(np.float32)
     shape, dtype, whole = space.shape, space.dtype, np.issubdtype(space.dtype, np.integer)
@@ -131,11 +274,6 @@ def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
 
     note = f"action: {space}, scaled from [-1, 1] and clipped"
     if not bounded.all():
-        warnings.warn(
-            f"the action space {space} has no bounds in {int((~bounded).sum())} of {bounded.size} dimensions: "
-            f"actions there are not scaled, and clipped at +-{UNBOUNDED_LIMIT:g}",
-            stacklevel=2,
-        )
         note = f"action: {space}, scaled where bounded, clipped at +-{UNBOUNDED_LIMIT:g} elsewhere"
     return spaces.Box(-1, 1, (math.prod(shape),), np.float32), decode, note
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import reprlib
@@ -69,6 +68,7 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     """Describe an EnvSpec as JSON data.
 
     kwargs that JSON cannot hold are left out. `id` is None then, because the name alone would make another environment.
+    `history` is left out too: it is the learner's.
     Raises SpaceError for spaces that cannot be described.
     """
     kwargs = {name: value for name, value in spec.kwargs.items() if _is_json(value)}
@@ -94,7 +94,7 @@ def spec_from_json(data: Mapping[str, Any]) -> EnvSpec:
         "max_episode_steps": (int, type(None)),
         "reward_threshold": (int, float, type(None)),
     }
-    known = {field.name for field in dataclasses.fields(EnvSpec)}
+    known = set(kinds)
     if not isinstance(data, Mapping) or set(data) != known:
         raise SpaceError(
             f"not the description of an environment: {reprlib.repr(data)}. Expected the keys {sorted(known)}"

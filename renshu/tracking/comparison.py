@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from renshu.errors import CheckpointError, RenshuError
-from renshu.tracking.curves import _COLOURS, _DASHES, _INK, _lone_marker, _style, _thinned, moving_average
+from renshu.tracking.curves import moving_average
+from renshu.tracking.figures import (
+    colour_and_dashes,
+    finish_axes,
+    lone_marker,
+    new_figure,
+    save_figure,
+    say_empty,
+    thinned,
+)
 from renshu.tracking.provenance import write_atomically
 
 if TYPE_CHECKING:
@@ -138,22 +147,14 @@ def plot_curves(
     _check_statistic(statistic)
     if not curves:
         raise RenshuError("plot_curves wants the curves of at least one algorithm, got none.")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_figure()
     for number, one in enumerate(curves):
         _draw(axes, one, statistic, number)
     if not any(np.isfinite(one.returns).any() for one in curves):
-        axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", color=_INK, size=12)
-        axes.set(xticks=[], yticks=[])
-    _style(figure, axes, " · ".join(one.label for one in curves[:3]) if title is None else title)
-    axes.set_ylabel(f"return: {_NAMES[statistic]}, {_CONFIDENCE:.0%} band")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_atomically(Path(path), [picture.getvalue()])
+        say_empty(axes)
+    words = " · ".join(one.label for one in curves[:3]) if title is None else title
+    finish_axes(figure, axes, words, f"return: {_NAMES[statistic]}, {_CONFIDENCE:.0%} band")
+    save_figure(figure, Path(path))
 
 
 def table(curves: Sequence[Curves], statistic: Statistic = "iqm") -> Table:
@@ -268,19 +269,19 @@ def _check_statistic(statistic: str) -> None:
 def _draw(axes: Axes, curves: Curves, statistic: Statistic, number: int) -> None:
     from matplotlib.colors import to_rgb
 
-    place = _thinned(curves.steps.size) if curves.steps.size else np.zeros(0, np.int64)
+    place = thinned(curves.steps.size) if curves.steps.size else np.zeros(0, np.int64)
     steps, returns = curves.steps[place], curves.returns[:, place]
     centre = _centre(returns, statistic)
     seeds = len(curves.seeds)
-    colour, dashes = _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)]
+    colour, dashes = colour_and_dashes(number)
     # Mixed with white: where thousands of seeds overlap, band and statistic must still stand out.
     faint = {"color": 0.6 + 0.4 * np.array(to_rgb(colour)), "alpha": float(np.clip(2 / np.sqrt(seeds), 0.1, 0.8))}
-    axes.plot(steps, returns.T, linewidth=0.7, marker=_lone_marker(steps), zorder=1.5, **faint)
+    axes.plot(steps, returns.T, linewidth=0.7, marker=lone_marker(steps), zorder=1.5, **faint)
     axes.fill_between(steps, *bootstrap_band(returns, statistic), color=colour, alpha=0.2, linewidth=0, zorder=1.8)
     known = np.isfinite(centre)
     name = f"{curves.label} ({seeds:,} seed{'s' if seeds > 1 else ''})"
     style: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 2.2, "zorder": 2.5}
-    axes.plot(steps[known], centre[known], label=name, marker=_lone_marker(steps[known]), **style)
+    axes.plot(steps[known], centre[known], label=name, marker=lone_marker(steps[known]), **style)
 
 
 def _number(value: float) -> str:

@@ -14,18 +14,25 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from renshu.errors import CheckpointError, RenshuError
+from renshu.tracking.figures import (
+    COLOURS,
+    INK,
+    colour_and_dashes,
+    finish_axes,
+    lone_marker,
+    new_figure,
+    save_figure,
+    say_empty,
+    thinned,
+)
 from renshu.tracking.provenance import read_settings, write_atomically, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 EPISODES = ("step", "env", "return", "length", "seconds")
 EVALUATIONS = ("step", "mean", "std", "min", "max", "length", "episodes")
-_COLOURS = ("#2563c9", "#d9542b", "#2a9161", "#8455c6", "#c98a00", "#0f98ad", "#c93d78", "#667085")
-_DASHES = ("-", "--", ":", "-.")
-_INK, _GRID, _PALE_BLUE = "#344054", "#e4e7ec", "#8fb0ea"
-_MAX_POINTS = 2000
+_PALE_BLUE = "#8fb0ea"
 
 
 class Table:
@@ -174,28 +181,20 @@ def plot_runs(paths: Sequence[Path | str], out: Path | str, *, window: int = 100
     """
     if not paths:
         raise RenshuError("plot_runs wants the folder of at least one run, got none.")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     runs = [Path(path) for path in paths]
     settings = [read_settings(run) for run in runs]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_figure()
     if len(runs) == 1:
         empty = not _draw_one(axes, runs[0], window)
     else:
         empty = not any([_draw_several(axes, run, window, number) for number, run in enumerate(runs)])
     if empty:
-        axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", color=_INK, size=12)
-        axes.set(xticks=[], yticks=[])
+        say_empty(axes)
     threshold, *others = {setting.get("reward_threshold") for setting in settings}
     if isinstance(threshold, int | float) and not others and not empty:
-        axes.axhline(threshold, color=_INK, linestyle=(0, (5, 4)), linewidth=1, label=f"threshold {threshold:,g}")
-    _style(figure, axes, _title(runs, settings) if title is None else title)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_atomically(Path(out), [picture.getvalue()])
+        axes.axhline(threshold, color=INK, linestyle=(0, (5, 4)), linewidth=1, label=f"threshold {threshold:,g}")
+    finish_axes(figure, axes, _title(runs, settings) if title is None else title)
+    save_figure(figure, Path(out))
 
 
 def _draw_one(axes: Axes, run: Path, window: int) -> bool:
@@ -213,13 +212,13 @@ def _draw_one(axes: Axes, run: Path, window: int) -> bool:
             label="episode",
             **dots,
         )
-        mean, place = moving_average(score, window), _thinned(step.size)
-        line = {"color": _COLOURS[0], "linewidth": 2.2, "marker": _lone_marker(step)}
+        mean, place = moving_average(score, window), thinned(step.size)
+        line = {"color": COLOURS[0], "linewidth": 2.2, "marker": lone_marker(step)}
         axes.plot(step[place], mean[place], label=f"mean of {window} episodes", **line)
     if evaluations["step"].size:
         step, mean, std = (evaluations[name] for name in ("step", "mean", "std"))
-        axes.fill_between(step, mean - std, mean + std, color=_COLOURS[1], alpha=0.18, linewidth=0)
-        style = {"color": _COLOURS[1], "linewidth": 1.2, "marker": "o", "markersize": 5, "markeredgecolor": "white"}
+        axes.fill_between(step, mean - std, mean + std, color=COLOURS[1], alpha=0.18, linewidth=0)
+        style = {"color": COLOURS[1], "linewidth": 1.2, "marker": "o", "markersize": 5, "markeredgecolor": "white"}
         axes.plot(step, mean, label="evaluation ± std", **style)
     return bool(episodes["step"].size or evaluations["step"].size)
 
@@ -227,46 +226,14 @@ def _draw_one(axes: Axes, run: Path, window: int) -> bool:
 def _draw_several(axes: Axes, run: Path, window: int, number: int) -> bool:
     """Draw a run as the one with that number among others; whether there was anything to draw."""
     episodes = read_episodes(run)
-    step, place = episodes["step"], _thinned(episodes["step"].size)
+    step, place = episodes["step"], thinned(episodes["step"].size)
     mean, std = _moving_moments(episodes["return"], window)
-    colour, dashes = _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)]
+    colour, dashes = colour_and_dashes(number)
     axes.fill_between(step[place], (mean - std)[place], (mean + std)[place], color=colour, alpha=0.13, linewidth=0)
     name = run.absolute().name if step.size else f"{run.absolute().name} (no finished episode yet)"
-    line = {"color": colour, "linestyle": dashes, "linewidth": 2, "marker": _lone_marker(step)}
+    line = {"color": colour, "linestyle": dashes, "linewidth": 2, "marker": lone_marker(step)}
     axes.plot(step[place], mean[place], label=name, **line)
     return bool(step.size)
-
-
-def _lone_marker(step: np.ndarray) -> str | None:
-    """What makes a line of a single point visible."""
-    return "o" if step.size == 1 else None
-
-
-def _style(figure: Figure, axes: Axes, title: str) -> None:
-    from matplotlib.ticker import EngFormatter, FuncFormatter
-
-    # A name may hold a dollar sign, which would otherwise begin a formula.
-    axes.set_title(title, loc="left", size=12, weight="bold", color=_INK, pad=10, parse_math=False)
-    axes.set_xlabel("environment steps", color=_INK)
-    axes.set_ylabel("return", color=_INK)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#98a2b3")
-    axes.tick_params(colors=_INK, labelsize=9, length=3)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.set_xlim(left=0)
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        columns = 4 if max(map(len, labels)) <= 24 else 2
-        # Below the axes it can never cover a curve.
-        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-            if handle is not None:
-                handle.set_alpha(1)
-            text.set_color(_INK)
-            text.set_parse_math(False)
 
 
 def _title(runs: list[Path], settings: list[dict[str, Any]]) -> str:
@@ -298,11 +265,6 @@ def _moving_sum(x: np.ndarray, window: int) -> np.ndarray:
     total = np.cumsum(x)
     total[window:] = total[window:] - total[:-window]
     return total
-
-
-def _thinned(size: int) -> np.ndarray:
-    """Places of at most 2,000 evenly spread points, the first and the last among them: a line shows no more."""
-    return np.unique(np.linspace(0, max(size - 1, 0), min(size, _MAX_POINTS)).astype(np.int64))
 
 
 def _read(path: Path | str, name: str, columns: Sequence[str], *, integers: Sequence[str]) -> dict[str, np.ndarray]:

@@ -144,7 +144,9 @@ def test_actions_that_nobody_takes(space: spaces.Space):
 
 def test_an_algorithm_that_takes_only_continuous_actions_says_what_fits():
     accepts = Accepts(observations=frozenset({"box"}), actions=frozenset({"box"}))
-    with pytest.raises(SpaceError, match=r"SAC does not take actions of Discrete\(2\).*It takes box; PPO and A2C take"):
+    with pytest.raises(
+        SpaceError, match=r"SAC does not take actions of Discrete\(2\).*It takes box; PPO, A2C and DQN take"
+    ):
         fit(EnvSpec(VECTOR, spaces.Discrete(2), 1), accepts, algorithm="SAC")
 
 

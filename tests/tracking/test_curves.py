@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 from renshu.errors import CheckpointError, RenshuError, UnknownNameError
 from renshu.tracking import Run, moving_average, plot_runs, read_episodes, read_evaluations, read_metrics
-from renshu.tracking.curves import _moving_moments, _thinned
+from renshu.tracking.curves import _moving_moments
 
 
 def make_run(path, episodes, evaluations=0, **settings):
@@ -89,14 +89,6 @@ def test_reading_a_damaged_table_is_refused(tmp_path, line):
         file.write(line + "\n")
     with pytest.raises(CheckpointError, match=r"episodes\.csv was changed or damaged"):
         read_episodes(path)
-
-
-def test_thinning_keeps_both_ends_and_every_short_curve():
-    assert _thinned(0).tolist() == []
-    assert _thinned(1).tolist() == [0]
-    assert _thinned(1999).tolist() == list(range(1999))
-    long = _thinned(1_000_000)
-    assert (long[0], long[-1], long.size) == (0, 999_999, 2000)
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,0 +1,54 @@
+"""Learners from replay with continuous actions: one definition for both loops, saved and gone on with to the bit."""
+
+import numpy as np
+import pytest
+
+from renshu import load
+from renshu.algorithms.crossq import CrossQ
+from renshu.algorithms.sac import SAC
+from renshu.algorithms.td3 import TD3
+from renshu.algorithms.tqc import TQC
+from renshu.envs.classic import CartPole, Pendulum
+from tests.algorithms.transitions import moved
+
+SMALL = {"batch_size": 16, "buffer_size": 200, "learning_starts": 12, "net_arch": [8], "train_freq": 2}
+CASES = {
+    "ou": TD3(**SMALL, action_noise="ou"),
+    "parameter": TD3(**SMALL, action_noise="parameter", gradient_steps=2),
+    "sde": SAC(**SMALL, use_sde=True, policy_delay=2),
+    "redq": SAC(**SMALL, n_critics=3, n_target_critics=2, dropout=0.1, layer_norm=True, gradient_steps=3),
+    "tqc": TQC(**SMALL, n_quantiles=4, top_quantiles_to_drop_per_net=1),
+    "crossq": CrossQ(**SMALL),
+    "choices": SAC(**SMALL, prioritized=True, n_step=2),
+}
+
+
+def env_of(name):
+    return CartPole() if name == "choices" else Pendulum()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(name):
+    host, ours = (
+        CASES[name].on(env_of(name), num_envs=2, seed=3, loop=loop).learn(80, progress=False)
+        for loop in ("host", "compiled")
+    )
+    assert (host.ground.loop_name, ours.ground.loop_name) == ("host", "compiled")
+    assert not moved(host.state, ours.state)
+    assert int(ours.state.counters.updates) > 0
+    assert moved(ours.parameters, CASES[name].on(env_of(name), num_envs=2, seed=3).parameters)
+
+
+@pytest.mark.parametrize("name", ["parameter", "sde", "crossq"])
+def test_half_save_load_and_the_other_half(name, tmp_path):
+    """Replay, late copies, statistics and noise are in the file."""
+    whole, half = (CASES[name].on("renshu/Pendulum-v1", num_envs=2, seed=2) for _ in range(2))
+    whole.learn(80, progress=False)
+    again = load(half.learn(40, progress=False).save(tmp_path / "half.safetensors"))
+    assert again.algorithm == CASES[name]
+    again.learn(80 - again.steps, progress=False)
+    assert not moved(again.parameters, whole.parameters)
+    assert not moved(again.state.target, whole.state.target)
+    assert not moved(again.state.extra, whole.state.extra)
+    obs = np.array([0.3, -0.4, 0.5], np.float32)
+    np.testing.assert_array_equal(again.predict(obs), whole.predict(obs))
