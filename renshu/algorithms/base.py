@@ -133,6 +133,9 @@ class Learner(ABC, Generic[State]):
         """What the agent thinks of N observations: probabilities, action values, value. Optional."""
         raise NotImplementedError(f"{type(self.algorithm).__name__} has nothing to explain")
 
+    def check_steps(self, start: int, target: int) -> None:
+        """Raise HyperparameterError where training from step `start` to step `target` could not work. Optional."""
+
     def adopt(self, state: State) -> State:
         """Fit a state that was learned with another number of environments to this learner. Default: as it is."""
         return state

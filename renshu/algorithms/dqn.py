@@ -26,6 +26,7 @@ from renshu.errors import HyperparameterError
 from renshu.networks.actor_critic import ACTIVATIONS, check_own
 from renshu.networks.q_network import NOISE, QNetwork
 from renshu.ops.descent import gradient_step
+from renshu.ops.layout import Layout
 from renshu.ops.spaces import dummy
 from renshu.ops.value_heads import Histogram, Mean, Quantiles
 from renshu.replay.ring import Samples
@@ -45,7 +46,7 @@ class DQN(EpsilonGreedy, OffPolicyAlgorithm):
     but the last are Rainbow.
     """
 
-    accepts: ClassVar[Accepts] = Accepts(observations=EVERYTHING, actions=frozenset({"discrete"}))
+    accepts: ClassVar[Accepts] = Accepts(observations=EVERYTHING, actions=frozenset({"discrete"}), history=True)
 
     learning_rate: ScheduleLike = schedule(1e-4, "step size of Adam", least=0)
     batch_size: int = whole(32, "steps drawn for one gradient step", least=1)
@@ -102,7 +103,7 @@ class DQNLearner(OffPolicyLearner):
         if a.v_min >= a.v_max:
             raise HyperparameterError(f"{name}: v_min={a.v_min:g} must be below v_max={a.v_max:g}")
         if a.network is not None:
-            check_own(a.network, spec.observation_space)
+            check_own(a.network, self.observation_space)
         self.actions = int(spec.action_space.n)  # type: ignore[attr-defined]
         self.implicit = a.distributional == "iqn"
         if a.distributional == "c51":
@@ -112,7 +113,7 @@ class DQNLearner(OffPolicyLearner):
         else:
             self.head = Mean(a.loss == "mse", a.value_rescaling)
         self.network = QNetwork(
-            space=spec.observation_space,
+            space=self.observation_space,
             actions=self.actions,
             outputs=1 if self.implicit else self.head.outputs,
             widths=a.net_arch.vf,
@@ -122,12 +123,20 @@ class DQNLearner(OffPolicyLearner):
             noisy=a.noisy,
             embedding=COSINES if self.implicit else 0,
         )
+        obs = dummy(self.observation_space, 1)
+        taus = (jnp.zeros((1, 1)),) if self.implicit else ()
+        self.make = lambda key: self.network.init(key, obs, *taus)["params"]
+        self.layout = Layout(jax.eval_shape(self.make, jax.random.key(0)))
         self.optimizer = optax.chain(optax.clip_by_global_norm(a.max_grad_norm), optax.scale_by_adam())
 
+    def pack(self, params: PyTree) -> PyTree:
+        return self.layout.pack(params)
+
+    def unpack(self, params: PyTree) -> PyTree:
+        return self.layout.unpack(params)
+
     def init_core(self, key: Key) -> Core:
-        obs = dummy(self.spec.observation_space, 1)
-        taus = (jnp.zeros((1, 1)),) if self.implicit else ()
-        params = self.network.init(key, obs, *taus)["params"]
+        params = self.pack(self.make(key))
         return Core(params, jax.tree.map(jnp.copy, params), self.optimizer.init(params), jnp.int32(0))
 
     def out(self, params: PyTree, obs: PyTree, taus: Array | None, key: Key | None = None) -> Array:
@@ -152,6 +161,7 @@ class DQNLearner(OffPolicyLearner):
         return jnp.float32(0.0) if self.algorithm.noisy else self.algorithm.epsilon(counters, episodes)
 
     def act(self, view: View, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool) -> Act:
+        obs, carry = self.recall(carry, obs, first)
         if not explore:
             return Act(jnp.argmax(self.values(view.params, obs), axis=1).astype(jnp.int32), carry, ())
         key_noise, key_action, key_random = jax.random.split(key, 3)
@@ -162,6 +172,7 @@ class DQNLearner(OffPolicyLearner):
 
     def explain(self, view: View, carry: PyTree, obs: PyTree) -> dict[str, Array]:
         """Return the expected return of each action, `[N, A]`, and the highest of them, `[N]`."""
+        obs, _ = self.recall(carry, obs, jnp.ones(jax.tree.leaves(obs)[0].shape[0], jnp.bool_))
         values = self.values(view.params, obs)
         return {"action_values": values, "value": values.max(axis=1)}
 
@@ -177,7 +188,8 @@ class DQNLearner(OffPolicyLearner):
         keys = Keys(*jax.random.split(key, 3))
         target = jax.lax.stop_gradient(self.target(core, samples, keys))
 
-        def loss(params: PyTree) -> tuple[Array, tuple[Metrics, Array]]:
+        def loss(packed: PyTree) -> tuple[Array, tuple[Metrics, Array]]:
+            params = self.unpack(packed)
             taus = self.fractions(len(target), jax.random.fold_in(keys.online, 1))
             out = self.out(params, samples.obs, taus, keys.online)
             chosen = jnp.take_along_axis(out, samples.action[:, None, None], axis=1)[:, 0]
@@ -194,6 +206,7 @@ class DQNLearner(OffPolicyLearner):
     def target(self, core: Core, samples: Samples, keys: Keys) -> Array:
         """What the network should say of the actions that were taken, `[B, K]`."""
         a: DQN = self.algorithm
+        core = core._replace(params=self.unpack(core.params), target=self.unpack(core.target))
         batch = samples.reward.shape[0]
         next_out = self.out(
             core.target, samples.next_obs, self.fractions(batch, jax.random.fold_in(keys.target, 1)), keys.target

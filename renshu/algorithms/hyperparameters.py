@@ -123,6 +123,28 @@ class Choice(Kind):
         return value
 
 
+@dataclass(frozen=True)
+class Auto(Number):
+    """A number, or "auto"; where `starts`, "auto_0.1" too: learned, from 0.1 on."""
+
+    starts: bool = False
+
+    def check(self, name: str, value: Any) -> Any:
+        if value == "auto":
+            return value
+        if self.starts and isinstance(value, str) and value.startswith("auto_"):
+            try:
+                start = float(value.removeprefix("auto_"))
+            except ValueError:
+                start = math.nan
+            if 0 < start < math.inf:
+                return value
+        return super().check(name, value)
+
+    def range(self) -> str:
+        return f'{super().range()} or "auto"' + (' or "auto_" and a number > 0' if self.starts else "")
+
+
 class NetArch(NamedTuple):
     """Widths of the hidden layers of the policy (`pi`) and of the value function (`vf`)."""
 
@@ -132,7 +154,7 @@ class NetArch(NamedTuple):
 
 @dataclass(frozen=True)
 class Widths(Kind):
-    """Widths of hidden layers: `[64, 64]` for both networks, or `{"pi": [64], "vf": [64, 64]}`."""
+    """Widths of hidden layers: `[64, 64]` for both networks, or `{"pi": [64], "vf": [64, 64]}`; "qf" is "vf" too."""
 
     def check(self, name: str, value: Any) -> NetArch:
         wrong = f'{name} must be a list of whole numbers >= 1 or {{"pi": [...], "vf": [...]}}, not {value!r}'
@@ -140,6 +162,8 @@ class Widths(Kind):
             value = value._asdict()
         if not isinstance(value, dict):
             value = {"pi": value, "vf": value}
+        if set(value) == {"pi", "qf"}:
+            value = {"pi": value["pi"], "vf": value["qf"]}
         if set(value) != {"pi", "vf"}:
             raise HyperparameterError(wrong)
         for widths in value.values():
@@ -202,6 +226,11 @@ def schedule(default: Any, doc: str, **bounds: Any) -> Any:
     return _field(default, Number(doc, scheduled=True, **bounds))
 
 
+def auto(default: float | str, doc: str, **bounds: Any) -> Any:
+    """Field: a number, or "auto" for what is learned or worked out; bounds as `real`."""
+    return _field(default, Auto(doc, **bounds))
+
+
 def flag(default: bool, doc: str) -> Any:
     """Field: True or False."""
     return _field(default, Flag(doc))
@@ -212,7 +241,7 @@ def choice(default: str | None, doc: str, options: tuple[str | None, ...]) -> An
     return _field(default, Choice(doc, options))
 
 
-def widths(default: tuple[int, ...], doc: str) -> Any:
+def widths(default: tuple[int, ...] | NetArch, doc: str) -> Any:
     """Field: widths of the hidden layers; the value is a NetArch."""
     return _field(default, Widths(doc))
 

@@ -15,6 +15,7 @@ from renshu.algorithms.base import Algorithm, Learner
 from renshu.algorithms.hyperparameters import ScheduleLike, flag, real, schedule, whole
 from renshu.errors import HyperparameterError
 from renshu.ops.descent import keep_if_finite
+from renshu.ops.history import nothing_seen, push, stacked_space
 from renshu.ops.schedules import value_of
 from renshu.ops.spaces import dummy
 from renshu.replay.memory import Memory, Replay
@@ -62,6 +63,7 @@ class Core(NamedTuple):
     target: PyTree
     opt_state: PyTree
     updates: Array  # [] int32  gradient steps taken in all
+    extra: PyTree = ()  # what only some algorithms have
 
 
 class View(NamedTuple):
@@ -88,6 +90,10 @@ class OffPolicyLearner(Learner[State]):
             )
         if a.gradient_steps == 0:
             raise HyperparameterError(f"{name}: gradient_steps=0 learns nothing; give 1 or more, or -1")
+        self.history = spec.history
+        self.observation_space = spec.observation_space  # as the network sees it
+        if self.history > 1:
+            self.observation_space = stacked_space(spec.observation_space, self.history)
         self.rollout_length = a.train_freq
         self.gradient_steps = a.train_freq * n if a.gradient_steps == -1 else a.gradient_steps
         self.replay = Replay(
@@ -98,6 +104,7 @@ class OffPolicyLearner(Learner[State]):
             rollout_length=a.train_freq,
             n_step=a.n_step,
             gamma=a.gamma,
+            history=self.history,
             alpha=a.prioritized_replay_alpha if a.prioritized else None,
         )
 
@@ -120,6 +127,14 @@ class OffPolicyLearner(Learner[State]):
     ) -> tuple[Core, Metrics, Array]:
         """Take one gradient step. Returns what it changed, metrics, and the error of each sample `[B]`."""
 
+    def pack(self, params: PyTree) -> PyTree:
+        """Put the parameters of the state in the form in which `update` takes them. Default: as they are."""
+        return params
+
+    def unpack(self, params: PyTree) -> PyTree:
+        """Undo `pack`."""
+        return params
+
     def exploration(self, counters: Counters, episodes: Array) -> Array:
         """Return the share of random actions after the first `learning_starts` steps. Default: none."""
         return jnp.float32(0.0)
@@ -132,15 +147,25 @@ class OffPolicyLearner(Learner[State]):
         core, counters = self.init_core(key), Counters.zeros()
         episodes = jnp.int32(0)
         return State(
-            params=core.params,
+            params=self.unpack(core.params),
             target=core.target,
             opt_state=core.opt_state,
             memory=self.replay.init(),
             counters=counters,
             episodes=episodes,
             exploration=self._exploration(counters._replace(target=jnp.int32(1)), episodes),
-            extra=(),
+            extra=core.extra,
         )
+
+    def carry(self, num_envs: int) -> PyTree:
+        return nothing_seen(self.spec.observation_space, self.history, num_envs) if self.history > 1 else ()
+
+    def recall(self, carry: PyTree, obs: PyTree, first: Array) -> tuple[PyTree, PyTree]:
+        """What the network sees: observations `[N, ...]`, or the last ones `[N, history, ...]`; and the new carry."""
+        if self.history == 1:
+            return obs, carry
+        frames = push(carry, obs, first)
+        return frames, frames
 
     def view(self, state: State) -> View:
         return View(state.params, state.exploration, state.extra)
@@ -154,7 +179,7 @@ class OffPolicyLearner(Learner[State]):
         episodes = state.episodes + rollout.first[1:].sum(dtype=jnp.int32)
         progress = counters.progress_remaining
         rate, beta = value_of(a.learning_rate, progress), value_of(a.prioritized_replay_beta, progress)
-        core = Core(state.params, state.target, state.opt_state, counters.updates)
+        core = Core(self.pack(state.params), state.target, state.opt_state, counters.updates, state.extra)
         core = self.refresh(core, state.counters, counters)
         count = jnp.where(counters.steps > a.learning_starts, self.gradient_steps, 0)
 
@@ -178,14 +203,14 @@ class OffPolicyLearner(Learner[State]):
         kept = keep_if_finite(learned, core, metrics)
         exploration = self._exploration(counters, episodes)
         state = State(
-            params=kept.params,
+            params=self.unpack(kept.params),
             target=kept.target,
             opt_state=kept.opt_state,
             memory=memory._replace(priorities=priorities),
             counters=counters._replace(updates=kept.updates),
             episodes=episodes,
             exploration=exploration,
-            extra=state.extra,
+            extra=kept.extra,
         )
         return state, {**metrics, "learning_rate": rate, "exploration": exploration}
 

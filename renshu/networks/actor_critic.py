@@ -22,9 +22,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "relu": nn
 Distribution = Categorical | MultiCategorical | Bernoulli | Normal | TanhNormal
 
 
-@jax.custom_vjp
 def product(x: Array, w: Array) -> Array:
-    """x [B, F] @ w [F, G], with a gradient that XLA multiplies fast on a CPU."""
+    """x [..., F] @ w [F, G], with a gradient that XLA multiplies fast on a CPU."""
+    return _product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1])
+
+
+@jax.custom_vjp
+def _product(x: Array, w: Array) -> Array:
     return x @ w
 
 
@@ -41,7 +45,7 @@ def _product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Arra
     return g @ w.T, x_t @ g
 
 
-product.defvjp(_product_forward, _product_backward)
+_product.defvjp(_product_forward, _product_backward)
 
 
 def dense(width: int, gain: float, orthogonal: bool) -> nn.Dense:

@@ -43,12 +43,7 @@ class NoisyDense(nn.Module):
             )
             weight = weight + weight_sigma * noise_in[:, None] * noise_out
             bias = bias + bias_sigma * noise_out
-        return _rows(product, x, weight) + bias
-
-
-def _rows(fn: Any, x: Array, weight: Array) -> Array:
-    """A product of matrices where x may have more than one leading axis."""
-    return fn(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], weight.shape[-1])
+        return product(x, weight) + bias
 
 
 class QNetwork(nn.Module):

@@ -25,7 +25,7 @@ def huber(x: Array, delta: float = 1.0) -> Array:
 
 
 def rescale(x: Array, eps: float = 1e-3) -> Array:
-    """Squash returns: sign(x) (sqrt(|x| + 1) - 1) + eps x (Pohlen et al. 2018, "Observe and look further", section 3.2)."""
+    """Squash returns: sign(x) (sqrt(|x| + 1) - 1) + eps x (Pohlen 2018, "Observe and look further", section 3.2)."""
     return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + eps * x
 
 
@@ -45,7 +45,7 @@ class Mean:
 
     def values(self, out: Array) -> Array:
         """Return [B, A]."""
-        return out[..., 0]
+        return unscale(out[..., 0]) if self.rescaled else out[..., 0]
 
     def target(self, next_out: Array, policy: Array, bonus: Array, reward: Array, discount: Array) -> Array:
         """The reward and the discounted value after it, [B, 1]."""
@@ -62,7 +62,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Histogram:
-    """C51 (Bellemare et al. 2017, "A distributional perspective"): probabilities of `outputs` returns, evenly spaced."""
+    """C51 (Bellemare 2017, "A distributional perspective"): probabilities of `outputs` returns, evenly spaced."""
 
     low: float
     high: float
@@ -106,10 +106,10 @@ class Quantiles:
 
     def values(self, out: Array) -> Array:
         """Return [B, A]."""
-        return out.mean(axis=-1)
+        return (unscale(out) if self.rescaled else out).mean(axis=-1)
 
     def target(self, next_out: Array, policy: Array, bonus: Array, reward: Array, discount: Array) -> Array:
-        """Quantiles after the reward, [B, K]; those of several actions are averaged (Vieillard et al. 2020, appendix)."""
+        """Quantiles after the reward, [B, K]; those of several actions are averaged (Vieillard 2020, appendix)."""
         after = unscale(next_out) if self.rescaled else next_out
         after = jnp.einsum("ba,bak->bk", policy, after + bonus[..., None])
         target = reward[:, None] + discount[:, None] * after
