@@ -1,0 +1,93 @@
+"""Dyna-Q (Sutton 1990, "Integrated architectures for learning, planning, and reacting"; Sutton & Barto 2018, 8.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from renshu.algorithms.hyperparameters import whole
+from renshu.algorithms.qlearning import QLearner
+from renshu.algorithms.tabular import TabularAlgorithm, Transitions, alike
+from renshu.types import Array, EnvSpec, Key, PyTree, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynaQ(TabularAlgorithm):
+    """Q-learning that also learns from steps it only remembers: what it last saw after a state and action.
+
+    The model holds one outcome a pair. Where outcomes vary, few planning steps and a small learning rate keep the last
+    one from outweighing those before it.
+    """
+
+    planning_steps: int = whole(10, "remembered steps learned from after each real one", least=0)
+
+    def build(self, spec: EnvSpec) -> DynaQLearner:
+        """Bind Dyna-Q to an environment. Raises SpaceError where its observations do not fit into a table."""
+        return DynaQLearner(self, spec)
+
+
+class Model(NamedTuple):
+    """What was last seen after each pair, state * A + action."""
+
+    reward: Array  # [S * A] float32
+    next_state: Array  # [S * A] int32
+    terminated: Array  # [S * A] bool
+    seen: Array  # [S * A] bool
+    order: Array  # [S * A] int32  the pairs, in the order in which they were first seen
+    count: Array  # [] int32  how many of them
+
+
+class DynaQLearner(QLearner):
+    """The model, and planning after every step."""
+
+    def init_extra(self) -> Model:
+        pairs = self.index.size * self.actions
+        dtypes = (jnp.float32, jnp.int32, jnp.bool_, jnp.bool_, jnp.int32)
+        return Model(*(jnp.zeros(pairs, dtype) for dtype in dtypes), count=jnp.int32(0))
+
+    def transitions(self, extra: Model, rollout: Rollout, key: Key) -> tuple[Transitions, PyTree]:
+        """The steps of the rollout, after each one `planning_steps` that the model remembers by then."""
+        steps, _ = super().transitions((), rollout, key)
+
+        def plan(model: Model, row: tuple[Transitions, Key]) -> tuple[Model, Transitions]:
+            real, key = row
+            model = self.remember(model, real)
+            planned = self.recall(model, key)
+            return model, jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), real, planned)
+
+        keys = jax.random.split(key, self.rollout_length)
+        model, steps = jax.lax.scan(plan, extra, (steps, keys))
+        return jax.tree.map(lambda x: x.reshape(-1, self.spec.num_envs), steps), model
+
+    def remember(self, model: Model, row: Transitions) -> Model:
+        """The model after N steps. Of those with the same state and action the last environment's is kept."""
+        later = jnp.triu(alike(row, self.actions) & row.real, 1).any(axis=1)
+        kept, nowhere = row.real & ~later, model.order.shape[0]
+        pair = row.state * self.actions + row.action
+        known = model.seen[pair]
+        new = kept & ~known
+        where, place = jnp.where(kept, pair, nowhere), jnp.where(new, model.count + jnp.cumsum(new) - 1, nowhere)
+        return Model(
+            reward=model.reward.at[where].set(row.reward, mode="drop"),
+            next_state=model.next_state.at[where].set(row.next_state, mode="drop"),
+            terminated=model.terminated.at[where].set(row.terminated, mode="drop"),
+            seen=model.seen.at[where].set(known | kept, mode="drop"),  # made of what was read, or XLA copies the array
+            order=model.order.at[place].set(pair, mode="drop"),
+            count=model.count + new.sum(dtype=jnp.int32),
+        )
+
+    def recall(self, model: Model, key: Key) -> Transitions:
+        """Steps `[planning_steps, N]` drawn uniformly from the pairs that were seen."""
+        shape = (self.algorithm.planning_steps, self.spec.num_envs)
+        pair = model.order[jax.random.randint(key, shape, 0, jnp.maximum(model.count, 1))]
+        return Transitions(
+            state=pair // self.actions,
+            action=pair % self.actions,
+            reward=model.reward[pair],
+            next_state=model.next_state[pair],
+            terminated=model.terminated[pair],
+            real=jnp.broadcast_to(model.count > 0, shape),
+        )

@@ -1,0 +1,219 @@
+"""What learners with a table have in common: a value for each state and action, moved towards a target step by step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from renshu.algorithms.base import Algorithm, Learner
+from renshu.algorithms.exploration import EpsilonGreedy
+from renshu.algorithms.hyperparameters import Number, ScheduleLike, real, schedule, whole
+from renshu.ops.schedules import value_of
+from renshu.ops.tables import table_index
+from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class PerDimension(Number):
+    """A number, or a list with one for each dimension, kept as a tuple."""
+
+    def check(self, name: str, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(super(PerDimension, self).check(f"{name}[{i}]", one) for i, one in enumerate(value))
+        return super().check(name, value)
+
+    def range(self) -> str:
+        """Say in words what it may be."""
+        return f"{super().range()}, or a list of such"
+
+    def to_json(self, value: Any) -> Any:
+        return list(value) if isinstance(value, tuple) else value
+
+
+def per_dimension(default: Any, doc: str, **bounds: Any) -> Any:
+    """Field: a number or one for each dimension; bounds as `real`."""
+    return field(default=default, metadata={"kind": PerDimension(doc, **bounds)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TabularAlgorithm(EpsilonGreedy, Algorithm):
+    """Hyperparameters that all learners with a table share."""
+
+    accepts: ClassVar[Accepts] = Accepts(
+        observations=frozenset({"box", "discrete", "multi_discrete", "multi_binary", "nested"}),
+        actions=frozenset({"discrete"}),
+    )
+
+    # Beyond 1 a value would jump over its target.
+    learning_rate: ScheduleLike = schedule(0.1, "share of the way to its target that a value moves", least=0, most=1)
+    n_steps: int = whole(1, "steps collected of each environment before all of them are learned from", least=1)
+    gamma: float = real(0.99, "discount factor", least=0, most=1)
+    initial_value: float = real(0.0, "of every action; above the true values it makes the agent try everything")
+    bins: int | tuple[int, ...] = per_dimension(
+        10, "bins of each dimension of a Box in the observation, or a list", integer=True, least=1
+    )
+    obs_low: float | tuple[float, ...] | None = per_dimension(
+        None, "where bins begin in dimensions without a bound; a list: in every dimension", optional=True
+    )
+    obs_high: float | tuple[float, ...] | None = per_dimension(
+        None, "where bins end in dimensions without a bound; a list: in every dimension", optional=True
+    )
+
+
+class State(NamedTuple):
+    """Everything that learning changes."""
+
+    params: Array  # [S, A] float32  the table: the value of each action in each state
+    counters: Counters
+    episodes: Array  # [] int32  episodes that ended
+    exploration: Array  # [] float32  the share of random actions
+    extra: PyTree  # what only some algorithms have
+
+
+class View(NamedTuple):
+    """What acting needs."""
+
+    params: Array
+    exploration: Array
+
+
+class Transitions(NamedTuple):
+    """Steps to learn from, in this order, `[T, N]`."""
+
+    state: Array  # int32
+    action: Array  # int32
+    reward: Array  # float32
+    next_state: Array  # int32
+    terminated: Array  # bool
+    real: Array  # bool: no reset
+    next_action: Array | tuple[()] = ()  # int32, for algorithms that need it
+
+
+class TabularLearner(Learner[State]):
+    """The table, epsilon-greedy actions, and updates. A subclass says what a next state is worth."""
+
+    algorithm: Any
+    max_lag = None
+
+    def __init__(self, algorithm: TabularAlgorithm, spec: EnvSpec) -> None:
+        super().__init__(algorithm, spec)
+        a = algorithm
+        self.rollout_length = a.n_steps
+        self.actions = int(spec.action_space.n)  # type: ignore[attr-defined]
+        self.index = table_index(spec.observation_space, a.bins, a.obs_low, a.obs_high, actions=self.actions)
+
+    @abstractmethod
+    def next_value(self, values: Array, next_action: Array, epsilon: Array) -> Array:
+        """What N next states are worth, `[N]`.
+
+        values: of their actions, `[N, A]`. next_action: `[N]` where `transitions` gives them. epsilon: the share of
+        random actions of the policy that acted.
+        """
+
+    def init(self, key: Key) -> State:
+        counters, episodes = Counters.zeros(), jnp.int32(0)
+        return State(
+            params=jnp.full((self.index.size, self.actions), self.algorithm.initial_value, jnp.float32),
+            counters=counters,
+            episodes=episodes,
+            exploration=self._exploration(counters._replace(target=jnp.int32(1)), episodes),
+            extra=self.init_extra(),
+        )
+
+    def init_extra(self) -> PyTree:
+        """What the algorithm has beside the table. Default: nothing."""
+        return ()
+
+    def view(self, state: State) -> View:
+        return View(state.params, state.exploration)
+
+    def act(self, view: View, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool) -> Act:
+        values = view.params[self.index.of(obs)]
+        if not explore:
+            return Act(jnp.argmax(values, axis=1).astype(jnp.int32), carry, ())
+        chosen = jax.random.categorical(key, jnp.log(epsilon_greedy(values, view.exploration)))
+        return Act(chosen.astype(jnp.int32), carry, ())
+
+    def explain(self, view: View, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+        """Return the expected return of each action, `[N, A]`, and the highest of them, `[N]`."""
+        values = view.params[self.index.of(obs)]
+        return {"action_values": values, "value": values.max(axis=1)}
+
+    def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
+        counters = state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=0)
+        # A step of one environment after the first of an episode was a reset: an episode ended before it.
+        episodes = state.episodes + rollout.first[1:].sum(dtype=jnp.int32)
+        rate = value_of(self.algorithm.learning_rate, counters.progress_remaining)
+        steps, extra = self.transitions(state.extra, rollout, key)
+        params, error = self.improve(state.params, steps, rate, state.exploration)
+        exploration = self._exploration(counters, episodes)
+        counters = counters.add(steps=0, updates=steps.real.shape[0])  # type: ignore[arg-type]
+        metrics = {"td_error": error, "learning_rate": rate, "exploration": exploration}
+        return State(params, counters, episodes, exploration, extra), metrics
+
+    def transitions(self, extra: PyTree, rollout: Rollout, key: Key) -> tuple[Transitions, PyTree]:
+        """The steps to learn from now, and what the algorithm keeps beside the table. Default: those of the rollout."""
+        states = self.states(rollout)
+        steps = Transitions(states[:-1], rollout.action, rollout.reward, states[1:], rollout.terminated, rollout.valid)
+        return steps, extra
+
+    def states(self, rollout: Rollout) -> Array:
+        """Rows of the table for the observations of a rollout, `[T+1, N]` int32."""
+        shape = rollout.first.shape
+        return self.index.of(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)).reshape(shape)
+
+    def improve(self, table: Array, steps: Transitions, rate: Array, epsilon: Array) -> tuple[Array, Array]:
+        """Learn from steps one after the other. Returns the table and the mean absolute TD error.
+
+        Where that would bring NaN or infinity into the table, it is returned as it was, and the error is NaN.
+        """
+        table, (values, before, errors) = jax.lax.scan(
+            lambda table, row: self.update(table, row, rate, epsilon), table, steps
+        )
+        error = errors.sum() / jnp.maximum(steps.real.sum(), 1)
+        finite = jnp.isfinite(values).all() & jnp.isfinite(error)
+        last = before.shape[0] - 1
+
+        def undo(i: Array, table: Array) -> Array:
+            return table.at[steps.state[last - i], steps.action[last - i]].set(before[last - i])
+
+        # Undone entry by entry: to choose between two tables would copy one in every call.
+        table = jax.lax.fori_loop(0, jnp.where(finite, 0, last + 1), undo, table)
+        return table, jnp.where(finite, error, jnp.nan)
+
+    def update(
+        self, table: Array, row: Transitions, rate: Array, epsilon: Array
+    ) -> tuple[Array, tuple[Array, Array, Array]]:
+        """Move the values of N steps towards their targets (Sutton & Barto 2018, equation 2.5).
+
+        Steps of one state and action in several environments count together: their mean error, and the share of the
+        way that as many steps one after the other would have gone. So no value moves beyond its targets.
+        Returns the table, and `[N]` where each step by itself moves its value, where that was, and the absolute error.
+        """
+        before = table[row.state, row.action]
+        worth = self.next_value(table[row.next_state], row.next_action, epsilon)  # type: ignore[arg-type]
+        target = row.reward + self.algorithm.gamma * jnp.where(row.terminated, 0.0, worth)
+        error = jnp.where(row.real, target - before, 0.0)
+        count = jnp.maximum((alike(row, self.actions) & row.real).sum(axis=1), 1)
+        move = (1 - (1 - rate) ** count) * error
+        table = table.at[row.state, row.action].add(move / count)
+        return table, (before + move, before, jnp.abs(error))
+
+    def _exploration(self, counters: Counters, episodes: Array) -> Array:
+        return jnp.float32(self.algorithm.epsilon(counters, episodes))
+
+
+def epsilon_greedy(values: Array, epsilon: Array) -> Array:
+    """Probabilities of actions, `[N, A]`: uniform over the best of `values` `[N, A]`, and over all with `epsilon`."""
+    best = values == values.max(axis=1, keepdims=True)
+    return (1 - epsilon) * best / best.sum(axis=1, keepdims=True) + epsilon / values.shape[1]
+
+
+def alike(row: Transitions, actions: int) -> Array:
+    """Which of N steps begin in the same state with the same action, `[N, N]` bool."""
+    pair = row.state * actions + row.action
+    return pair[:, None] == pair
