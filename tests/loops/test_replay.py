@@ -1,0 +1,72 @@
+"""Learning from replay: the same in both loops, and from a file, to the bit."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from renshu import load
+from renshu.algorithms.dqn import DQN
+from renshu.envs.classic import CartPole, Pendulum
+from renshu.envs.grid import Grid
+from tests.loops.tiny import advanced, same, without_target
+
+SMALL = {"learning_rate": 1e-2, "batch_size": 8, "buffer_size": 200, "learning_starts": 20, "train_freq": 4}
+PLAIN = DQN(**SMALL, net_arch=[8], target_update_interval=16)
+IDEAS = {"double": True, "dueling": True, "prioritized": True, "n_step": 3, "noisy": True, "distributional": "qr"}
+MANY = DQN(**SMALL, net_arch=[8], target_update_interval=16, gradient_steps=2, n_quantiles=5, **IDEAS)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "options"),
+    [
+        (PLAIN, CartPole(), {}),
+        (MANY, CartPole(), {"history": 3}),
+        (PLAIN, Pendulum(), {"bins": 3}),
+        (MANY, Grid(), {}),
+    ],
+    ids=["plain", "many-history", "plain-bins", "many"],
+)
+def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(algorithm, env, options):
+    agents = [algorithm.on(env, num_envs=2, seed=3, loop=loop, **options) for loop in ("host", "compiled")]
+    for agent in agents:
+        advanced(agent, 60)
+    host, ours = agents
+    assert same(host.state, ours.state)
+    assert int(ours.state.counters.updates) > 40
+    assert not same(ours.parameters, algorithm.on(env, num_envs=2, seed=3, **options).parameters)
+
+
+@pytest.mark.parametrize("algorithm", [PLAIN, MANY], ids=["plain", "many"])
+def test_a_file_holds_the_memory(algorithm, tmp_path):
+    """Half, save, load, and the other half: as if nothing had been between; the memory has gone round by then."""
+    algorithm = dataclasses.replace(algorithm, exploration_by="episodes")  # not by what share of training is done
+    whole, half = (algorithm.on("renshu/CartPole-v1", num_envs=2, seed=2) for _ in range(2))
+    whole.learn(600, progress=False)
+    path = half.learn(300, progress=False).save(tmp_path / "half.safetensors")
+    done = load(path)
+    done.learn(600 - done.steps, progress=False)
+    assert same(without_target(done.state), without_target(whole.state))
+    assert int(done.state.memory.ring.size) == 100
+
+
+def test_epsilon_begins_again_with_each_training():
+    agent = DQN(**SMALL, exploration_fraction=0.5).on("renshu/CartPole-v1", num_envs=2, seed=0)
+    agent.learn(400, progress=False)
+    assert float(agent.state.exploration) == pytest.approx(0.05)
+    agent.learn(400, progress=False, callbacks=lambda agent, metrics: False)
+    assert float(agent.state.exploration) > 0.5
+
+
+def test_history_is_what_the_policy_remembers():
+    """Shown the pole's angle alone, two in a row say where it moves; the player remembers them, predict cannot."""
+    agent = DQN(**SMALL, net_arch=[16]).on("renshu/CartPole-v1", num_envs=2, seed=0, history=2)
+    agent.learn(200, progress=False)
+    policy, obs = agent.player(deterministic=True), np.zeros(4, np.float32)
+    first, second = np.array([0, 0, 0.1, 0], np.float32), np.array([0, 0, -0.1, 0], np.float32)
+    assert policy(obs, True) == agent.predict(obs)
+    frames = agent.learner.carry(1)
+    assert frames.shape == (1, 2, 4)
+    _, frames = agent.learner.recall(frames, first[None], np.array([True]))
+    _, frames = agent.learner.recall(frames, second[None], np.array([False]))
+    np.testing.assert_array_equal(frames, [[first, second]])
