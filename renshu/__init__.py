@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from renshu.algorithms.a2c import A2C as A2C
     from renshu.algorithms.base import Algorithm as Algorithm
     from renshu.algorithms.base import Learner as Learner
+    from renshu.algorithms.crossq import CrossQ as CrossQ
+    from renshu.algorithms.ddpg import DDPG as DDPG
+    from renshu.algorithms.dynaq import DynaQ as DynaQ
+    from renshu.algorithms.expectedsarsa import ExpectedSARSA as ExpectedSARSA
     from renshu.algorithms.ppo import PPO as PPO
+    from renshu.algorithms.qlearning import QLearning as QLearning
+    from renshu.algorithms.sac import SAC as SAC
+    from renshu.algorithms.sarsa import SARSA as SARSA
+    from renshu.algorithms.td3 import TD3 as TD3
+    from renshu.algorithms.tqc import TQC as TQC
     from renshu.envs.device import DeviceEnv as DeviceEnv
     from renshu.envs.device import Step as Step
     from renshu.evaluation import Evaluation as Evaluation

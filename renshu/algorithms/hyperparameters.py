@@ -154,15 +154,21 @@ class NetArch(NamedTuple):
 
 @dataclass(frozen=True)
 class Widths(Kind):
-    """Widths of hidden layers: `[64, 64]` for both networks, or `{"pi": [64], "vf": [64, 64]}`; "qf" is "vf" too."""
+    """Widths of hidden layers: `[64, 64]` for both networks, or `{"pi": [64], "vf": [64, 64]}`.
+
+    qf: critics of actions; "qf" is then another name of "vf", as in Stable-Baselines3.
+    """
+
+    qf: bool = False
 
     def check(self, name: str, value: Any) -> NetArch:
-        wrong = f'{name} must be a list of whole numbers >= 1 or {{"pi": [...], "vf": [...]}}, not {value!r}'
+        second = "qf" if self.qf else "vf"
+        wrong = f'{name} must be a list of whole numbers >= 1 or {{"pi": [...], "{second}": [...]}}, not {value!r}'
         if isinstance(value, NetArch):
             value = value._asdict()
         if not isinstance(value, dict):
             value = {"pi": value, "vf": value}
-        if set(value) == {"pi", "qf"}:
+        if self.qf and set(value) == {"pi", "qf"}:
             value = {"pi": value["pi"], "vf": value["qf"]}
         if set(value) != {"pi", "vf"}:
             raise HyperparameterError(wrong)
@@ -241,9 +247,9 @@ def choice(default: str | None, doc: str, options: tuple[str | None, ...]) -> An
     return _field(default, Choice(doc, options))
 
 
-def widths(default: tuple[int, ...] | NetArch, doc: str) -> Any:
-    """Field: widths of the hidden layers; the value is a NetArch."""
-    return _field(default, Widths(doc))
+def widths(default: tuple[int, ...] | NetArch, doc: str, *, qf: bool = False) -> Any:
+    """Field: widths of the hidden layers; the value is a NetArch. qf: its "vf" is called "qf", too."""
+    return _field(default, Widths(doc, qf))
 
 
 def module(doc: str) -> Any:

@@ -1,0 +1,289 @@
+"""Soft actor-critic (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications", arXiv:1812.05905)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+
+from renshu.algorithms.hyperparameters import auto, flag, real, whole
+from renshu.algorithms.off_policy import Core, View
+from renshu.algorithms.replay_actor_critic import OBSERVATIONS, Extra, ReplayActorCritic, ReplayActorCriticLearner
+from renshu.errors import HyperparameterError
+from renshu.networks.continuous import DROPOUT, CategoricalActor, GaussianActor, StateDependentActor, each, members
+from renshu.ops.distributions import Categorical, TanhNormal
+from renshu.ops.spaces import dummy
+from renshu.replay.ring import Samples
+from renshu.types import Accepts, Act, Array, EnvSpec, Key, PyTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAC(ReplayActorCritic):
+    """A policy that seeks reward and entropy, whose worth is learned; discrete actions as in Christodoulou 2019.
+
+    REDQ (Chen 2021): n_critics=10, n_target_critics=2, gradient_steps=20, policy_delay=20.
+    DroQ (Hiraoka 2022): dropout=0.01, layer_norm=True, gradient_steps=20, policy_delay=20.
+    """
+
+    accepts: ClassVar[Accepts] = Accepts(
+        observations=OBSERVATIONS, actions=frozenset({"box", "discrete"}), history=True
+    )
+
+    ent_coef: float | str = auto(
+        "auto", "worth of an entropy of 1 nat, in reward; learned, from 1 on or another number", least=0, starts=True
+    )
+    target_entropy: float | str = auto(
+        "auto", "entropy that a learned ent_coef aims at, in nats; auto: minus the dimensions, or 0.98 of the highest"
+    )
+    target_update_interval: int = whole(1, "gradient steps between updates of the late copies", least=1)
+    use_sde: bool = flag(False, "explore by noise that is a function of the state (Raffin 2021)")
+    sde_sample_freq: int = whole(-1, "steps between draws of that function; -1: train_freq", least=-1)
+    log_std_init: float = real(-3.0, "initial log deviation of its parameters")
+    n_target_critics: int | None = whole(
+        None, "critics drawn for each target, of all; the policy then goes by the mean of all", least=1, optional=True
+    )
+    layer_norm: bool = flag(False, "normalise the hidden layers of critics")
+    dropout: float = real(0.0, "share of the critics' hidden units that is left out, anew each time", least=0, most=0.9)
+
+    def build(self, spec: EnvSpec) -> SACLearner:
+        """Bind SAC to an environment. Raises HyperparameterError for options that do not go together."""
+        return (DiscreteSACLearner if isinstance(spec.action_space, spaces.Discrete) else SACLearner)(self, spec)
+
+
+class StateDependentNoise(NamedTuple):
+    """The carry of state-dependent exploration."""
+
+    matrix: Array  # [N, F, A] float32  standard normal
+    age: Array  # [N] int32  steps since the episode began
+
+
+class SACLearner(ReplayActorCriticLearner):
+    """The networks, acting, soft values, and the losses of policy and entropy coefficient."""
+
+    targets: tuple[str, ...] = ("critics",)
+    batch_norm = False
+
+    def __init__(self, algorithm: SAC, spec: EnvSpec) -> None:
+        super().__init__(algorithm, spec)
+        a, name = algorithm, type(algorithm).__name__
+        if a.n_target_critics is not None and a.n_target_critics > a.n_critics:
+            raise HyperparameterError(
+                f"{name}: n_target_critics={a.n_target_critics} is more than n_critics={a.n_critics}: give fewer of "
+                "them, or more critics"
+            )
+        if a.sde_sample_freq == 0:
+            raise HyperparameterError(f"{name}: sde_sample_freq=0 draws no noise; give 1 or more, or -1 for train_freq")
+        self.learns_ent_coef = isinstance(a.ent_coef, str)
+        start = str(a.ent_coef).removeprefix("auto").removeprefix("_")  # "0.1" of "auto_0.1"
+        self.log_start = math.log(float(start or 1)) if self.learns_ent_coef else 0.0
+        self.drops = not (isinstance(a.dropout, float) and a.dropout == 0.0)
+        self.target_interval = a.target_update_interval
+        self.critic = self.make_critic(
+            self.outputs(), layer_norm=a.layer_norm, dropout=a.dropout, batch_norm=self.batch_norm
+        )
+        self.actor = self.make_actor()
+        self.target_entropy = self.auto_entropy() if isinstance(a.target_entropy, str) else a.target_entropy
+
+    def outputs(self) -> int:
+        """How many numbers a critic says of an action."""
+        return 1
+
+    def make_actor(self) -> Any:
+        """Make the policy's network."""
+        a: SAC = self.algorithm
+        size, torso = self.spec.action_space.shape[0], self.torso(batch_norm=self.batch_norm)  # type: ignore[index]
+        if not a.use_sde:
+            return GaussianActor(torso, size)
+        obs = dummy(self.observation_space, 1)
+        features = jax.eval_shape(lambda: torso.init_with_output(jax.random.key(0), obs)[0])
+        self.noise_shape = (features.shape[1], size)
+        return StateDependentActor(torso, size, features.shape[1], a.log_std_init)
+
+    def auto_entropy(self) -> float:
+        """What "auto" stands for as target_entropy (Haarnoja 2018, appendix D)."""
+        return -float(self.spec.action_space.shape[0])  # type: ignore[index]
+
+    def init_params(self, key: Key) -> dict[str, Any]:
+        params = super().init_params(key)
+        if self.learns_ent_coef:
+            params["log_ent_coef"] = jnp.float32(self.log_start)
+        return params
+
+    def init_extra(self, params: dict[str, Any], key: Key) -> Extra:
+        nothing = jnp.float32(0.0)
+        return Extra({"actor_loss": nothing, "entropy": nothing, "ent_coef": jnp.float32(self.ent_coef(params))})
+
+    def ent_coef(self, params: dict[str, Any]) -> Array | float:
+        """The worth of entropy, []."""
+        return jnp.exp(params["log_ent_coef"]) if self.learns_ent_coef else self.algorithm.ent_coef
+
+    # --- acting -----------------------------------------------------------------------------------------------------
+
+    def carry(self, num_envs: int) -> PyTree:
+        """With state-dependent noise: its matrices, beside what the history needs."""
+        frames = super().carry(num_envs)
+        if not self.algorithm.use_sde:
+            return frames
+        noise = StateDependentNoise(jnp.zeros((num_envs, *self.noise_shape)), jnp.zeros(num_envs, jnp.int32))
+        return frames, noise
+
+    def act(self, view: View, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool) -> Act:
+        frames, noise = carry if self.algorithm.use_sde else (carry, None)
+        obs, frames = self.recall(frames, obs, first)
+        if not explore:
+            action = self.policy(view.params, obs).mode()
+        else:
+            key_noise, key_random = jax.random.split(key)
+            if self.algorithm.use_sde:
+                noise = self.renewed(noise, first, key_noise)
+                action = self.actor.apply({"params": view.params["actor"]}, obs, noise.matrix, method="act")
+            else:
+                action = self.policy(view.params, obs).sample(key_noise)
+            action = self.mixed(action, view.exploration, key_random)  # type: ignore[arg-type]
+        return Act(action, (frames, noise) if self.algorithm.use_sde else frames, ())
+
+    def renewed(self, noise: PyTree, first: Array, key: Key) -> StateDependentNoise:
+        """New matrices where an episode begins or the old ones have served long enough."""
+        a: SAC = self.algorithm
+        age = jnp.where(first, 0, noise.age)
+        due = age % (a.train_freq if a.sde_sample_freq == -1 else a.sde_sample_freq) == 0
+
+        def draw() -> Array:
+            return jnp.where(due[:, None, None], jax.random.normal(key, noise.matrix.shape), noise.matrix)
+
+        return StateDependentNoise(jax.lax.cond(due.any(), draw, lambda: noise.matrix), age + 1)
+
+    def explain(self, view: View, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+        """Return the greedy action from -1 to 1, the deviation before the tanh, `[N, A]`, and the action's value."""
+        obs = self.stacked(obs, carry[0] if self.algorithm.use_sde else carry)
+        policy: TanhNormal = self.policy(view.params, obs)
+        action = policy.mode()
+        return {"mean": action, "std": jnp.exp(policy.log_std), "value": self.value(view.params, obs, action)}
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    def q(self, params: dict[str, Any], obs: PyTree, action: Array | None, key: Key | None = None) -> Array:
+        if key is None or not self.drops:
+            return super().q(params, obs, action)
+        keys = tuple(jax.random.split(key, len(params["critics"])))
+
+        def one(critic: PyTree, key: Key) -> Any:
+            return self.critic.apply({"params": critic}, obs, action, rngs={DROPOUT: key})
+
+        return each(one, params["critics"], keys)
+
+    def soft_value(
+        self, params: dict[str, Any], policy: Any, obs: PyTree, key: Key, reduce: Callable[[Array], Array]
+    ) -> tuple[Array, Array]:
+        """Value of observations with the worth of the policy's entropy, `[B, K]`, and that entropy `[B]` (equation 3).
+
+        reduce: from what all critics say `[n, B, K]` to `[B, K]`.
+        """
+        key_action, key_q = jax.random.split(key)
+        action, log_prob = policy.sample_and_log_prob(key_action)
+        q = reduce(self.q(params, obs, action, key_q))
+        return q - self.ent_coef(params) * log_prob[:, None], -log_prob
+
+    def target_value(self, q: Array) -> Array:
+        """What targets take from critics `[n, B, K]`: the least, `[B, K]`."""
+        return q.min(axis=0)
+
+    def policy_value(self, q: Array) -> Array:
+        """What the policy goes by, `[B, K]`."""
+        return q.min(axis=0) if self.algorithm.n_target_critics is None else q.mean(axis=0)
+
+    def target(self, core: Core, samples: Samples, key: Key) -> Array:
+        a: SAC = self.algorithm
+        params = {**core.params, **core.target}
+        key_value, key_some = jax.random.split(key)
+        if a.n_target_critics is not None:
+            params["critics"] = some(params["critics"], a.n_target_critics, key_some)
+        policy = self.policy(params, samples.next_obs)
+        value, _ = self.soft_value(params, policy, samples.next_obs, key_value, self.target_value)
+        return samples.reward[:, None] + samples.discount[:, None] * value
+
+    def losses(self, q: Array, target: Array) -> tuple[Array, Array]:
+        losses, error = super().losses(q, target)
+        return 0.5 * losses, error
+
+    def actor_step(self, core: Core, samples: Samples, key: Key, rate: Array) -> Core:
+        def loss(actor: PyTree) -> tuple[Array, tuple[Array, Array]]:
+            policy = self.policy({**core.params, "actor": actor}, samples.obs)
+            value, entropy = self.soft_value(core.params, policy, samples.obs, key, self.policy_value)
+            return -value.mean(), (-value.mean(), entropy.mean())
+
+        core, (mean, entropy) = self.descend(core, "actor", loss, rate)
+        return self.tempered(core, mean, entropy, rate)
+
+    def tempered(self, core: Core, actor_loss: Array, entropy: Array, rate: Array) -> Core:
+        """Move the worth of entropy by how far the policy's is from its target (equation 18)."""
+        if self.learns_ent_coef:
+            off = jax.lax.stop_gradient(entropy - self.target_entropy)
+            core, _ = self.descend(core, "log_ent_coef", lambda log_ent_coef: (log_ent_coef * off, ()), rate)
+        metrics = {"actor_loss": actor_loss, "entropy": entropy, "ent_coef": jnp.float32(self.ent_coef(core.params))}
+        return core._replace(extra=core.extra._replace(metrics=metrics))
+
+
+class DiscreteSACLearner(SACLearner):
+    """Probabilities in place of samples: critics value all choices at once (Christodoulou 2019, arXiv:1910.07207)."""
+
+    def __init__(self, algorithm: SAC, spec: EnvSpec) -> None:
+        if algorithm.use_sde:
+            raise HyperparameterError(
+                f"{type(algorithm).__name__}: use_sde is noise on continuous actions; {spec.action_space} has none: "
+                "leave it out"
+            )
+        super().__init__(algorithm, spec)
+
+    def outputs(self) -> int:
+        return int(self.spec.action_space.n)  # type: ignore[attr-defined]
+
+    def make_actor(self) -> Any:
+        return CategoricalActor(self.torso(batch_norm=self.batch_norm), self.outputs())
+
+    def auto_entropy(self) -> float:
+        """98 % of the entropy of chance (appendix there)."""
+        return 0.98 * math.log(self.outputs())
+
+    def dummy_action(self) -> None:
+        return None
+
+    def mixed(self, action: Array, share: Array, key: Key) -> Array:
+        key_action, key_random = jax.random.split(key)
+        anything = jax.random.randint(key_action, action.shape, 0, self.outputs(), jnp.int32)
+        return jnp.where(jax.random.uniform(key_random, action.shape) < share, anything, action)
+
+    def q(self, params: dict[str, Any], obs: PyTree, action: Array | None, key: Key | None = None) -> Array:
+        """Values of the actions taken, `[n, B, 1]`, or of all, `[n, B, A]`."""
+        q = super().q(params, obs, None, key)
+        return q if action is None else jnp.take_along_axis(q, action[None, :, None], axis=2)
+
+    def soft_value(
+        self, params: dict[str, Any], policy: Categorical, obs: PyTree, key: Key, reduce: Callable[[Array], Array]
+    ) -> tuple[Array, Array]:
+        log_prob = jax.nn.log_softmax(policy.logits)
+        q = reduce(self.q(params, obs, None, key))
+        value = (jnp.exp(log_prob) * (q - self.ent_coef(params) * log_prob)).sum(axis=1, keepdims=True)
+        return value, policy.entropy()
+
+    def explain(self, view: View, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+        """Return probabilities and values of all actions, `[N, A]`, and the value that the policy expects, `[N]`."""
+        obs = self.stacked(obs, carry)
+        probabilities = jax.nn.softmax(self.policy(view.params, obs).logits)
+        values = self.q(view.params, obs, None).min(axis=0)
+        return {
+            "probabilities": probabilities,
+            "action_values": values,
+            "value": (probabilities * values).sum(axis=1),
+        }
+
+
+def some(critics: tuple[PyTree, ...], count: int, key: Key) -> tuple[PyTree, ...]:
+    """Draw `count` different members of an ensemble."""
+    chosen = jax.random.permutation(key, len(critics))[:count]
+    return members(jax.tree.map(lambda *x: jnp.stack(x)[chosen], *critics), count)
