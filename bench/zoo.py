@@ -1,0 +1,110 @@
+"""Scores of learners from replay at the steps of RL Zoo: presets, several seeds, 20 greedy episodes each.
+
+    python -m bench.zoo [--case dqn:CartPole-v1] [--seeds 3] [--processes 2]
+
+Rows are kept in docs/benchmarks/zoo.csv: a case that is not asked for stays on the page as it was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from bench.report import DOCS, publish, table
+
+CASES = {  # algorithm, environment: seeds, goal for the mean of the seeds' means
+    ("dqn", "CartPole-v1"): (3, 500.0),
+    ("qrdqn", "CartPole-v1"): (3, 500.0),
+    ("dqn", "MountainCar-v0"): (3, -110.0),
+    ("dqn", "Acrobot-v1"): (3, -85.0),
+    ("dqn", "LunarLander-v3"): (3, 150.0),
+    ("sac", "Pendulum-v1"): (3, -165.0),
+    ("td3", "Pendulum-v1"): (3, -165.0),
+    ("ddpg", "Pendulum-v1"): (3, -165.0),
+    ("sac", "MountainCarContinuous-v0"): (3, 90.0),
+}
+EPISODES = 20
+FIELDS = ["algorithm", "environment", "seed", "steps", "mean", "std", "seconds", "code"]
+ROWS = DOCS / "zoo.csv"
+
+
+def measure(job: tuple[str, str, int]) -> dict[str, str]:
+    """Train one seed and evaluate it."""
+    import renshu
+
+    algorithm, environment, seed = job
+    preset = renshu.preset(algorithm, environment)
+    began = time.perf_counter()
+    with preset.algorithm.on(environment, num_envs=preset.num_envs, seed=seed) as agent:
+        agent.learn(preset.total_steps, progress=False)
+        seconds = time.perf_counter() - began
+        result = agent.evaluate(EPISODES)
+    values = [algorithm, environment, seed, agent.steps, round(result.mean, 1), round(result.std, 1), round(seconds)]
+    row = dict(zip(FIELDS, [*map(str, values), revision()], strict=True))
+    print(" ".join(row.values()), flush=True)
+    return row
+
+
+def revision() -> str:
+    """The commit that is measured."""
+    root = Path(__file__).parent
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
+    return done.stdout.strip() or "no git"
+
+
+def kept() -> list[dict[str, str]]:
+    """The rows that were measured before."""
+    if not ROWS.exists():
+        return []
+    with ROWS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> None:
+    """Train, evaluate and publish."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", help="algorithm:environment; default all")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    chosen = [tuple(case.split(":")) for case in options.case] if options.case else list(CASES)
+    jobs = [(*case, seed) for case in chosen for seed in range(options.seeds or CASES[case][0])]
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
+        new = list(pool.map(measure, jobs))
+    rows = [row for row in kept() if (row["algorithm"], row["environment"]) not in chosen] + new
+    rows.sort(key=lambda row: (row["algorithm"], row["environment"], int(row["seed"])))
+    with ROWS.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+    publish("zoo", "Learning from replay", "python -m bench.zoo", page(rows))
+
+
+def page(rows: list[dict[str, str]]) -> str:
+    """The table: a line for each case."""
+    lines = []
+    for case, (_, goal) in CASES.items():
+        found = [row for row in rows if (row["algorithm"], row["environment"]) == case]
+        if not found:
+            continue
+        means = [float(row["mean"]) for row in found]
+        scores = ", ".join(f"{row['mean']} ± {row['std']}" for row in found)
+        seconds = max(int(row["seconds"]) for row in found)
+        mean = sum(means) / len(means)
+        verdict = f"{goal:g}: {'yes' if mean >= goal else 'no'}"
+        codes = ", ".join(sorted({row["code"] for row in found}))
+        lines.append([*case, f"{int(found[0]['steps']):,}", scores, f"{mean:.1f}", verdict, f"{seconds} s", codes])
+    header = ["", "environment", "steps", f"{EPISODES} greedy episodes, seed by seed", "mean", "goal", "time", "code"]
+    return (
+        f"{table(header, lines)}\n\nSettings: the presets, which are those of RL Zoo. Goal: for the mean over the "
+        "seeds. Time: of the slowest seed, two at once on the machine, with compilation."
+    )
+
+
+if __name__ == "__main__":
+    main()
