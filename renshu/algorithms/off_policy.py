@@ -18,6 +18,7 @@ from renshu.ops.descent import keep_if_finite
 from renshu.ops.history import nothing_seen, push, stacked_space
 from renshu.ops.schedules import value_of
 from renshu.ops.spaces import dummy
+from renshu.replay.good_episodes import GoodEpisodes
 from renshu.replay.memory import Memory, Replay
 from renshu.replay.ring import Samples
 from renshu.types import Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
@@ -36,6 +37,9 @@ class OffPolicyAlgorithm(Algorithm):
     train_freq: int = whole(1, "steps collected of each environment between two trainings", least=1)
     gradient_steps: int = whole(1, "gradient steps in a training; -1: as many as steps were collected", least=-1)
     n_step: int = whole(1, "rewards summed up before the value of what comes after", least=1)
+    good_episodes: bool = flag(False, "remember episodes with one of the best returns so far, few of the others")
+    best_episodes: int = whole(100, "how many returns count as the best", least=1)
+    other_episodes: float = real(0.01, "share of the other episodes that is remembered too", least=0, most=1)
     prioritized: bool = flag(False, "draw steps in proportion to their last error")
     prioritized_replay_alpha: float = real(0.6, "how much priorities matter: 0 not at all", least=0)
     prioritized_replay_beta: ScheduleLike = schedule(
@@ -96,17 +100,29 @@ class OffPolicyLearner(Learner[State]):
             self.observation_space = stacked_space(spec.observation_space, self.history)
         self.rollout_length = a.train_freq
         self.gradient_steps = a.train_freq * n if a.gradient_steps == -1 else a.gradient_steps
-        self.replay = Replay(
-            a.buffer_size,
-            dummy(spec.observation_space, n),
-            _dummy_action(spec.action_space, n),
-            num_envs=n,
-            rollout_length=a.train_freq,
-            n_step=a.n_step,
-            gamma=a.gamma,
-            history=self.history,
-            alpha=a.prioritized_replay_alpha if a.prioritized else None,
-        )
+        self.replay = self.make_replay()
+
+    def make_replay(self) -> Replay:
+        """Make the memory that the hyperparameters describe."""
+        a, spec = self.algorithm, self.spec
+        options: dict[str, Any] = {
+            "num_envs": spec.num_envs,
+            "rollout_length": a.train_freq,
+            "n_step": a.n_step,
+            "gamma": a.gamma,
+            "history": self.history,
+            "alpha": a.prioritized_replay_alpha if a.prioritized else None,
+        }
+        example = dummy(spec.observation_space, spec.num_envs), _dummy_action(spec.action_space, spec.num_envs)
+        if not a.good_episodes:
+            return Replay(a.buffer_size, *example, **options)
+        if spec.max_episode_steps is None:
+            raise HyperparameterError(
+                f"{type(a).__name__}: good_episodes keeps running episodes until they end, and {spec.id or 'this'} "
+                "has no time limit: give it one, as env_kwargs={'max_episode_steps': 1000}"
+            )
+        options |= {"longest": spec.max_episode_steps, "best": a.best_episodes, "chance": a.other_episodes}
+        return GoodEpisodes(a.buffer_size, *example, **options)
 
     def check_steps(self, start: int, target: int) -> None:
         """Refuse a training that would end before the first gradient step."""

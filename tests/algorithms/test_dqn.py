@@ -339,6 +339,19 @@ def test_learning_that_never_starts():
         agent.learn(5000, progress=False)
 
 
+def test_good_episodes_only():
+    """What enters the memory is known when an episode is over: nothing of the running one is there."""
+    agent = small(good_episodes=True, learning_starts=50).on("CartPole-v1", num_envs=2, seed=0)
+    agent.learn(600, progress=False)
+    ring = agent.state.memory.ring
+    assert ring.first.shape[1] == 1
+    kept = np.flatnonzero(np.asarray(ring.first[: int(ring.head), 0]))
+    assert len(kept) == int(agent.state.episodes)  # of fewer than a hundred each is among the best
+    assert 0 < int(ring.size) < agent.steps + 2 * len(kept)
+    with pytest.raises(HyperparameterError, match="has no time limit"):
+        small(good_episodes=True).on(probes.Policy)
+
+
 def test_too_many_actions():
     class Wide(probes.Probe):
         def __init__(self):
