@@ -133,8 +133,8 @@ def test_an_own_algorithm_has_the_errors_of_all():
         Reinforce(stepsize=1.0)  # type: ignore[call-arg]
     with pytest.raises(HyperparameterError, match="Reinforce: step_size must be a finite number > 0"):
         Reinforce(step_size=0)
-    with pytest.raises(SpaceError, match="Reinforce does not take actions of Box"):
-        Reinforce().on("Pendulum-v1")
+    with pytest.raises(SpaceError, match="Reinforce takes only Discrete"):
+        Reinforce().on("Pendulum-v1", bins=5000)
 
 
 def test_what_it_cannot_explain(trained):
