@@ -1,5 +1,10 @@
-"""What is timed: the same hyperparameters for Renshu and its peers. Plain data; imported by both sides."""
+"""What is timed: the same hyperparameters for Renshu and its peers. Plain data; imported by both sides.
 
+page: where the figures stand. modes: what is timed, see bench.speed. warm_up: steps of the `learn` before, where
+compilation is left out. own: what Renshu is told beside, where its default is another than that of its peers.
+"""
+
+EVERY = ("empty cache", "warm cache", "no compilation")
 CASES = {
     "ppo": {
         "environment": "CartPole-v1",
@@ -16,6 +21,9 @@ CASES = {
         },
         "linear": {"learning_rate": 1e-3, "clip_range": 0.2},
         "peers": ["sb3", "sbx"],
+        "page": "speed",
+        "modes": EVERY,
+        "own": {},
     },
     "a2c": {
         "environment": "CartPole-v1",
@@ -25,5 +33,56 @@ CASES = {
         "settings": {"n_steps": 5, "gamma": 0.99, "ent_coef": 0.0},
         "linear": {},
         "peers": ["sb3"],
+        "page": "speed",
+        "modes": EVERY,
+        "own": {},
+    },
+    "dqn": {
+        "environment": "CartPole-v1",
+        "num_envs": 1,
+        "steps": 20_000,
+        "warm_up": 2_000,
+        "settings": {
+            "learning_rate": 2.3e-3,
+            "batch_size": 64,
+            "buffer_size": 100_000,
+            "learning_starts": 1_000,
+            "gamma": 0.99,
+            "target_update_interval": 10,
+            "train_freq": 256,
+            "gradient_steps": 128,
+            "exploration_fraction": 0.16,
+            "exploration_final_eps": 0.04,
+            "net_arch": [256, 256],
+        },
+        "linear": {},
+        "peers": ["sb3", "sbx"],
+        "page": "speed_replay",
+        "modes": EVERY[2:],
+        "own": {},
+    },
+    "sac": {
+        "environment": "Pendulum-v1",
+        "num_envs": 1,
+        "steps": 3_000,
+        "warm_up": 300,
+        "settings": {"learning_rate": 1e-3, "batch_size": 256, "net_arch": [256, 256]},
+        "linear": {},
+        "peers": ["sb3", "sbx"],
+        "page": "speed_replay",
+        "modes": EVERY[2:],
+        "own": {},
+    },
+    "td3": {
+        "environment": "Pendulum-v1",
+        "num_envs": 1,
+        "steps": 3_000,
+        "warm_up": 300,
+        "settings": {"learning_rate": 1e-3, "batch_size": 256, "net_arch": [256, 256]},
+        "linear": {},
+        "peers": ["sb3", "sbx"],
+        "page": "speed_replay",
+        "modes": EVERY[2:],
+        "own": {"action_noise": None},
     },
 }

@@ -21,10 +21,12 @@ def main(peer: str, case: str, mode: str) -> None:
 
         library = sbx
     c = CASES[case]
+    settings = dict(c["settings"])
+    policy = {"policy_kwargs": {"net_arch": settings.pop("net_arch")}} if "net_arch" in settings else {}
     linear = {name: (lambda left, start=start: left * start) for name, start in c["linear"].items()}
     began = time.perf_counter()
     env = make_vec_env(c["environment"], c["num_envs"], seed=0)
-    model = getattr(library, case.upper())("MlpPolicy", env, **c["settings"], **linear, seed=0, device="cpu")
+    model = getattr(library, case.upper())("MlpPolicy", env, **settings, **policy, **linear, seed=0, device="cpu")
     setup = time.perf_counter() - began
     if mode == "steady":
         model.learn(c["warm_up"])

@@ -13,7 +13,7 @@ def main(case: str, mode: str) -> None:
     c = CASES[case]
     linear = {name: renshu.Linear(start) for name, start in c["linear"].items()}
     began = time.perf_counter()
-    agent = getattr(renshu, case.upper())(**c["settings"], **linear).on(
+    agent = getattr(renshu, case.upper())(**c["settings"], **c["own"], **linear).on(
         c["environment"], num_envs=c["num_envs"], seed=0
     )
     setup = time.perf_counter() - began

@@ -25,7 +25,14 @@ from bench.report import publish, table
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers"
 MODES = {"empty cache": "cold", "warm cache": "cold", "no compilation": "steady"}
-TARGETS = {"ppo": {"empty cache": 3, "warm cache": 4, "no compilation": 6}, "a2c": dict.fromkeys(MODES, 3)}
+TARGETS = {
+    "ppo": {"empty cache": "3x", "warm cache": "4x", "no compilation": "6x"},
+    "a2c": dict.fromkeys(MODES, "3x"),
+    "dqn": {"no compilation": "3x, 1.5x"},
+    "sac": {"no compilation": "3x, 1.5x"},
+    "td3": {"no compilation": "3x, 1.3x"},
+}
+TITLES = {"speed": "Speed of learn()", "speed_replay": "Speed of learn() from replay"}
 
 
 def peers_python() -> Path:
@@ -61,11 +68,12 @@ def run(who: str, case: str, mode: str, cache: Path) -> dict:
 def measure(case: str, repeats: int) -> tuple[dict, dict]:
     """Seconds by mode and library, a list of each, and Renshu's shares of the time."""
     everyone = ["renshu", *CASES[case]["peers"]]
-    seconds: dict = {mode: {who: [] for who in everyone} for mode in MODES}
+    modes = {mode: MODES[mode] for mode in CASES[case]["modes"]}
+    seconds: dict = {mode: {who: [] for who in everyone} for mode in modes}
     shares: dict = {}
     for repeat in range(repeats):
         cache = Path(tempfile.mkdtemp(prefix="renshu-bench-"))
-        for mode, argument in MODES.items():
+        for mode, argument in modes.items():
             for who in everyone:
                 result = run(who, case, argument, cache)
                 seconds[mode][who].append(result["seconds"])
@@ -85,7 +93,7 @@ def lines(case: str, seconds: dict, shares: dict) -> str:
             ratios = [theirs / own for theirs, own in zip(by_library[peer], ours, strict=True)]
             row.append(f"{statistics.median(by_library[peer]):.2f} s")
             row.append(f"{statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f})")
-        rows.append([*row, f"{TARGETS[case][mode]}x"])
+        rows.append([*row, TARGETS[case][mode]])
     header = [
         "",
         "Renshu",
@@ -97,7 +105,7 @@ def lines(case: str, seconds: dict, shares: dict) -> str:
     return (
         f"## {case.upper()}, {c['environment']}, {c['num_envs']} environments, {c['steps']:,} steps\n\n"
         f"{table(header, rows)}\n\n"
-        f"Medians of {len(seconds['empty cache']['renshu'])} runs in turn; ratios are taken run by run. "
+        f"Medians of {len(seconds['no compilation']['renshu'])} runs in turn; ratios are taken run by run. "
         f"Renshu without compilation: {rate:,.0f} steps/s; its time goes to {where}."
     )
 
@@ -109,8 +117,11 @@ def main() -> None:
     parser.add_argument("--case", choices=list(CASES), action="append")
     options = parser.parse_args()
     peers_python()
-    body = [lines(case, *measure(case, options.repeats)) for case in options.case or CASES]
-    publish("speed", "Speed of learn()", "python -m bench.speed", "\n\n".join(body))
+    for name, title in TITLES.items():
+        cases = [case for case in options.case or CASES if CASES[case]["page"] == name]
+        if cases:
+            body = [lines(case, *measure(case, options.repeats)) for case in cases]
+            publish(name, title, "python -m bench.speed", "\n\n".join(body))
 
 
 if __name__ == "__main__":
