@@ -54,6 +54,7 @@ class DQN(EpsilonGreedy, OffPolicyAlgorithm):
     train_freq: int = whole(4, "steps collected of each environment between two trainings", least=1)
     target_update_interval: int = whole(10_000, "environment steps between updates of the target network", least=1)
     max_grad_norm: float = real(10.0, "gradients are scaled down to this norm", above=0)
+    adam_eps: float = real(1e-8, "added to the deviation by which Adam divides", above=0)
     double: bool = flag(
         False, "choose the next action by the network itself, value it by the target (van Hasselt 2016)"
     )
@@ -127,7 +128,7 @@ class DQNLearner(OffPolicyLearner):
         taus = (jnp.zeros((1, 1)),) if self.implicit else ()
         self.make = lambda key: self.network.init(key, obs, *taus)["params"]
         self.layout = Layout(jax.eval_shape(self.make, jax.random.key(0)))
-        self.optimizer = optax.chain(optax.clip_by_global_norm(a.max_grad_norm), optax.scale_by_adam())
+        self.optimizer = optax.chain(optax.clip_by_global_norm(a.max_grad_norm), optax.scale_by_adam(eps=a.adam_eps))
 
     def pack(self, params: PyTree) -> PyTree:
         return self.layout.pack(params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from renshu.algorithms.dqn import DQN
-from renshu.algorithms.hyperparameters import ScheduleLike, choice, schedule
+from renshu.algorithms.hyperparameters import ScheduleLike, choice, real, schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,4 +13,5 @@ class QRDQN(DQN):
     """DQN that learns quantiles of the return; its defaults are those of sb3-contrib."""
 
     learning_rate: ScheduleLike = schedule(5e-5, "step size of Adam", least=0)
+    adam_eps: float = real(3.125e-4, "added to the deviation by which Adam divides: 0.01 / batch_size", above=0)
     distributional: str | None = choice("qr", "quantiles at fixed fractions", (None, "c51", "qr", "iqn"))

@@ -13,6 +13,7 @@ class Rainbow(DQN):
     """Double, dueling, prioritized, three steps, noisy, c51 (table 1 there, for Atari: set v_min and v_max)."""
 
     learning_rate: ScheduleLike = schedule(6.25e-5, "step size of Adam", least=0)
+    adam_eps: float = real(1.5e-4, "added to the deviation by which Adam divides", above=0)
     double: bool = flag(True, "choose the next action by the network itself, value it by the target")
     dueling: bool = flag(True, "value of the state and advantages of the actions apart")
     prioritized: bool = flag(True, "draw steps in proportion to their last error")
