@@ -57,7 +57,7 @@ def by_seeds() -> Growth:
     for seeds in SEEDS:
         steps = max(LEAST_UPDATES, 256 // seeds) * SETTINGS["n_steps"] * n
         trained = renshu.experiment(
-            algorithm(n), "renshu/CartPole-v1", seeds=seeds, steps=steps, num_envs=n, at_once=seeds, progress=False
+            algorithm(n), "renshu/CartPole-v1", seeds=seeds, steps=steps, num_envs=n, progress=False
         )
         updates = int(trained.agents[0].state.counters.updates) // GRADIENT_STEPS
         rate = seeds * int(trained.curves[0].steps[-1]) / trained.seconds
