@@ -73,16 +73,5 @@ CASES = {
         "modes": EVERY[2:],
         "own": {},
     },
-    "td3": {
-        "environment": "Pendulum-v1",
-        "num_envs": 1,
-        "steps": 3_000,
-        "warm_up": 300,
-        "settings": {"learning_rate": 1e-3, "batch_size": 256, "net_arch": [256, 256]},
-        "linear": {},
-        "peers": ["sb3", "sbx"],
-        "page": "speed_replay",
-        "modes": EVERY[2:],
-        "own": {"action_noise": None},
-    },
 }
+CASES["td3"] = {**CASES["sac"], "own": {"action_noise": None}}

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bench.report import DOCS, publish, table
+from bench.report import DOCS, publish, revision, table
 from bench.speed import peers_python
 from renshu.loops.programs import compiler_options, in_sequence
 
@@ -209,13 +209,6 @@ def kept() -> dict[str, str]:
     page = DOCS / "compiled.md"
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     return dict(re.findall(r"^## (.+)\n\n((?:(?!^## ).*\n?)*)", text, re.MULTILINE))
-
-
-def revision() -> str:
-    """The commit that is measured, and whether the library differs from it: parts may be measured on different days."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "renshu"], cwd=ROOT)
-    return (commit.stdout.strip() or "no git") + (" with changes" if changed.returncode else "")
 
 
 def main() -> None:

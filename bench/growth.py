@@ -10,8 +10,8 @@ import statistics
 import time
 
 import renshu
-from bench.compiled import PPO, SETTINGS, revision
-from bench.report import DOCS, publish, table
+from bench.compiled import PPO, SETTINGS
+from bench.report import DOCS, publish, revision, table
 
 ENVIRONMENTS = (1, 4, 16, 64, 256, 1024, 4096)
 SEEDS = (1, 4, 16, 64, 256)

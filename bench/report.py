@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,3 +33,11 @@ def publish(name: str, title: str, command: str, body: str) -> None:
     DOCS.mkdir(parents=True, exist_ok=True)
     (DOCS / f"{name}.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to docs/benchmarks/{name}.md")
+
+
+def revision() -> str:
+    """The commit that is measured, and whether the library differs from it: parts may be measured on different days."""
+    root = Path(__file__).parent.parent
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "renshu"], cwd=root)
+    return (commit.stdout.strip() or "no git") + (" with changes" if changed.returncode else "")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from renshu.algorithms.base import Algorithm, Learner
+from renshu.algorithms.base import KINDS, OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, choice, flag, module, real, schedule, whole, widths
 from renshu.networks.actor_critic import ACTIVATIONS, Distribution, actor_critic
 from renshu.ops.descent import descent, keep_if_finite
@@ -21,14 +21,12 @@ from renshu.ops.spaces import is_continuous, map_space
 from renshu.ops.statistics import RunningStats, init_stats, normalize, running_returns, update_stats
 from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
 
-EVERYTHING = frozenset({"box", "discrete", "multi_discrete", "multi_binary"})
-
 
 @dataclass(frozen=True, kw_only=True)
 class ActorCriticAlgorithm(Algorithm):
     """Hyperparameters that PPO and A2C share; names and meaning as in Stable-Baselines3."""
 
-    accepts: ClassVar[Accepts] = Accepts(observations=EVERYTHING | {"nested"}, actions=EVERYTHING)
+    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=KINDS)
 
     learning_rate: ScheduleLike = schedule(7e-4, "step size of the optimiser", least=0)
     n_steps: int = whole(5, "steps collected of each environment for one update", least=1)

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from renshu.agent import Agent
 
 
+KINDS = frozenset({"box", "discrete", "multi_discrete", "multi_binary"})
+"""What `Accepts` may say of actions; and of observations, but for images and what is nested."""
+OBSERVATIONS = KINDS | {"nested"}
+"""What networks take that make one vector of an observation."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
     """Hyperparameters: plain, documented, validated, hashable, printable. Nothing else."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from renshu.algorithms.base import OBSERVATIONS
 from renshu.algorithms.exploration import EpsilonGreedy
 from renshu.algorithms.hyperparameters import (
     NetArch,
@@ -32,7 +33,6 @@ from renshu.ops.value_heads import Histogram, Mean, Quantiles
 from renshu.replay.ring import Samples
 from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, PyTree
 
-EVERYTHING = frozenset({"box", "discrete", "multi_discrete", "multi_binary", "nested"})
 FRACTIONS = 32
 """Quantile fractions by which an implicit quantile network chooses actions (K in Dabney et al. 2018)."""
 COSINES = 64
@@ -46,7 +46,7 @@ class DQN(EpsilonGreedy, OffPolicyAlgorithm):
     but the last are Rainbow.
     """
 
-    accepts: ClassVar[Accepts] = Accepts(observations=EVERYTHING, actions=frozenset({"discrete"}), history=True)
+    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=frozenset({"discrete"}), history=True)
 
     learning_rate: ScheduleLike = schedule(1e-4, "step size of Adam", least=0)
     batch_size: int = whole(32, "steps drawn for one gradient step", least=1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from renshu.algorithms.base import OBSERVATIONS
 from renshu.algorithms.hyperparameters import NetArch, choice, module, whole, widths
 from renshu.algorithms.off_policy import Core, OffPolicyAlgorithm, OffPolicyLearner
 from renshu.networks.actor_critic import ACTIVATIONS, check_own
@@ -20,8 +21,6 @@ from renshu.ops.descent import gradient_step
 from renshu.ops.spaces import dummy
 from renshu.replay.ring import Samples
 from renshu.types import Accepts, Array, EnvSpec, Key, Metrics, PyTree
-
-OBSERVATIONS = frozenset({"box", "discrete", "multi_discrete", "multi_binary", "nested"})
 
 
 @dataclass(frozen=True, kw_only=True)

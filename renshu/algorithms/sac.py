@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from gymnasium import spaces
 
+from renshu.algorithms.base import OBSERVATIONS
 from renshu.algorithms.hyperparameters import auto, flag, real, whole
 from renshu.algorithms.off_policy import Core, View
-from renshu.algorithms.replay_actor_critic import OBSERVATIONS, Extra, ReplayActorCritic, ReplayActorCriticLearner
+from renshu.algorithms.replay_actor_critic import Extra, ReplayActorCritic, ReplayActorCriticLearner
 from renshu.errors import HyperparameterError
 from renshu.networks.continuous import DROPOUT, CategoricalActor, GaussianActor, StateDependentActor, each, members
 from renshu.ops.distributions import Categorical, TanhNormal

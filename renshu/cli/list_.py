@@ -33,7 +33,7 @@ def _algorithms() -> None:
     from renshu.algorithms import algorithms
 
     for name, kind in sorted(algorithms().items()):
-        _row(f"  {name.lower():<10} ", (kind.__doc__ or "").splitlines()[0])
+        _row(f"  {name.lower():<14} ", (kind.__doc__ or "").splitlines()[0])
     print("  hyperparameters of one: renshu list ppo")
 
 
@@ -44,7 +44,7 @@ def _presets() -> None:
         for environment, data in environments.items():
             count = data["num_envs"]
             plural = "environment " if count == 1 else "environments"
-            print(f"  {name:<10} {environment:<26} {count:>3} {plural} {data['total_steps']:>12,} steps")
+            print(f"  {name:<14} {environment:<26} {count:>3} {plural} {data['total_steps']:>12,} steps")
 
 
 def _environments() -> None:

@@ -94,14 +94,9 @@ def gradient_step(
     learning_rate: Array,
 ) -> tuple[PyTree, PyTree, Any]:
     """One step down the gradient of `loss(params) -> (loss, aux)`: parameters, optimiser state, aux."""
-    aux, grad = _gradient(loss, params)
+    (_, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
     updates, opt_state = transform.update(grad, opt_state, params)
     return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), opt_state, aux
-
-
-def _gradient(loss: Callable[[PyTree], tuple[Array, Any]], params: PyTree) -> tuple[Any, PyTree]:
-    (_, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
-    return aux, grad
 
 
 def keep_if_finite(new: PyTree, old: PyTree, metrics: Metrics) -> PyTree:

@@ -42,13 +42,3 @@ def push(frames: PyTree, obs: PyTree, first: Array) -> PyTree:
         return jnp.where(begins, obs[:, None], new)
 
     return jax.tree.map(one, frames, obs)
-
-
-def push_all(frames: PyTree, obs: PyTree, first: Array) -> PyTree:
-    """Frames at each step of `obs` `[T, N, ...]`: `[T, N, history, ...]`. frames: from before the first of them."""
-
-    def step(frames: PyTree, row: tuple[PyTree, Array]) -> tuple[PyTree, PyTree]:
-        frames = push(frames, *row)
-        return frames, frames
-
-    return jax.lax.scan(step, frames, (obs, first))[1]
