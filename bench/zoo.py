@@ -79,7 +79,7 @@ def main() -> None:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(rows)
-    publish("zoo", "Learning from replay", "python -m bench.zoo", page(rows))
+    publish("zoo", "Learning from replay, and tables", "python -m bench.zoo", page(rows))
 
 
 def page(rows: list[dict[str, str]]) -> str:
@@ -98,9 +98,9 @@ def page(rows: list[dict[str, str]]) -> str:
         lines.append([*case, f"{int(found[0]['steps']):,}", scores, f"{mean:.4g}", verdict, f"{seconds} s", codes])
     header = ["", "environment", "steps", "greedy episodes, seed by seed", "mean", "goal", "time", "code"]
     return (
-        f"{table(header, lines)}\n\nSettings: the presets, where there are any those of RL Zoo. Goal: for the mean over "
-        "the seeds. Episodes: 20 of each seed; 1,000 of FrozenLake and Grid, 300 of Taxi. Time: of the slowest seed, two "
-        "at once on the machine, with compilation."
+        f"{table(header, lines)}\n\nSettings: the presets, where there are any those of RL Zoo. Goal: for the mean "
+        "over the seeds. Episodes: 20 of each seed; 1,000 of FrozenLake and Grid, 300 of Taxi. Time: of the slowest seed, "
+        "two at once on the machine, with compilation."
     )
 
 
