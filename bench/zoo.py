@@ -99,8 +99,8 @@ def page(rows: list[dict[str, str]]) -> str:
     header = ["", "environment", "steps", "greedy episodes, seed by seed", "mean", "goal", "time", "code"]
     return (
         f"{table(header, lines)}\n\nSettings: the presets, where there are any those of RL Zoo. Goal: for the mean "
-        "over the seeds. Episodes: 20 of each seed; 1,000 of FrozenLake and Grid, 300 of Taxi. Time: of the slowest seed, "
-        "two at once on the machine, with compilation."
+        "over the seeds. Episodes: 20 of each seed; 1,000 of FrozenLake and Grid, 300 of Taxi. Time: of the slowest "
+        "seed, two at once on the machine, with compilation."
     )
 
 
