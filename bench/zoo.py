@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 from bench.report import DOCS, publish, revision, table
+from renshu.tracking.curves import plot_runs
 
 CASES = {  # algorithm, environment: seeds, goal for the mean of the seeds' means
     ("dqn", "CartPole-v1"): (3, 500.0),
@@ -25,12 +28,16 @@ CASES = {  # algorithm, environment: seeds, goal for the mean of the seeds' mean
     ("td3", "Pendulum-v1"): (3, -165.0),
     ("ddpg", "Pendulum-v1"): (3, -165.0),
     ("sac", "MountainCarContinuous-v0"): (3, 90.0),
+    ("sac", "LunarLanderContinuous-v3"): (1, 230.0),
+    ("tqc", "BipedalWalker-v3"): (1, 290.0),
     ("qlearning", "renshu/Grid-v0"): (3, 0.65),
     ("qlearning", "FrozenLake-v1"): (3, 0.7),
     ("qlearning", "Taxi-v4"): (3, 7.0),
     ("qlearning", "CliffWalking-v1"): (3, -13.0),
 }
 EPISODES = 20
+LONG = 500_000
+"""Trainings of so many steps keep their learning curve beside the table."""
 MANY = {"FrozenLake-v1": 1000, "renshu/Grid-v0": 1000, "Taxi-v4": 300}
 """Episodes where chance decides much."""
 FIELDS = ["algorithm", "environment", "seed", "steps", "mean", "std", "seconds", "code"]
@@ -45,13 +52,22 @@ def measure(job: tuple[str, str, int]) -> dict[str, str]:
     preset = renshu.preset(algorithm, environment)
     began = time.perf_counter()
     with preset.algorithm.on(environment, num_envs=preset.num_envs, seed=seed) as agent:
-        agent.learn(preset.total_steps, progress=False)
-        seconds = time.perf_counter() - began
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run" if preset.total_steps >= LONG else None
+            agent.learn(preset.total_steps, progress=False, run=run)
+            seconds = time.perf_counter() - began
+            if run is not None:
+                plot_runs([run], curve_of(algorithm, environment), title=f"{algorithm} on {environment}, seed {seed}")
         result = agent.evaluate(MANY.get(environment, EPISODES))
     values = [algorithm, environment, seed, agent.steps, f"{result.mean:.4g}", f"{result.std:.3g}", round(seconds)]
     row = dict(zip(FIELDS, [*map(str, values), revision()], strict=True))
     print(" ".join(row.values()), flush=True)
     return row
+
+
+def curve_of(algorithm: str, environment: str) -> Path:
+    """Where the learning curve of a long training is kept."""
+    return DOCS / f"{algorithm}_{environment.split('-')[0]}.png"
 
 
 def kept() -> list[dict[str, str]]:
@@ -96,11 +112,14 @@ def page(rows: list[dict[str, str]]) -> str:
         verdict = f"{goal:g}: {'yes' if mean >= goal else 'no'}"
         codes = ", ".join(sorted({row["code"] for row in found}))
         lines.append([*case, f"{int(found[0]['steps']):,}", scores, f"{mean:.4g}", verdict, f"{seconds} s", codes])
+    curves = "".join(
+        f"\n\n![{' on '.join(case)}]({curve_of(*case).name})" for case in CASES if curve_of(*case).exists()
+    )
     header = ["", "environment", "steps", "greedy episodes, seed by seed", "mean", "goal", "time", "code"]
     return (
         f"{table(header, lines)}\n\nSettings: the presets, where there are any those of RL Zoo. Goal: for the mean "
         "over the seeds. Episodes: 20 of each seed; 1,000 of FrozenLake and Grid, 300 of Taxi. Time: of the slowest "
-        "seed, two at once on the machine, with compilation."
+        f"seed, two at once on the machine, with compilation.{curves}"
     )
 
 
