@@ -13,7 +13,7 @@ from renshu.presets import presets
 from renshu.types import EnvSpec
 
 ALL = [(name, environment) for name, tables in presets().items() for environment in tables]
-CONTINUOUS = ("Pendulum", "MountainCarContinuous", "BipedalWalker")
+CONTINUOUS = ("Pendulum", "MountainCarContinuous", "LunarLanderContinuous", "BipedalWalker")
 
 
 def test_every_file_of_presets_is_an_algorithms():
