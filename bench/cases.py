@@ -2,6 +2,8 @@
 
 page: where the figures stand. modes: what is timed, see bench.speed. warm_up: steps of the `learn` before, where
 compilation is left out. own: what Renshu is told beside, where its default is another than that of its peers.
+algorithm: by default the name of the case. ours: the environment of the compiled loop; "host" is then Renshu's own
+host loop, a peer like the others.
 """
 
 EVERY = ("empty cache", "warm cache", "no compilation")
@@ -75,3 +77,27 @@ CASES = {
     },
 }
 CASES["td3"] = {**CASES["sac"], "own": {"action_noise": None}}
+CASES["dqn_compiled"] = {
+    "algorithm": "DQN",
+    "environment": "CartPole-v1",
+    "ours": "renshu/CartPole-v1",
+    "num_envs": 4,
+    "steps": 100_000,
+    "warm_up": 5_000,
+    "settings": {
+        "learning_rate": 1e-3,
+        "batch_size": 64,
+        "buffer_size": 100_000,
+        "learning_starts": 1_000,
+        "target_update_interval": 1_000,
+        "train_freq": 1,
+        "gradient_steps": 1,
+        "net_arch": [64, 64],
+    },
+    "linear": {},
+    "peers": ["host", "sb3"],
+    "page": "speed_replay",
+    "modes": EVERY[2:],
+    "own": {},
+}
+CASES["sac_compiled"] = {**CASES["sac"], "algorithm": "SAC", "ours": "renshu/Pendulum-v1", "peers": ["host", "sb3"]}

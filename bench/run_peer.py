@@ -26,7 +26,8 @@ def main(peer: str, case: str, mode: str) -> None:
     linear = {name: (lambda left, start=start: left * start) for name, start in c["linear"].items()}
     began = time.perf_counter()
     env = make_vec_env(c["environment"], c["num_envs"], seed=0)
-    model = getattr(library, case.upper())("MlpPolicy", env, **settings, **policy, **linear, seed=0, device="cpu")
+    algorithm = getattr(library, c.get("algorithm", case.upper()))
+    model = algorithm("MlpPolicy", env, **settings, **policy, **linear, seed=0, device="cpu")
     setup = time.perf_counter() - began
     if mode == "steady":
         model.learn(c["warm_up"])

@@ -1,4 +1,7 @@
-"""Time one `learn()` of Renshu in this process and print JSON. Arguments: case, mode (cold or steady)."""
+"""Time one `learn()` of Renshu in this process and print JSON. Arguments: case, mode (cold or steady), who.
+
+who: "renshu", or "host" for the host loop where the case is of the compiled one.
+"""
 
 import json
 import sys
@@ -8,13 +11,14 @@ import renshu
 from bench.cases import CASES
 
 
-def main(case: str, mode: str) -> None:
+def main(case: str, mode: str, who: str = "renshu") -> None:
     """cold: the first learn of the process. steady: after a short learn, so that everything is compiled."""
     c = CASES[case]
     linear = {name: renshu.Linear(start) for name, start in c["linear"].items()}
     began = time.perf_counter()
-    agent = getattr(renshu, case.upper())(**c["settings"], **c["own"], **linear).on(
-        c["environment"], num_envs=c["num_envs"], seed=0
+    environment = c["environment"] if who == "host" else c.get("ours", c["environment"])
+    agent = getattr(renshu, c.get("algorithm", case.upper()))(**c["settings"], **c["own"], **linear).on(
+        environment, num_envs=c["num_envs"], seed=0
     )
     setup = time.perf_counter() - began
     if mode == "steady":

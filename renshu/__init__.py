@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from renshu.algorithms.dynaq import DynaQ as DynaQ
     from renshu.algorithms.expectedsarsa import ExpectedSARSA as ExpectedSARSA
     from renshu.algorithms.ppo import PPO as PPO
+    from renshu.algorithms.pqn import PQN as PQN
     from renshu.algorithms.qlearning import QLearning as QLearning
     from renshu.algorithms.sac import SAC as SAC
     from renshu.algorithms.sarsa import SARSA as SARSA

@@ -12,10 +12,12 @@ import numpy as np
 
 from renshu.algorithms.base import Algorithm
 from renshu.envs.adapt import USUAL
+from renshu.envs.masks import has_mask
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.evaluation import Evaluation
 from renshu.grounds import ground
+from renshu.ops.masks import batched_with_mask
 from renshu.ops.spaces import alike, batched
 from renshu.trainee import COUNT, TIMEOUT, Trainee, fitted_to
 from renshu.types import EnvSpec, PyTree
@@ -35,7 +37,9 @@ class Agent(Trainee):
     seconds after which a worker that does not answer counts as hanging.
     bins: for an algorithm of Discrete actions in an environment of Box actions, how many points of each dimension it
     chooses from, ends included; several numbers are one for each dimension; None is 5. history: how many of the last
-    observations it sees at once; None is 1. env_kwargs: what `gymnasium.make` gets beside the id.
+    observations it sees at once; None is 1. masks: whether actions that the environment's mask does not allow are left
+    out; None: where the environment gives masks and the algorithm takes them, True: or else it is an error.
+    env_kwargs: what `gymnasium.make` gets beside the id.
 
     Raises UnknownNameError, SpaceError, HyperparameterError before anything is trained.
     """
@@ -52,13 +56,18 @@ class Agent(Trainee):
         timeout: float = TIMEOUT,
         bins: int | Sequence[int] | None = None,
         history: int | None = None,
+        masks: bool | None = None,
         env_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        source, fitting = EnvSource.of(env, env_kwargs), USUAL.but(bins, history)
+        fitting, takes = USUAL.but(bins, history, masks), algorithm.accepts.masks and masks is not False
+        source = EnvSource.of(env, env_kwargs).with_masks(None if takes else False)
         count = None if num_envs is None else COUNT.check("num_envs", num_envs)
         place = ground(source, count, loop=loop, processes=processes, timeout=timeout)
         try:
             spec = place.spec()
+            if masks is None:
+                fitting = fitting.but(masks=takes and has_mask(spec.observation_space, spec.action_space))
+            place.source = source.with_masks(fitting.masks)
             super().__init__(algorithm, spec, seed, fitting, place, loop=loop, processes=processes, timeout=timeout)
         except BaseException:
             place.refuse()
@@ -135,6 +144,7 @@ class Agent(Trainee):
         seed: int | None = None,
         bins: int | Sequence[int] | None = None,
         history: int | None = None,
+        masks: bool | None = None,
         **options: Any,
     ) -> Agent:
         """The same agent in another environment of the same spaces: a new Agent that carries on from this state.
@@ -143,8 +153,8 @@ class Agent(Trainee):
         """
         if num_envs is None and not isinstance(env, gymnasium.vector.VectorEnv):
             num_envs = self.spec.num_envs
-        fitting, seed = self.fitting.but(bins, history), self.seed if seed is None else seed
-        options |= {"bins": fitting.bins, "history": fitting.history}
+        fitting, seed = self.fitting.but(bins, history, masks), self.seed if seed is None else seed
+        options |= {"bins": fitting.bins, "history": fitting.history, "masks": fitting.masks}
         other = Agent(self.algorithm, env, num_envs=num_envs, seed=seed, **options)
         try:
             for ours, theirs in ((self.spec, other.spec), (self.fitted.spec, other.fitted.spec)):
@@ -158,14 +168,15 @@ class Agent(Trainee):
 
     # --- acting -----------------------------------------------------------------------------------------------------
 
-    def predict(self, observation: PyTree, *, deterministic: bool = True) -> Any:
+    def predict(self, observation: PyTree, action_mask: Any = None, *, deterministic: bool = True) -> Any:
         """The action for one observation, or actions `[B, ...]` for a batch, as the environment takes them.
 
-        Each observation counts as the first of an episode; to go on in one, see `player`. deterministic: the greedy
-        action; otherwise one is drawn from the policy. Raises SpaceError where the observation has another shape than
-        the environment's.
+        Each observation counts as the first of an episode; to go on in one, see `player`. action_mask: which actions
+        are allowed, `[n]` or `[B, n]`, for an agent that learned with masks; None: as the observation says, or all.
+        deterministic: the greedy action; otherwise one is drawn from the policy. Raises SpaceError where observation
+        or mask have another shape than the environment's.
         """
-        obs, batch, single = batched(self.spec.observation_space, observation)
+        obs, batch, single = self._batched(observation, action_mask)
         actions, _ = self._choose(obs, np.ones(batch, np.bool_), self.learner.carry(batch), deterministic)
         return actions[0] if single else actions
 
@@ -178,24 +189,31 @@ class Agent(Trainee):
 
         def policy(observation: PyTree, first: bool) -> Any:
             nonlocal carry
-            obs, _, _ = batched(self.spec.observation_space, observation)
+            obs, _, _ = self._batched(observation)
             actions, carry = self._choose(obs, np.array([first]), carry, deterministic)
             return actions[0]
 
         return policy
+
+    def _batched(self, observation: PyTree, action_mask: Any = None) -> tuple[PyTree, int, bool]:
+        if self.fitted.spec.masks:
+            return batched_with_mask(self.spec.observation_space, observation, action_mask)
+        if action_mask is not None:
+            raise SpaceError(f"this agent learned without masks of its {self.spec.action_space} actions: give none")
+        return batched(self.spec.observation_space, observation)
 
     def _choose(self, obs: PyTree, first: np.ndarray, carry: PyTree, deterministic: bool) -> tuple[Any, PyTree]:
         act = self.programs.act_greedy if deterministic else self.programs.act
         chosen = act(self.learner.view(self.state), carry, obs, first, *next(self._prediction_keys))
         return self.fitted.decode_action(np.asarray(chosen.action)), chosen.carry
 
-    def explain(self, observation: PyTree) -> dict[str, np.ndarray]:
-        """What the agent thinks of an observation, or of a batch of them.
+    def explain(self, observation: PyTree, action_mask: Any = None) -> dict[str, np.ndarray]:
+        """What the agent thinks of an observation, or of a batch of them. action_mask: as for `predict`.
 
         Returns the "value" (expected discounted return), and "probabilities" of the actions, or "mean" and "std" of
-        continuous ones.
+        continuous ones, or "action_values". An action that is not allowed has probability 0 or the value -inf.
         """
-        obs, batch, single = batched(self.spec.observation_space, observation)
+        obs, batch, single = self._batched(observation, action_mask)
         found = self.programs.explain(self.learner.view(self.state), self.learner.carry(batch), obs)
         return {name: np.asarray(value)[0] if single else np.asarray(value) for name, value in found.items()}
 
@@ -217,7 +235,7 @@ class Agent(Trainee):
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
         where, fitted = self.ground, self.fitted
         if env is not None:
-            where = ground(EnvSource.of(env), None, loop=None, processes=False, timeout=self.timeout)
+            where = ground(self._source(env), None, loop=None, processes=False, timeout=self.timeout)
         try:
             if env is not None:
                 spec = where.spec()
@@ -238,6 +256,10 @@ class Agent(Trainee):
             if env is not None:
                 where.refuse()
 
+    def _source(self, env: Any) -> EnvSource:
+        """Another environment, its masks as this agent knows them."""
+        return EnvSource.of(env).with_masks(self.fitting.masks)
+
     def record(
         self,
         path: str | Path,
@@ -253,7 +275,7 @@ class Agent(Trainee):
         """
         from renshu.recording import record
 
-        source = self.ground.source if env is None else EnvSource.of(env)
+        source = self.ground.source if env is None else self._source(env)
         seed = self.env_seed(2) if seed is None else seed
         record(Path(path), source, self.player(deterministic=deterministic), episodes, seed)
         return Path(path)

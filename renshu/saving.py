@@ -70,7 +70,7 @@ def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None
     place = None
     if env is not None:
         # Who names the environment of the file means it with the arguments of the file.
-        source = EnvSource.of(env, spec.kwargs if env == spec.id else None)
+        source = EnvSource.of(env, spec.kwargs if env == spec.id else None).with_masks(fitting.masks)
         many = isinstance(source.given, gymnasium.vector.VectorEnv)
         place = ground(source, None if many else spec.num_envs, timeout=TIMEOUT, **how)
         spec = place.look()

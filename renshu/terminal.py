@@ -266,7 +266,8 @@ def _choices(agent: Agent, env: gymnasium.Env, found: Mapping[str, np.ndarray], 
             chosen = chosen if action is None else np.array([np.array_equal(x, action) for x in decoded])
         # Values have no bounds: their bars compare the options of this moment with each other.
         ends = {"probabilities": (0.0, 1.0), "mean": (-1.0, 1.0)}.get(word)
-        low, high = ends or (float(numbers.min()), float(numbers.max()))
+        finite = numbers[np.isfinite(numbers)]  # actions that are not allowed have the value -inf
+        low, high = ends or (float(finite.min()), float(finite.max()))
         options = [Option(*row) for row in zip(names, numbers.tolist(), chosen.tolist(), notes, strict=True)]
         choices.append(Choice(title, options, low, high))
     return choices
@@ -286,12 +287,13 @@ def _table(choice: Choice) -> Table:
         style = "bold green" if option.chosen else ""
         bar = ProgressBar(
             total=choice.high - choice.low,
-            completed=option.number - choice.low,
+            completed=max(option.number, choice.low) - choice.low,
             width=_BAR,
             complete_style=style or "blue",
             finished_style=style or "blue",
         )
-        cells = (">" if option.chosen else "", option.name, f"{option.number:.3f}{option.note}")
+        number = "not allowed" if option.number == -np.inf else f"{option.number:.3f}{option.note}"
+        cells = (">" if option.chosen else "", option.name, number)
         table.add_row(*(Text(cell, style=style) for cell in cells), bar)
     if len(order) > _ROWS:
         table.add_row("", Text(f"and {len(order) - _ROWS} more", style="dim"))

@@ -174,7 +174,7 @@ class Trainee:
                     "this agent was loaded from a file, which does not say how to make its environment: "
                     "pass it, as in load(path, env=MyEnv)"
                 )
-            source = EnvSource.of(self.spec.id, dict(self.spec.kwargs))
+            source = EnvSource.of(self.spec.id, dict(self.spec.kwargs)).with_masks(self.fitting.masks)
             how = {"loop": self.loop_wanted, "processes": self.processes, "timeout": self.timeout}
             self._ground = ground(source, self.spec.num_envs, **how)
         return self._ground

@@ -15,6 +15,11 @@ PyTree: TypeAlias = Any
 Key: TypeAlias = "jax.Array"
 Metrics: TypeAlias = "dict[str, Array]"
 
+MASK = "action_mask"
+"""Where an environment says which of n Discrete actions are allowed now, [n]: in `info`, or beside OBSERVATION."""
+OBSERVATION = "observation"
+"""The observation itself, where a mask travels with it: {MASK: [n], OBSERVATION: ...}."""
+
 
 @dataclass(frozen=True)
 class EnvSpec:
@@ -27,6 +32,7 @@ class EnvSpec:
     max_episode_steps: the time limit in steps, or None.
     reward_threshold: the mean return at which the environment counts as solved, or None.
     history: how many of the last observations the learner sees at once. `observation_space` is of one of them.
+    masks: observations are {MASK: [n], OBSERVATION: ...}, and the learner leaves out the actions that are not allowed.
     """
 
     observation_space: gymnasium.Space
@@ -37,6 +43,13 @@ class EnvSpec:
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
     history: int = 1
+    masks: bool = False
+
+    @property
+    def network_space(self) -> gymnasium.Space:
+        """The space of what a network sees of an observation: all but the mask."""
+        space: Any = self.observation_space
+        return space.spaces[OBSERVATION] if self.masks else space
 
 
 @dataclass(frozen=True)
@@ -45,11 +58,13 @@ class Accepts:
 
     Kinds are "box", "discrete", "multi_discrete", "multi_binary"; observations may also be "image" (uint8, three axes)
     and "nested" (Dict and Tuple, to any depth, of the others). history: it can see several observations at once.
+    masks: it can leave out Discrete actions that are not allowed; see `EnvSpec.masks`.
     """
 
     observations: frozenset[str]
     actions: frozenset[str]
     history: bool = False
+    masks: bool = False
 
 
 class Rollout(NamedTuple):

@@ -12,7 +12,7 @@ import optax
 
 from renshu.algorithms.base import KINDS, OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, choice, flag, module, real, schedule, whole, widths
-from renshu.networks.actor_critic import ACTIVATIONS, Distribution, actor_critic
+from renshu.networks.actor_critic import ACTIVATIONS, Distribution, actor_critic, masked
 from renshu.ops.descent import descent, keep_if_finite
 from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical
 from renshu.ops.returns import gae
@@ -26,7 +26,7 @@ from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, P
 class ActorCriticAlgorithm(Algorithm):
     """Hyperparameters that PPO and A2C share; names and meaning as in Stable-Baselines3."""
 
-    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=KINDS)
+    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=KINDS, masks=True)
 
     learning_rate: ScheduleLike = schedule(7e-4, "step size of the optimiser", least=0)
     n_steps: int = whole(5, "steps collected of each environment for one update", least=1)
@@ -90,7 +90,7 @@ class ActorCriticLearner(Learner[State]):
         super().__init__(algorithm, spec)
         self.rollout_length = algorithm.n_steps
         self.network = actor_critic(
-            spec.observation_space,
+            spec.network_space,
             spec.action_space,
             net_arch=algorithm.net_arch,
             activation_fn=algorithm.activation_fn,
@@ -100,6 +100,8 @@ class ActorCriticLearner(Learner[State]):
             squash_output=algorithm.squash_output,
             network=algorithm.network,
         )
+        if spec.masks:
+            self.network = masked(self.network)
         clip = optax.clip_by_global_norm(algorithm.max_grad_norm)
         self.descent = descent(optax.chain(clip, self.optimizer()))
 

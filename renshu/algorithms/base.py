@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from renshu.algorithms.hyperparameters import kind_of
 from renshu.errors import HyperparameterError
+from renshu.ops.masks import split
 from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
 
 if TYPE_CHECKING:
@@ -138,6 +139,13 @@ class Learner(ABC, Generic[State]):
     def explain(self, view: PyTree, carry: PyTree, obs: PyTree) -> dict[str, Array]:
         """What the agent thinks of N observations: probabilities, action values, value. Optional."""
         raise NotImplementedError(f"{type(self.algorithm).__name__} has nothing to explain")
+
+    def split(self, obs: PyTree) -> tuple[PyTree, Array | None]:
+        """What the network sees of observations `[B, ...]`, and which actions are allowed there, `[B, A]` bool or None.
+
+        Of several observations at once, `[B, history, ...]`, the mask of the newest counts.
+        """
+        return split(obs) if self.spec.masks else (obs, None)
 
     def check_steps(self, start: int, target: int) -> None:
         """Raise HyperparameterError where training from step `start` to step `target` could not work. Optional."""

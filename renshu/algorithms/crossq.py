@@ -109,4 +109,6 @@ class CrossQLearner(SACLearner):
 
 
 def _with_stats(core: Core, part: str, stats: PyTree) -> Core:
-    return core._replace(params={**core.params, "stats": {**core.params["stats"], part: stats}})
+    old = core.params["stats"]
+    kept = jax.tree.map(lambda new, old: jnp.where(core.sound, new, old), stats, old[part])
+    return core._replace(params={**core.params, "stats": {**old, part: kept}})

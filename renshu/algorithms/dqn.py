@@ -28,6 +28,7 @@ from renshu.networks.actor_critic import ACTIVATIONS, check_own
 from renshu.networks.q_network import NOISE, QNetwork
 from renshu.ops.descent import gradient_step
 from renshu.ops.layout import Layout
+from renshu.ops.masks import hide, mask_values, uniform_actions
 from renshu.ops.spaces import dummy
 from renshu.ops.value_heads import Histogram, Mean, Quantiles
 from renshu.replay.ring import Samples
@@ -46,7 +47,9 @@ class DQN(EpsilonGreedy, OffPolicyAlgorithm):
     but the last are Rainbow.
     """
 
-    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=frozenset({"discrete"}), history=True)
+    accepts: ClassVar[Accepts] = Accepts(
+        observations=OBSERVATIONS, actions=frozenset({"discrete"}), history=True, masks=True
+    )
 
     learning_rate: ScheduleLike = schedule(1e-4, "step size of Adam", least=0)
     batch_size: int = whole(32, "steps drawn for one gradient step", least=1)
@@ -144,12 +147,14 @@ class DQNLearner(OffPolicyLearner):
         """What the network says, `[B, A, K]`. taus: `[B, K]` for iqn. key: of noisy layers; None gives their mean."""
         extra = (taus,) if self.implicit else ()
         rngs = {NOISE: key} if self.algorithm.noisy and key is not None else None
-        return self.network.apply({"params": params}, obs, *extra, rngs=rngs)  # type: ignore[return-value]
+        seen, _ = self.split(obs)
+        return self.network.apply({"params": params}, seen, *extra, rngs=rngs)  # type: ignore[return-value]
 
     def values(self, params: PyTree, obs: PyTree, key: Key | None = None) -> Array:
-        """Expected returns of all actions, `[B, A]`."""
+        """Expected returns of all actions, `[B, A]`; FORBIDDEN for those that are not allowed."""
         batch = jax.tree.leaves(obs)[0].shape[0]
-        return self.head.values(self.out(params, obs, self.fractions(batch, None), key))
+        values = self.head.values(self.out(params, obs, self.fractions(batch, None), key))
+        return mask_values(values, self.split(obs)[1])
 
     def fractions(self, batch: int, key: Key | None) -> Array:
         """Quantile fractions `[B, K]`: drawn anew for iqn, midpoints without a key and for all others."""
@@ -167,15 +172,15 @@ class DQNLearner(OffPolicyLearner):
             return Act(jnp.argmax(self.values(view.params, obs), axis=1).astype(jnp.int32), carry, ())
         key_noise, key_action, key_random = jax.random.split(key, 3)
         greedy = jnp.argmax(self.values(view.params, obs, key_noise), axis=1).astype(jnp.int32)
-        anything = jax.random.randint(key_action, greedy.shape, 0, self.actions, jnp.int32)
+        anything = uniform_actions(key_action, len(greedy), self.actions, self.split(obs)[1])
         random = jax.random.uniform(key_random, greedy.shape) < view.exploration
         return Act(jnp.where(random, anything, greedy), carry, ())
 
     def explain(self, view: View, carry: PyTree, obs: PyTree) -> dict[str, Array]:
-        """Return the expected return of each action, `[N, A]`, and the highest of them, `[N]`."""
+        """Return the expected return of each action, `[N, A]`, -inf if not allowed, and the highest of them, `[N]`."""
         obs, _ = self.recall(carry, obs, jnp.ones(jax.tree.leaves(obs)[0].shape[0], jnp.bool_))
         values = self.values(view.params, obs)
-        return {"action_values": values, "value": values.max(axis=1)}
+        return {"action_values": hide(values, self.split(obs)[1]), "value": values.max(axis=1)}
 
     def refresh(self, core: Core, before: Counters, after: Counters) -> Core:
         a: DQN = self.algorithm
@@ -199,10 +204,11 @@ class DQNLearner(OffPolicyLearner):
             value = self.head.values(chosen[:, None])[:, 0].mean()
             return mean, ({"loss": mean, "value": value}, error)
 
-        params, opt_state, (metrics, error) = gradient_step(
+        params, opt_state, (metrics, error), finite = gradient_step(
             self.optimizer, loss, core.params, core.opt_state, learning_rate
         )
-        return core._replace(params=params, opt_state=opt_state, updates=core.updates + 1), metrics, error
+        core = core._replace(params=params, opt_state=opt_state, updates=core.updates + 1, sound=core.sound & finite)
+        return core, metrics, error
 
     def target(self, core: Core, samples: Samples, keys: Keys) -> Array:
         """What the network should say of the actions that were taken, `[B, K]`."""
@@ -212,7 +218,7 @@ class DQNLearner(OffPolicyLearner):
         next_out = self.out(
             core.target, samples.next_obs, self.fractions(batch, jax.random.fold_in(keys.target, 1)), keys.target
         )
-        next_values = self.head.values(next_out)
+        next_values = mask_values(self.head.values(next_out), self.split(samples.next_obs)[1])
         if a.munchausen:
             return self._munchausen(core, samples, next_out, next_values, keys)
         if a.double:

@@ -18,8 +18,8 @@ from renshu.types import Array, EnvSpec, Key, PyTree, Rollout
 class DynaQ(TabularAlgorithm):
     """Q-learning that also learns from steps it only remembers: what it last saw after a state and action.
 
-    The model holds one outcome a pair. Where outcomes vary, few planning steps and a small learning rate keep the last
-    one from outweighing those before it.
+    The model holds one outcome a pair, and what was last allowed in each state. Where outcomes vary, few planning steps
+    and a small learning rate keep the last one from outweighing those before it.
     """
 
     planning_steps: int = whole(10, "remembered steps learned from after each real one", least=0)
@@ -38,6 +38,7 @@ class Model(NamedTuple):
     seen: Array  # [S * A] bool
     order: Array  # [S * A] int32  the pairs, in the order in which they were first seen
     count: Array  # [] int32  how many of them
+    mask: Array | None = None  # [S, A] bool  what was last allowed in each state; None for everything
 
 
 class DynaQLearner(QLearner):
@@ -46,7 +47,8 @@ class DynaQLearner(QLearner):
     def init_extra(self) -> Model:
         pairs = self.index.size * self.actions
         dtypes = (jnp.float32, jnp.int32, jnp.bool_, jnp.bool_, jnp.int32)
-        return Model(*(jnp.zeros(pairs, dtype) for dtype in dtypes), count=jnp.int32(0))
+        mask = jnp.ones((self.index.size, self.actions), jnp.bool_) if self.spec.masks else None
+        return Model(*(jnp.zeros(pairs, dtype) for dtype in dtypes), count=jnp.int32(0), mask=mask)
 
     def transitions(self, extra: Model, rollout: Rollout, key: Key) -> tuple[Transitions, PyTree]:
         """The steps of the rollout, after each one `planning_steps` that the model remembers by then."""
@@ -60,7 +62,7 @@ class DynaQLearner(QLearner):
 
         keys = jax.random.split(key, self.rollout_length)
         model, steps = jax.lax.scan(plan, extra, (steps, keys))
-        return jax.tree.map(lambda x: x.reshape(-1, self.spec.num_envs), steps), model
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps), model
 
     def remember(self, model: Model, row: Transitions) -> Model:
         """The model after N steps. Of those with the same state and action the last environment's is kept."""
@@ -77,7 +79,16 @@ class DynaQLearner(QLearner):
             seen=model.seen.at[where].set(known | kept, mode="drop"),  # made of what was read, or XLA copies the array
             order=model.order.at[place].set(pair, mode="drop"),
             count=model.count + new.sum(dtype=jnp.int32),
+            mask=self.learned_mask(model, row),
         )
+
+    def learned_mask(self, model: Model, row: Transitions) -> Array | None:
+        """What the model knows of what is allowed after N steps."""
+        if model.mask is None:
+            return None
+        # Nothing can be done after the end, so its mask says nothing of states that look like it.
+        where = jnp.where(row.real & ~row.terminated, row.next_state, model.mask.shape[0])
+        return model.mask.at[where].set(row.next_mask, mode="drop")
 
     def recall(self, model: Model, key: Key) -> Transitions:
         """Steps `[planning_steps, N]` drawn uniformly from the pairs that were seen."""
@@ -90,4 +101,5 @@ class DynaQLearner(QLearner):
             next_state=model.next_state[pair],
             terminated=model.terminated[pair],
             real=jnp.broadcast_to(model.count > 0, shape),
+            next_mask=None if model.mask is None else model.mask[model.next_state[pair]],
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from renshu.algorithms.tabular import TabularAlgorithm, TabularLearner, epsilon_greedy
+from renshu.algorithms.tabular import TabularAlgorithm, TabularLearner, Transitions, epsilon_greedy
 from renshu.types import Array, EnvSpec
 
 
@@ -23,5 +23,5 @@ class ExpectedSARSA(TabularAlgorithm):
 class ExpectedSARSALearner(TabularLearner):
     """The target of Expected Sarsa."""
 
-    def next_value(self, values: Array, next_action: Array, epsilon: Array) -> Array:
-        return (epsilon_greedy(values, epsilon) * values).sum(axis=1)
+    def next_value(self, values: Array, row: Transitions, epsilon: Array) -> Array:
+        return (epsilon_greedy(values, epsilon, row.next_mask) * values).sum(axis=1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from renshu.algorithms.hyperparameters import choice, real
-from renshu.types import Array, Counters
+from renshu.ops.masks import uniform_actions
+from renshu.types import Array, Counters, Key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,3 +32,15 @@ class EpsilonGreedy:
             return jnp.maximum(start / (episodes + 1.0), end)
         passed = jnp.minimum((1 - counters.progress_remaining) / self.exploration_fraction, 1.0)
         return start + passed * (end - start)
+
+
+def epsilon_greedy_action(values: Array, epsilon: Array, key: Key, mask: Array | None = None) -> Array:
+    """The action of the highest value, but with chance `epsilon` any action, all alike: int32 `[N]`.
+
+    values: `[N, A]`. epsilon: [] in [0, 1]. mask: `[N, A]` bool, which actions are allowed; the values of the others
+    must be lower. None for all.
+    """
+    key_action, key_random = jax.random.split(key)
+    greedy = jnp.argmax(values, axis=1).astype(jnp.int32)
+    anything = uniform_actions(key_action, len(greedy), values.shape[1], mask)
+    return jnp.where(jax.random.uniform(key_random, greedy.shape) < epsilon, anything, greedy)

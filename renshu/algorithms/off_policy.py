@@ -14,7 +14,6 @@ from gymnasium import spaces
 from renshu.algorithms.base import Algorithm, Learner
 from renshu.algorithms.hyperparameters import ScheduleLike, flag, real, schedule, whole
 from renshu.errors import HyperparameterError
-from renshu.ops.descent import keep_if_finite
 from renshu.ops.history import nothing_seen, push, stacked_space
 from renshu.ops.schedules import value_of
 from renshu.ops.spaces import dummy
@@ -68,6 +67,7 @@ class Core(NamedTuple):
     opt_state: PyTree
     updates: Array  # [] int32  gradient steps taken in all
     extra: PyTree = ()  # what only some algorithms have
+    sound: Array | bool = True  # [] bool  no loss and no gradient of this learn was NaN or infinite
 
 
 class View(NamedTuple):
@@ -95,9 +95,9 @@ class OffPolicyLearner(Learner[State]):
         if a.gradient_steps == 0:
             raise HyperparameterError(f"{name}: gradient_steps=0 learns nothing; give 1 or more, or -1")
         self.history = spec.history
-        self.observation_space = spec.observation_space  # as the network sees it
+        self.observation_space = spec.network_space  # as the network sees it
         if self.history > 1:
-            self.observation_space = stacked_space(spec.observation_space, self.history)
+            self.observation_space = stacked_space(spec.network_space, self.history)
         self.rollout_length = a.train_freq
         self.gradient_steps = a.train_freq * n if a.gradient_steps == -1 else a.gradient_steps
         self.replay = self.make_replay()
@@ -177,7 +177,7 @@ class OffPolicyLearner(Learner[State]):
         return nothing_seen(self.spec.observation_space, self.history, num_envs) if self.history > 1 else ()
 
     def recall(self, carry: PyTree, obs: PyTree, first: Array) -> tuple[PyTree, PyTree]:
-        """What the network sees: observations `[N, ...]`, or the last ones `[N, history, ...]`; and the new carry."""
+        """Observations `[N, ...]`, or the last ones `[N, history, ...]`, masks included; and the new carry."""
         if self.history == 1:
             return obs, carry
         frames = push(carry, obs, first)
@@ -195,7 +195,9 @@ class OffPolicyLearner(Learner[State]):
         episodes = state.episodes + rollout.first[1:].sum(dtype=jnp.int32)
         progress = counters.progress_remaining
         rate, beta = value_of(a.learning_rate, progress), value_of(a.prioritized_replay_beta, progress)
-        core = Core(self.pack(state.params), state.target, state.opt_state, counters.updates, state.extra)
+        core = Core(
+            self.pack(state.params), state.target, state.opt_state, counters.updates, state.extra, jnp.bool_(True)
+        )
         core = self.refresh(core, state.counters, counters)
         count = jnp.where(counters.steps > a.learning_starts, self.gradient_steps, 0)
 
@@ -215,18 +217,21 @@ class OffPolicyLearner(Learner[State]):
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
         # A loop whose count is not known needs no branch, which could copy what it carries.
         learned, priorities, total = jax.lax.fori_loop(0, count, step, (core, memory.priorities, nothing))
-        metrics = jax.tree.map(lambda x: x / jnp.maximum(count, 1), total)
-        kept = keep_if_finite(learned, core, metrics)
+        metrics = {
+            # A step whose loss or gradient is not finite changed nothing: the loop shall hear of it.
+            name: jnp.where(learned.sound | ("loss" not in name), x / jnp.maximum(count, 1), jnp.nan)
+            for name, x in total.items()
+        }
         exploration = self._exploration(counters, episodes)
         state = State(
-            params=self.unpack(kept.params),
-            target=kept.target,
-            opt_state=kept.opt_state,
+            params=self.unpack(learned.params),
+            target=learned.target,
+            opt_state=learned.opt_state,
             memory=memory._replace(priorities=priorities),
-            counters=counters._replace(updates=kept.updates),
+            counters=counters._replace(updates=learned.updates),
             episodes=episodes,
             exploration=exploration,
-            extra=kept.extra,
+            extra=jax.tree.map(lambda new, old: jnp.where(learned.sound, new, old), learned.extra, core.extra),
         )
         return state, {**metrics, "learning_rate": rate, "exploration": exploration}
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from renshu.algorithms.actor_critic import ActorCriticAlgorithm, ActorCriticLearner, Batch, State
 from renshu.algorithms.hyperparameters import ScheduleLike, flag, real, schedule, whole
-from renshu.errors import HyperparameterError
 from renshu.ops.schedules import value_of
-from renshu.ops.shuffling import permutation
+from renshu.ops.shuffling import check_minibatches, minibatch, minibatches
 from renshu.ops.statistics import masked_mean, masked_normalize
 from renshu.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -44,13 +42,7 @@ class PPOLearner(ActorCriticLearner):
     """The epochs and the loss of PPO."""
 
     def __init__(self, algorithm: PPO, spec: EnvSpec) -> None:
-        rows = algorithm.n_steps * spec.num_envs
-        if rows % algorithm.batch_size:
-            near = min((b for b in range(1, rows + 1) if rows % b == 0), key=lambda b: abs(b - algorithm.batch_size))
-            raise HyperparameterError(
-                f"PPO: batch_size={algorithm.batch_size} does not divide n_steps * num_envs = {algorithm.n_steps} * "
-                f"{spec.num_envs} = {rows} into whole minibatches. The nearest that does: batch_size={near}"
-            )
+        check_minibatches("PPO", algorithm.n_steps, spec.num_envs, algorithm.batch_size)
         super().__init__(algorithm, spec)
 
     def optimizer(self) -> optax.GradientTransformation:
@@ -65,8 +57,7 @@ class PPOLearner(ActorCriticLearner):
         orders = self.orders(batch.valid.shape[0], key)
 
         def loss(params: PyTree, order: Array) -> tuple[Array, Metrics]:
-            minibatch = jax.tree.map(lambda x: x[order], batch) if orders.ndim > 1 else batch
-            return self.loss(params, minibatch, clip_range, clip_range_vf)
+            return self.loss(params, minibatch(batch, order), clip_range, clip_range_vf)
 
         target_kl = a.target_kl
         stop = None if target_kl is None else lambda metrics: metrics["approx_kl"] > 1.5 * target_kl
@@ -74,15 +65,8 @@ class PPOLearner(ActorCriticLearner):
         return state, {**metrics, "clip_range": clip_range}
 
     def orders(self, rows: int, key: Key) -> Array:
-        """Rows of each minibatch, shuffled anew for each epoch: `[n_epochs * minibatches, batch_size]` int32.
-
-        One minibatch needs no order, since a mean over everything does not depend on it: `[n_epochs]` then.
-        """
-        a: PPO = self.algorithm
-        if rows == a.batch_size:
-            return jnp.arange(a.n_epochs)
-        orders = jax.vmap(lambda k: permutation(k, rows))(jax.random.split(key, a.n_epochs))
-        return orders.reshape(-1, a.batch_size)
+        """Rows of each minibatch: see `minibatches`."""
+        return minibatches(key, rows, self.algorithm.batch_size, self.algorithm.n_epochs)
 
     def loss(
         self, params: PyTree, batch: Batch, clip_range: Array, clip_range_vf: Array | None

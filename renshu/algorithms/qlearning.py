@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from renshu.algorithms.tabular import TabularAlgorithm, TabularLearner
+from renshu.algorithms.tabular import TabularAlgorithm, TabularLearner, Transitions
 from renshu.types import Array, EnvSpec
 
 
@@ -20,5 +20,5 @@ class QLearning(TabularAlgorithm):
 class QLearner(TabularLearner):
     """The target of Q-learning."""
 
-    def next_value(self, values: Array, next_action: Array, epsilon: Array) -> Array:
+    def next_value(self, values: Array, row: Transitions, epsilon: Array) -> Array:
         return values.max(axis=1)

@@ -164,9 +164,11 @@ class ReplayActorCriticLearner(OffPolicyLearner):
 
     def descend(self, core: Core, part: str, loss: Callable[[PyTree], Any], rate: Array) -> tuple[Core, Any]:
         """Take a step down the gradient of `loss(part of the parameters) -> (loss, aux)`. Returns aux, too."""
-        params, opt_state, aux = gradient_step(self.optimizer, loss, core.params[part], core.opt_state[part], rate)
-        core = core._replace(params={**core.params, part: params}, opt_state={**core.opt_state, part: opt_state})
-        return core, aux
+        params, opt_state, aux, finite = gradient_step(
+            self.optimizer, loss, core.params[part], core.opt_state[part], rate
+        )
+        params, opt_state = {**core.params, part: params}, {**core.opt_state, part: opt_state}
+        return core._replace(params=params, opt_state=opt_state, sound=core.sound & finite), aux
 
     def follow(self, core: Core) -> Core:
         """Move the late copies towards the parameters by `tau` (Polyak averaging)."""
@@ -193,4 +195,6 @@ def every(interval: int, fn: Callable[[Core], Core], core: Core) -> Core:
     """Apply `fn` after each `interval`-th gradient step."""
     if interval == 1:
         return fn(core)
-    return jax.lax.cond(core.updates % interval == 0, fn, lambda core: core, core)
+    due = (core.updates % interval == 0).astype(jnp.int32)
+    # A branch would copy all that it carries; a loop of no or one turn works in place.
+    return jax.lax.fori_loop(0, due, lambda _, core: fn(core), core)

@@ -18,6 +18,7 @@ from renshu.algorithms.replay_actor_critic import Extra, ReplayActorCritic, Repl
 from renshu.errors import HyperparameterError
 from renshu.networks.continuous import DROPOUT, CategoricalActor, GaussianActor, StateDependentActor, each, members
 from renshu.ops.distributions import Categorical, TanhNormal
+from renshu.ops.masks import hide, mask_values, uniform_actions
 from renshu.ops.spaces import dummy
 from renshu.replay.ring import Samples
 from renshu.types import Accepts, Act, Array, EnvSpec, Key, PyTree
@@ -32,7 +33,7 @@ class SAC(ReplayActorCritic):
     """
 
     accepts: ClassVar[Accepts] = Accepts(
-        observations=OBSERVATIONS, actions=frozenset({"box", "discrete"}), history=True
+        observations=OBSERVATIONS, actions=frozenset({"box", "discrete"}), history=True, masks=True
     )
 
     ent_coef: float | str = auto(
@@ -145,8 +146,12 @@ class SACLearner(ReplayActorCriticLearner):
                 action = self.actor.apply({"params": view.params["actor"]}, obs, noise.matrix, method="act")
             else:
                 action = self.policy(view.params, obs).sample(key_noise)
-            action = self.mixed(action, view.exploration, key_random)  # type: ignore[arg-type]
+            action = self.explored(action, obs, view.exploration, key_random)  # type: ignore[arg-type]
         return Act(action, (frames, noise) if self.algorithm.use_sde else frames, ())
+
+    def explored(self, action: Array, obs: PyTree, share: Array, key: Key) -> Array:
+        """Actions, of which a share is drawn uniformly instead."""
+        return self.mixed(action, share, key)
 
     def renewed(self, noise: PyTree, first: Array, key: Key) -> StateDependentNoise:
         """New matrices where an episode begins or the old ones have served long enough."""
@@ -219,12 +224,18 @@ class SACLearner(ReplayActorCriticLearner):
             return -value.mean(), (-value.mean(), entropy.mean())
 
         core, (mean, entropy) = self.descend(core, "actor", loss, rate)
-        return self.tempered(core, mean, entropy, rate)
+        return self.tempered(core, mean, entropy, rate, self.aim(samples.obs))
 
-    def tempered(self, core: Core, actor_loss: Array, entropy: Array, rate: Array) -> Core:
-        """Move the worth of entropy by how far the policy's is from its target (equation 18)."""
+    def aim(self, obs: PyTree) -> Array | float:
+        """The entropy that the policy should have on average where these observations are, in nats."""
+        return self.target_entropy
+
+    def tempered(
+        self, core: Core, actor_loss: Array, entropy: Array, rate: Array, aim: Array | float | None = None
+    ) -> Core:
+        """Move the worth of entropy by how far the policy's is from its aim (equation 18); None: target_entropy."""
         if self.learns_ent_coef:
-            off = jax.lax.stop_gradient(entropy - self.target_entropy)
+            off = jax.lax.stop_gradient(entropy - (self.target_entropy if aim is None else aim))
             core, _ = self.descend(core, "log_ent_coef", lambda log_ent_coef: (log_ent_coef * off, ()), rate)
         metrics = {"actor_loss": actor_loss, "entropy": entropy, "ent_coef": jnp.float32(self.ent_coef(core.params))}
         return core._replace(extra=core.extra._replace(metrics=metrics))
@@ -254,14 +265,26 @@ class DiscreteSACLearner(SACLearner):
     def dummy_action(self) -> None:
         return None
 
-    def mixed(self, action: Array, share: Array, key: Key) -> Array:
+    def explored(self, action: Array, obs: PyTree, share: Array, key: Key) -> Array:
         key_action, key_random = jax.random.split(key)
-        anything = jax.random.randint(key_action, action.shape, 0, self.outputs(), jnp.int32)
+        anything = uniform_actions(key_action, len(action), self.outputs(), self.split(obs)[1])
         return jnp.where(jax.random.uniform(key_random, action.shape) < share, anything, action)
+
+    def aim(self, obs: PyTree) -> Array | float:
+        """With masks, "auto" is 98 % of the entropy of chance among what is allowed: more could not be reached."""
+        _, mask = self.split(obs)
+        if mask is None or not isinstance(self.algorithm.target_entropy, str):
+            return self.target_entropy
+        return 0.98 * jnp.log(mask.sum(axis=1)).mean()
+
+    def policy(self, params: dict[str, Any], obs: PyTree) -> Categorical:
+        """Probabilities of all actions; 0 for those that are not allowed."""
+        seen, mask = self.split(obs)
+        return Categorical(mask_values(super().policy(params, seen).logits, mask))
 
     def q(self, params: dict[str, Any], obs: PyTree, action: Array | None, key: Key | None = None) -> Array:
         """Values of the actions taken, `[n, B, 1]`, or of all, `[n, B, A]`."""
-        q = super().q(params, obs, None, key)
+        q = super().q(params, self.split(obs)[0], None, key)
         return q if action is None else jnp.take_along_axis(q, action[None, :, None], axis=2)
 
     def soft_value(
@@ -279,7 +302,7 @@ class DiscreteSACLearner(SACLearner):
         values = self.q(view.params, obs, None).min(axis=0)
         return {
             "probabilities": probabilities,
-            "action_values": values,
+            "action_values": hide(values, self.split(obs)[1]),
             "value": (probabilities * values).sum(axis=1),
         }
 

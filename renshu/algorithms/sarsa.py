@@ -50,7 +50,7 @@ class SARSALearner(TabularLearner):
 
         After a truncated episode that is the action of the reset step: the policy chose it for the last observation.
         """
-        states = self.states(rollout)
+        states, _ = self.states(rollout)
         rows = Held(states[:-1], rollout.action, rollout.reward, rollout.terminated, rollout.valid)
         # Where a rollout begins with an episode although a step waits, environments were made anew in between: the
         # action after it was never chosen, and without one only an end for good can be learned from.
@@ -67,5 +67,5 @@ class SARSALearner(TabularLearner):
         )
         return steps, Held(*(x[-1] for x in rows))
 
-    def next_value(self, values: Array, next_action: Array, epsilon: Array) -> Array:
-        return jnp.take_along_axis(values, next_action[:, None], axis=1)[:, 0]
+    def next_value(self, values: Array, row: Transitions, epsilon: Array) -> Array:
+        return jnp.take_along_axis(values, row.next_action[:, None], axis=1)[:, 0]  # type: ignore[index]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from renshu.algorithms.base import Algorithm, Learner
 from renshu.algorithms.exploration import EpsilonGreedy
 from renshu.algorithms.hyperparameters import Number, ScheduleLike, real, schedule, whole
+from renshu.ops.masks import hide, mask_values
 from renshu.ops.schedules import value_of
 from renshu.ops.tables import table_index
 from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
@@ -46,6 +47,7 @@ class TabularAlgorithm(EpsilonGreedy, Algorithm):
     accepts: ClassVar[Accepts] = Accepts(
         observations=frozenset({"box", "discrete", "multi_discrete", "multi_binary", "nested"}),
         actions=frozenset({"discrete"}),
+        masks=True,
     )
 
     # Beyond 1 a value would jump over its target.
@@ -91,6 +93,7 @@ class Transitions(NamedTuple):
     terminated: Array  # bool
     real: Array  # bool: no reset
     next_action: Array | tuple[()] = ()  # int32, for algorithms that need it
+    next_mask: Array | None = None  # [T, N, A] bool: what is allowed in the next state; None for everything
 
 
 class TabularLearner(Learner[State]):
@@ -104,14 +107,14 @@ class TabularLearner(Learner[State]):
         a = algorithm
         self.rollout_length = a.n_steps
         self.actions = int(spec.action_space.n)  # type: ignore[attr-defined]
-        self.index = table_index(spec.observation_space, a.bins, a.obs_low, a.obs_high, actions=self.actions)
+        self.index = table_index(spec.network_space, a.bins, a.obs_low, a.obs_high, actions=self.actions)
 
     @abstractmethod
-    def next_value(self, values: Array, next_action: Array, epsilon: Array) -> Array:
+    def next_value(self, values: Array, row: Transitions, epsilon: Array) -> Array:
         """What N next states are worth, `[N]`.
 
-        values: of their actions, `[N, A]`. next_action: `[N]` where `transitions` gives them. epsilon: the share of
-        random actions of the policy that acted.
+        values: of their actions, `[N, A]`, FORBIDDEN for those that are not allowed. row: of the N steps there.
+        epsilon: the share of random actions of the policy that acted.
         """
 
     def init(self, key: Key) -> State:
@@ -132,15 +135,17 @@ class TabularLearner(Learner[State]):
         return View(state.params, state.exploration)
 
     def act(self, view: View, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool) -> Act:
-        values = view.params[self.index.of(obs)]
+        seen, mask = self.split(obs)
+        values = mask_values(view.params[self.index.of(seen)], mask)
         if not explore:
             return Act(jnp.argmax(values, axis=1).astype(jnp.int32), carry, ())
-        chosen = jax.random.categorical(key, jnp.log(epsilon_greedy(values, view.exploration)))
+        chosen = jax.random.categorical(key, jnp.log(epsilon_greedy(values, view.exploration, mask)))
         return Act(chosen.astype(jnp.int32), carry, ())
 
     def explain(self, view: View, carry: PyTree, obs: PyTree) -> dict[str, Array]:
-        """Return the expected return of each action, `[N, A]`, and the highest of them, `[N]`."""
-        values = view.params[self.index.of(obs)]
+        """Return the expected return of each action, `[N, A]`, -inf if not allowed, and the highest of them, `[N]`."""
+        seen, mask = self.split(obs)
+        values = hide(view.params[self.index.of(seen)], mask)
         return {"action_values": values, "value": values.max(axis=1)}
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
@@ -157,14 +162,23 @@ class TabularLearner(Learner[State]):
 
     def transitions(self, extra: PyTree, rollout: Rollout, key: Key) -> tuple[Transitions, PyTree]:
         """The steps to learn from now, and what the algorithm keeps beside the table. Default: those of the rollout."""
-        states = self.states(rollout)
-        steps = Transitions(states[:-1], rollout.action, rollout.reward, states[1:], rollout.terminated, rollout.valid)
+        states, mask = self.states(rollout)
+        steps = Transitions(
+            state=states[:-1],
+            action=rollout.action,
+            reward=rollout.reward,
+            next_state=states[1:],
+            terminated=rollout.terminated,
+            real=rollout.valid,
+            next_mask=None if mask is None else mask[1:],
+        )
         return steps, extra
 
-    def states(self, rollout: Rollout) -> Array:
-        """Rows of the table for the observations of a rollout, `[T+1, N]` int32."""
+    def states(self, rollout: Rollout) -> tuple[Array, Array | None]:
+        """Rows of the table for the observations of a rollout, `[T+1, N]` int32, and masks `[T+1, N, A]` or None."""
         shape = rollout.first.shape
-        return self.index.of(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)).reshape(shape)
+        seen, mask = self.split(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs))
+        return self.index.of(seen).reshape(shape), None if mask is None else mask.reshape(*shape, self.actions)
 
     def improve(self, table: Array, steps: Transitions, rate: Array, epsilon: Array) -> tuple[Array, Array]:
         """Learn from steps one after the other. Returns the table and the mean absolute TD error.
@@ -195,7 +209,7 @@ class TabularLearner(Learner[State]):
         Returns the table, and `[N]` where each step by itself moves its value, where that was, and the absolute error.
         """
         before = table[row.state, row.action]
-        worth = self.next_value(table[row.next_state], row.next_action, epsilon)  # type: ignore[arg-type]
+        worth = self.next_value(mask_values(table[row.next_state], row.next_mask), row, epsilon)
         target = row.reward + self.algorithm.gamma * jnp.where(row.terminated, 0.0, worth)
         error = jnp.where(row.real, target - before, 0.0)
         count = jnp.maximum((alike(row, self.actions) & row.real).sum(axis=1), 1)
@@ -207,10 +221,14 @@ class TabularLearner(Learner[State]):
         return jnp.float32(self.algorithm.epsilon(counters, episodes))
 
 
-def epsilon_greedy(values: Array, epsilon: Array) -> Array:
-    """Probabilities of actions, `[N, A]`: uniform over the best of `values` `[N, A]`, and over all with `epsilon`."""
+def epsilon_greedy(values: Array, epsilon: Array, mask: Array | None = None) -> Array:
+    """Probabilities of actions, `[N, A]`: uniform over the best of `values` `[N, A]`, and over all with `epsilon`.
+
+    mask: `[N, A]` bool, which of them are allowed; the values of the others must be lower. None for all.
+    """
     best = values == values.max(axis=1, keepdims=True)
-    return (1 - epsilon) * best / best.sum(axis=1, keepdims=True) + epsilon / values.shape[1]
+    anything = 1 / values.shape[1] if mask is None else mask / mask.sum(axis=1, keepdims=True)
+    return (1 - epsilon) * best / best.sum(axis=1, keepdims=True) + epsilon * anything
 
 
 def alike(row: Transitions, actions: int) -> Array:

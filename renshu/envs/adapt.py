@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from renshu.envs.masks import has_mask
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.types import Accepts, EnvSpec
 
@@ -46,13 +47,14 @@ class Fitting:
 
     bins: how many points of each dimension of a Box an algorithm chooses from that takes only Discrete actions: 2 or
     more, both ends among them. A tuple has a number for each dimension. history: how many of the last observations the
-    learner sees at once, 1 or more.
+    learner sees at once, 1 or more. masks: whether it leaves out the actions that the environment does not allow now.
 
     Raises HyperparameterError for other numbers.
     """
 
     bins: int | tuple[int, ...] = 5
     history: int = 1
+    masks: bool = False
 
     def __post_init__(self) -> None:
         bins: Any = self.bins
@@ -64,22 +66,30 @@ class Fitting:
             )
         if not _is_whole(self.history, 1):
             raise HyperparameterError(f"history={self.history!r}: expected a whole number of at least 1")
+        if not isinstance(self.masks, bool):
+            raise HyperparameterError(f"masks={self.masks!r}: expected True or False")
         object.__setattr__(self, "bins", tuple(map(int, bins)) if several else int(bins))
         object.__setattr__(self, "history", int(self.history))
 
-    def but(self, bins: int | Iterable[int] | None = None, history: int | None = None) -> Fitting:
-        """The same with other numbers where they are not None."""
-        return Fitting(self.bins if bins is None else bins, self.history if history is None else history)  # type: ignore[arg-type]
+    def but(
+        self, bins: int | Iterable[int] | None = None, history: int | None = None, masks: bool | None = None
+    ) -> Fitting:
+        """The same with other values where they are not None."""
+        given = {"bins": bins, "history": history, "masks": masks}
+        return dataclasses.replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data."""
-        return {"bins": list(self.bins) if isinstance(self.bins, tuple) else self.bins, "history": self.history}
+        """As plain JSON data. masks stands there only where they are used, as in files from before there were any."""
+        bins = list(self.bins) if isinstance(self.bins, tuple) else self.bins
+        return {"bins": bins, "history": self.history} | ({"masks": True} if self.masks else {})
 
     @classmethod
     def from_json(cls, data: Any) -> Fitting:
         """Make what `to_json` described, as usual where it says nothing. Raises HyperparameterError for other data."""
-        if not isinstance(data, Mapping) or not set(data) <= {"bins", "history"}:
-            raise HyperparameterError(f"not a fitting: {reprlib.repr(data)}; expected the keys bins and history")
+        if not isinstance(data, Mapping) or not set(data) <= {"bins", "history", "masks"}:
+            raise HyperparameterError(
+                f"not a fitting: {reprlib.repr(data)}; expected the keys bins and history, and maybe masks"
+            )
         return cls(**data)
 
 
@@ -116,7 +126,8 @@ def fit(
     Raises SpaceError naming the space, what the algorithm takes, and what would fit; HyperparameterError where the
     fitting that was chosen is none for them.
     """
-    notes = _check_observation(spec.observation_space, accepts, algorithm, own_network)
+    spec = dataclasses.replace(spec, masks=_masks(spec, accepts, algorithm, fitting))
+    notes = _check_observation(spec.network_space, accepts, algorithm, own_network)
     if fitting.history > 1:
         if not accepts.history:
             raise HyperparameterError(
@@ -124,9 +135,23 @@ def fit(
                 "put the environment into gymnasium.wrappers.FrameStackObservation"
             )
         notes.append(f"history: the last {fitting.history} observations at once")
+    if spec.masks:
+        notes.append("action_mask: actions not allowed are left out of sampling, maximum and target")
     action_space, decode, note = _fit_action(spec.action_space, accepts, algorithm, fitting)
     fitted = dataclasses.replace(spec, action_space=action_space, history=fitting.history)
     return Fitted(fitted, decode, (*notes, note))
+
+
+def _masks(spec: EnvSpec, accepts: Accepts, algorithm: str, fitting: Fitting) -> bool:
+    if fitting.masks and not accepts.masks:
+        raise HyperparameterError(f"{algorithm} cannot leave out actions by a mask: leave masks=True out")
+    if fitting.masks and not has_mask(spec.observation_space, spec.action_space):
+        raise SpaceError(
+            f"masks=True, but there are none: for Discrete actions, here {spec.action_space}, an environment gives "
+            'info["action_mask"] of shape [n] from reset and step, or observations that are a Dict of "action_mask" '
+            'and "observation"; a DeviceEnv has a method action_mask(state)'
+        )
+    return fitting.masks
 
 
 def _check_observation(space: spaces.Space, accepts: Accepts, algorithm: str, own: bool) -> list[str]:

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from renshu.types import Array, EnvSpec, Key, PyTree
+from renshu.envs.masks import with_mask
+from renshu.errors import SpaceError
+from renshu.types import MASK, OBSERVATION, Array, EnvSpec, Key, PyTree
 
 
 class Step(NamedTuple):
@@ -44,6 +46,15 @@ class DeviceEnv(ABC):
     def step(self, state: PyTree, action: PyTree, key: Key) -> Step:
         """Go on by one action of the action space. Never called on a state that has ended."""
 
+    def action_mask(self, state: PyTree) -> Array:
+        """Which of n Discrete actions are allowed in a state: [n] bool. Optional."""
+        raise NotImplementedError(f"{self.name} allows all actions at all times")
+
+    @property
+    def gives_masks(self) -> bool:
+        """Whether it has an `action_mask`."""
+        return type(self).action_mask is not DeviceEnv.action_mask
+
     def render(self, state: PyTree) -> np.ndarray:
         """Draw a state: [H, W, 3] uint8. On the host, with NumPy. Optional."""
         raise NotImplementedError(f"{self.name} has no picture")
@@ -67,6 +78,47 @@ class DeviceEnv(ABC):
             max_episode_steps=self.max_episode_steps,
             reward_threshold=self.reward_threshold,
         )
+
+
+class MaskedDeviceEnv(DeviceEnv):
+    """A DeviceEnv whose observations are {MASK: [n] int8, OBSERVATION: its own}.
+
+    env: with Discrete actions and an `action_mask`. Raises SpaceError where that is not of shape [n].
+    """
+
+    def __init__(self, env: DeviceEnv) -> None:
+        self.env, n = env, int(env.action_space.n)  # type: ignore[attr-defined]
+        self.observation_space, self.action_space = with_mask(env.observation_space, n), env.action_space
+        self.max_episode_steps, self.reward_threshold, self.id = env.max_episode_steps, env.reward_threshold, env.id
+        mask = jax.eval_shape(lambda key: env.action_mask(env.reset(key)[0]), jax.random.key(0))
+        if mask.shape != (n,):
+            raise SpaceError(f"action_mask of {env.name} has the shape {mask.shape}; its {n} actions want ({n},)")
+
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        """Begin an episode."""
+        state, obs = self.env.reset(key)
+        return state, self._joined(state, obs)
+
+    def step(self, state: PyTree, action: PyTree, key: Key) -> Step:
+        """Go on by one action."""
+        after = self.env.step(state, action, key)
+        return after._replace(obs=self._joined(after.state, after.obs))
+
+    def _joined(self, state: PyTree, obs: PyTree) -> dict[str, PyTree]:
+        return {MASK: (self.env.action_mask(state) != 0).astype(jnp.int8), OBSERVATION: obs}
+
+    def render(self, state: PyTree) -> np.ndarray:
+        """Draw a state."""
+        return self.env.render(state)
+
+    def text(self, state: PyTree) -> str:
+        """Show a state as lines of text."""
+        return self.env.text(state)
+
+    @property
+    def name(self) -> str:
+        """The environment's own."""
+        return self.env.name
 
 
 _ROOT = np.uint32(2**32 - 1)

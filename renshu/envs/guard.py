@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium import spaces
 
 from renshu.errors import EnvironmentFault
+from renshu.types import MASK
 
 _BOOLS = (bool, np.bool_)
-_KEPT = ("action_mask",)
 
 
 class Guard(gymnasium.Wrapper):
@@ -77,7 +77,7 @@ class Guard(gymnasium.Wrapper):
     def _kept(self, info: Any) -> dict[str, Any]:
         if not isinstance(info, dict):
             self._returned(f"{_describe(info)} as info; it must be a dict, {{}} if there is nothing to say")
-        return {key: info[key] for key in _KEPT if key in info} if info else info
+        return {MASK: np.asarray(info[MASK])} if MASK in info else {}  # as an array, or Gymnasium gathers objects
 
     def _check_flags(self, terminated: Any, truncated: Any) -> None:
         for flag, name in ((terminated, "terminated"), (truncated, "truncated")):

@@ -12,10 +12,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from renshu.envs.device import DeviceEnv, DeviceEnvs, EnvsState, Outcome
+from renshu.envs.device import DeviceEnv, DeviceEnvs, EnvsState, Outcome, Step
 from renshu.envs.registration import device_env, with_limit
 from renshu.errors import EnvironmentFault, HyperparameterError, UnknownNameError
-from renshu.types import Array, Key, PyTree
+from renshu.types import MASK, Array, Key, PyTree
 
 FPS = 30
 """Frames per second of windows and recordings."""
@@ -43,31 +43,37 @@ class GymEnv(gymnasium.Env):
         self._window: _Window | None = None
         shapes = jax.tree.map(np.shape, self.action_space.sample())
 
-        def step(state: PyTree, action: PyTree, key: Key, count: Array) -> Any:
-            _check_actions(env.name, action, shapes)
-            return env.step(state, action, jax.random.fold_in(key, count))
+        def reset(key: Key) -> tuple[PyTree, PyTree, PyTree]:
+            state, obs = env.reset(jax.random.fold_in(key, 0))
+            return state, obs, _info(env, state)
 
-        self._reset = jax.jit(lambda key: env.reset(jax.random.fold_in(key, 0)))
+        def step(state: PyTree, action: PyTree, key: Key, count: Array) -> tuple[Step, PyTree]:
+            _check_actions(env.name, action, shapes)
+            done = env.step(state, action, jax.random.fold_in(key, count))
+            return done, _info(env, done.state)
+
+        self._reset = jax.jit(reset)
         self._step = jax.jit(step)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[PyTree, dict]:
         """Begin an episode. seed: None carries on with the randomness there is. Options are not used.
 
-        Returns the observation, NumPy arrays that belong to the caller, and {}.
+        Returns the observation, NumPy arrays that belong to the caller, and {}, or the mask of an environment that has
+        an `action_mask`, [n] bool.
         """
         super().reset(seed=seed)
         if seed is not None or self._key is None:
             self._key = _key(self, seed)
         else:
             self._key = jax.random.fold_in(self._key, self._count)
-        self.state, obs = self._reset(self._key)
+        self.state, obs, info = self._reset(self._key)
         self._count, self._ended = 1, False
         if self.render_mode == "human":
             self.render()
-        return _single(self.observation_space, obs), {}
+        return _single(self.observation_space, obs), _owned(info)
 
     def step(self, action: PyTree) -> tuple[PyTree, float, bool, bool, dict]:
-        """Go on by one action. Returns observation, reward, terminated, truncated and {}, as Gymnasium says.
+        """Go on by one action. Returns observation, reward, terminated, truncated, info, as Gymnasium says.
 
         Raises EnvironmentFault before the first reset, after the end of an episode, and for actions of another shape.
         """
@@ -75,13 +81,13 @@ class GymEnv(gymnasium.Env):
             when = "after its episode has ended" if self._ended else "before the first reset"
             raise EnvironmentFault(f"{self.env.name} was stepped {when}: call reset before step")
         action = _arrays(self.action_space, action)
-        done = self._step(self.state, action, self._key, self._count)
+        done, info = self._step(self.state, action, self._key, self._count)
         terminated = bool(done.terminated)
         truncated = bool(done.truncated) or self._count == self._limit
         self.state, self._count, self._ended = done.state, self._count + 1, terminated or truncated
         if self.render_mode == "human":
             self.render()
-        return _single(self.observation_space, done.obs), float(done.reward), terminated, truncated, {}
+        return _single(self.observation_space, done.obs), float(done.reward), terminated, truncated, _owned(info)
 
     def render(self) -> Any:
         """The state as [H, W, 3] uint8 ("rgb_array"), as text ("ansi"), in a window ("human"), or not at all (None).
@@ -127,37 +133,47 @@ class GymVectorEnv(VectorEnv):
         envs = DeviceEnvs(env, num_envs)
         shapes = jax.tree.map(np.shape, self.action_space.sample())
 
-        def step(state: EnvsState, action: PyTree) -> tuple[EnvsState, Outcome]:
-            _check_actions(f"{num_envs} {env.name}", action, shapes)
-            return envs.step(state, action)
+        def infos(state: EnvsState) -> PyTree:
+            # With the count: a state may hold no array at all.
+            return jax.vmap(lambda state, _: _info(env, state))(state.inner, np.arange(num_envs))
 
-        self._reset, self._step = jax.jit(envs.reset), jax.jit(step)
+        def reset(key: Key) -> tuple[EnvsState, PyTree, PyTree]:
+            state, obs = envs.reset(key)
+            return state, obs, infos(state)
+
+        def step(state: EnvsState, action: PyTree) -> tuple[EnvsState, Outcome, PyTree]:
+            _check_actions(f"{num_envs} {env.name}", action, shapes)
+            state, outcome = envs.step(state, action)
+            return state, outcome, infos(state)
+
+        self._reset, self._step = jax.jit(reset), jax.jit(step)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[PyTree, dict]:
         """Begin an episode in each environment. Options are not used.
 
         seed: an int gives what `DeviceEnvs.reset(jax.random.key(seed))` gives; None carries on with the randomness
-        there is. Returns observations [N, ...], NumPy arrays that belong to the caller, and {}.
+        there is. Returns observations [N, ...], NumPy arrays that belong to the caller, and {}, or masks [N, n] bool.
         """
         super().reset(seed=seed)
         if seed is not None or self.state is None:
             key = _key(self, seed)
         else:
             key = jax.random.fold_in(self.state.key, self.state.count)
-        self.state, obs = self._reset(key)
-        return _arrays(self.observation_space, obs), {}
+        self.state, obs, infos = self._reset(key)
+        return _arrays(self.observation_space, obs), _owned(infos)
 
     def step(self, actions: PyTree) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray, dict]:
         """Step each environment by its action [N, ...]; one whose episode has ended begins a new one instead.
 
         Returns observations [N, ...], rewards [N] float32, terminated and truncated [N] bool, all NumPy arrays that
-        belong to the caller, and {}. Raises EnvironmentFault before the first reset and for actions of another shape.
+        belong to the caller, and infos as from reset. Raises EnvironmentFault before the first reset and for actions of
+        another shape.
         """
         if self.state is None:
             raise EnvironmentFault(f"{self.env.name} was stepped before the first reset: call reset before step")
-        self.state, (obs, *rest) = self._step(self.state, _arrays(self.action_space, actions))
+        self.state, (obs, *rest), infos = self._step(self.state, _arrays(self.action_space, actions))
         reward, terminated, truncated = map(np.array, rest)
-        return _arrays(self.observation_space, obs), reward, terminated, truncated, {}
+        return _arrays(self.observation_space, obs), reward, terminated, truncated, _owned(infos)
 
     def render(self) -> tuple[Any, ...] | None:
         """A frame [H, W, 3] uint8 ("rgb_array") or a text ("ansi") of each environment; None without a render_mode.
@@ -248,6 +264,14 @@ def _picture(env: DeviceEnv, render_mode: str, state: PyTree) -> Any:
 
 def _key(env: GymEnv | GymVectorEnv, seed: int | None) -> Key:
     return jax.random.key(int(env.np_random.integers(2**32)) if seed is None else seed)
+
+
+def _info(env: DeviceEnv, state: PyTree) -> dict[str, Array]:
+    return {MASK: env.action_mask(state)} if env.gives_masks else {}
+
+
+def _owned(info: dict[str, Array]) -> dict[str, np.ndarray]:
+    return {name: np.array(value) for name, value in info.items()}
 
 
 def _arrays(space: spaces.Space, value: PyTree) -> PyTree:

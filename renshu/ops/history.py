@@ -42,3 +42,23 @@ def push(frames: PyTree, obs: PyTree, first: Array) -> PyTree:
         return jnp.where(begins, obs[:, None], new)
 
     return jax.tree.map(one, frames, obs)
+
+
+def recall(carry: PyTree, obs: PyTree, first: Array) -> tuple[PyTree, PyTree]:
+    """What a network sees and the new carry: frames `[N, history, ...]`, or `obs` as it is where the carry is ()."""
+    if isinstance(carry, tuple) and not carry:
+        return obs, carry
+    frames = push(carry, obs, first)
+    return frames, frames
+
+
+def recall_all(carry: PyTree, obs: PyTree, first: Array) -> PyTree:
+    """What a network saw in a rollout, `[T+1, N, history, ...]`, of obs `[T+1, N, ...]` and the carry before them."""
+    if isinstance(carry, tuple) and not carry:
+        return obs
+
+    def step(carry: PyTree, row: tuple[PyTree, Array]) -> tuple[PyTree, PyTree]:
+        frames = push(carry, *row)
+        return frames, frames
+
+    return jax.lax.scan(step, carry, (obs, first))[1]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from renshu import A2C, PPO
+from renshu import A2C, PPO, PQN
 from renshu.envs.device import DeviceEnv, Step
 
 SMALL = {"n_steps": 8, "net_arch": [8]}
@@ -17,6 +17,7 @@ TINY_PPO = PPO(**SMALL, batch_size=8, n_epochs=2)
 NORMED_PPO = PPO(**SMALL, batch_size=8, n_epochs=2, norm_obs=True, norm_reward=True)
 TINY_A2C = A2C(**SMALL)
 NORMED_A2C = A2C(**SMALL, norm_obs=True, norm_reward=True)
+TINY_PQN = PQN(**SMALL, batch_size=8)
 
 
 def same(a, b):
