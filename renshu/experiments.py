@@ -17,6 +17,7 @@ from renshu.agent import Agent
 from renshu.algorithms.base import Algorithm, near
 from renshu.algorithms.hyperparameters import Number, kind_of
 from renshu.envs.adapt import USUAL, Fitting
+from renshu.envs.masks import has_mask
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError
 from renshu.grounds import CompiledGround, HostGround, ground
@@ -96,9 +97,13 @@ def experiment(
     seconds = compiling = 0.0
     with _bar(sum(map(len, groups)) * steps if progress else None) as advance:
         for rows in groups:
-            place = ground(source, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
+            takes = rows[0].algorithm.accepts.masks
+            masked = source.with_masks(None if takes else False)
+            place = ground(masked, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
             if isinstance(place, CompiledGround):
-                found = train_together(place, rows, fitting, steps, points, at_once, advance)
+                spec = place.spec()
+                masks = takes and has_mask(spec.observation_space, spec.action_space)
+                found = train_together(place, rows, fitting.but(masks=masks), steps, points, at_once, advance)
             else:
                 found = _train_in_turn(place, rows, fitting, steps, points, advance)
             place.close()

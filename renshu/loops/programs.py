@@ -50,10 +50,19 @@ class Programs:
         self.keys = jit(keys)
         self.act = jit(lambda *inputs: act(*inputs, explore=True))
         self.act_greedy = jit(lambda *inputs: act(*inputs, explore=False))
-        self.pack = jit(pack)
+        self._pack, self._packs, self._nothing = jit(pack), True, jnp.zeros(0)
         self.act_packed = jax.jit(act_packed, compiler_options=compiler_options() | in_sequence())
         self.learn = jit(learn, donate_argnums=0)
         self.explain = jit(learner.explain)
+
+    def pack(self, view: PyTree) -> list[Array]:
+        """Put a view into the form that `act_packed` takes; a large one is not even copied, and is good until learn."""
+        if not self._packs:
+            return [self._nothing, *jax.tree.leaves(view)]
+        packed = self._pack(view)
+        if packed[0].size == 0:
+            self._packs = False
+        return packed
 
     def metrics(self, vector: Array) -> dict[str, float]:
         """Names and numbers of the vector that learn returned."""
@@ -68,7 +77,7 @@ class Programs:
 
     def compiled(self) -> int:
         """How many programs have been compiled so far; steady training adds none."""
-        programs = (self.init, self.keys, self.act, self.act_greedy, self.pack, self.act_packed, self.learn)
+        programs = (self.init, self.keys, self.act, self.act_greedy, self._pack, self.act_packed, self.learn)
         programs += (self.explain,)
         return sum(getattr(program, "_cache_size")() for program in programs)
 

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from rich.console import Console
 
-from renshu import A2C, DQN, PPO, DynaQ, ExpectedSARSA, QLearning, load
+from renshu import A2C, DQN, PPO, DynaQ, ExpectedSARSA, QLearning, experiment, load
 from renshu.algorithms.dqn import Keys
 from renshu.algorithms.sac import SAC
 from renshu.algorithms.sarsa import SARSA
@@ -64,6 +64,11 @@ def test_what_is_not_allowed_is_never_done(name, loop):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(agent.parameters))
     assert np.isfinite(agent.evaluate(4).mean), "nor greedily"
     agent.close()
+
+
+def test_experiments_leave_it_out_too():
+    found = experiment(ALGORITHMS["qlearning"], Narrow(), seeds=2, steps=100, num_envs=2, progress=False)
+    assert all(agent.fitting.masks and np.isfinite(agent.parameters).all() for agent in found.agents)
 
 
 @pytest.mark.parametrize("loop", ["host", "compiled"])
