@@ -85,6 +85,20 @@ def measure(case: str, repeats: int) -> tuple[dict, dict]:
     return seconds, shares
 
 
+def arithmetic(case: str, ours: float) -> str:
+    """Say how long the matrix products of a case take at best, measured now, beside the `ours` seconds of Renshu."""
+    command = [sys.executable, "-m", "bench.arithmetic", case]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    whole = found["seconds"] * found["updates"]
+    return (
+        f" The matrix products of a gradient step, {found['flop'] / 1e6:,.0f} million operations, take "
+        f"{found['seconds'] * 1e3:.2f} ms by themselves on all cores ({found['flop'] / found['seconds'] / 1e9:.0f} "
+        f"GFLOPS, `python -m bench.arithmetic {case}`): the {found['updates']:,.0f} of the run are {whole:.2f} s, "
+        f"{whole / ours:.0%} of Renshu's time."
+    )
+
+
 def lines(case: str, seconds: dict, shares: dict) -> str:
     """The figures of one case as Markdown."""
     c, rows = CASES[case], []
@@ -109,6 +123,7 @@ def lines(case: str, seconds: dict, shares: dict) -> str:
         f"{table(header, rows)}\n\n"
         f"Medians of {len(seconds['no compilation']['renshu'])} runs in turn; ratios are taken run by run. "
         f"Renshu without compilation: {rate:,.0f} steps/s; its time goes to {where}."
+        f"{arithmetic(case, statistics.median(seconds['no compilation']['renshu'])) if c['page'] != 'speed' else ''}"
     )
 
 
