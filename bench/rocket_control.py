@@ -44,7 +44,8 @@ SETTINGS: dict[str, Any] = {
 class ShortFlights(Rocket):
     """Flights of one second from |x| up to 1 and |v| up to 0.5: none can leave the track.
 
-    One fall costs 500, a step near the origin next to nothing: critics that must know both know neither well.
+    One fall costs 500, a step near the origin next to nothing; with falls among what they learned, agents tended to stop
+    a little beside the origin.
     """
 
     id = None
@@ -208,7 +209,8 @@ Both learn in steps of {TRAINING_DT:g} s, {TRAINING_STEPS:,} steps in {NUM_ENVS}
 to 1 and |v| up to 0.5, which cannot leave the track; by the article's in the environment as it is. During training
 there are {EVALUATIONS} evaluations of {EPISODES} flights of ten seconds from the environment's random starts, by the
 reward that is learned: the best agent flies. It is not chosen by the flight that is shown. Without that choice the last
-agent often stood still a little beside the origin.
+agent often stood still a little beside the origin. These settings, for our reward only, were found among about thirty
+by this very flight and the seeds 0 to 2; seeds from 3 on are fresh.
 
 PID: gains that put all three poles of the closed loop at -2 a second. LQR: the optimal linear law for the same cost,
 and for one in which thrust is ten times as dear, which is cut off less."""
