@@ -44,8 +44,8 @@ SETTINGS: dict[str, Any] = {
 class ShortFlights(Rocket):
     """Flights of one second from |x| up to 1 and |v| up to 0.5: none can leave the track.
 
-    One fall costs 500, a step near the origin next to nothing; with falls among what they learned, agents tended to stop
-    a little beside the origin.
+    One fall costs 500, a step near the origin next to nothing; with falls in the memory agents tended to stop a little
+    beside the origin.
     """
 
     id = None

@@ -15,7 +15,7 @@ from renshu.algorithms.base import Learner
 from renshu.checkpoint import named, restore
 from renshu.envs.device import DeviceEnvs, EnvsState
 from renshu.errors import NotFiniteError
-from renshu.loops.programs import Programs, compiler_options, in_sequence
+from renshu.loops.programs import Programs, compiler_options, in_sequence, is_small
 from renshu.loops.report import Clock, Report, StepCount
 from renshu.ops.spaces import map_space, storage_dtype
 from renshu.types import Array, Key, PyTree, Rollout
@@ -186,7 +186,7 @@ class CompiledLoop:
         self.iterate = Iterate(programs.learner, envs, decode_action)
         self.size = programs.learner.rollout_length * envs.num_envs
         self.most = max(1, VISIT_STEPS // self.size)
-        options = compiler_options() | in_sequence()
+        options = compiler_options() | (in_sequence() if is_small(programs.learner.view(state)) else {})
         self._visit = jax.jit(visits(self.iterate, self.most), donate_argnums=(0, 1), compiler_options=options)
         start = jax.jit(self.iterate.start)
         root = jax.random.key(np.uint32(seed))

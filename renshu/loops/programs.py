@@ -105,8 +105,13 @@ def unpack(packed: list[Array], like: PyTree) -> PyTree:
     return jax.tree.unflatten(treedef, found)
 
 
+def is_small(view: PyTree) -> bool:
+    """Whether a view has at most SMALL numbers: then a program's parts take microseconds."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(view)) <= SMALL
+
+
 def _inside(leaves: list[Array]) -> list[bool]:
-    small = sum(math.prod(x.shape) for x in leaves) <= SMALL
+    small = is_small(leaves)
     return [small and x.dtype == jnp.float32 for x in leaves]
 
 
