@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from renshu.ops.descent import descent, keep_if_finite
+from renshu.ops.descent import all_finite, descent, gradient_step, keep_if_finite
 from tests.algorithms.rollouts import assert_close, assert_same
 
 RATE = 0.05
@@ -115,3 +115,36 @@ def test_keep_if_finite(bad: float):
     assert_same(keep(new, old, {"loss": jnp.asarray(bad)}), old)
     assert_same(keep({**new, "w": jnp.asarray([1.0, bad])}, old, fine), old)
     assert_same(keep({"count": jnp.int32(5)}, {"count": jnp.int32(4)}, {}), {"count": 5})
+
+
+@pytest.mark.parametrize(("loss", "finite"), [(1.0, True), (np.nan, False), (np.inf, False)])
+def test_a_step_is_taken_only_if_loss_and_gradient_are_finite(loss: float, finite: bool):
+    transform, params = optax.scale_by_adam(), {"w": jnp.asarray([1.0, 2.0])}
+    before = transform.init(params)
+
+    def squares(params):
+        return (params["w"] ** 2).sum() * loss, "aux"
+
+    after, opt_state, aux, sound = gradient_step(transform, squares, params, before, jnp.float32(0.1))
+    assert aux == "aux"
+    assert bool(sound) is finite
+    if finite:
+        np.testing.assert_allclose(after["w"], [0.9, 1.9], rtol=1e-5)
+        assert int(opt_state.count) == 1
+    else:
+        assert_same((after, opt_state), (params, before))
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_not_followed():
+    params = {"w": jnp.zeros(2)}
+    after, _, _, sound = gradient_step(
+        optax.identity(), lambda p: (jnp.sqrt(p["w"]).sum(), ()), params, optax.EmptyState(), jnp.float32(0.1)
+    )
+    assert not sound
+    assert_same(after, params)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_all_finite(bad: float):
+    assert all_finite(jnp.asarray([1e38, -1e38, 0.0]))
+    assert not all_finite(jnp.asarray([[1.0, bad], [0.0, 1.0]]))
