@@ -38,30 +38,43 @@ CASES = {  # algorithm, environment: seeds, goal for the mean of the seeds' mean
 EPISODES = 20
 MANY = {"FrozenLake-v1": 1000, "renshu/Grid-v0": 1000, "Taxi-v4": 300}
 """Episodes where chance decides much."""
-FIELDS = ["algorithm", "environment", "seed", "steps", "mean", "std", "seconds", "code"]
+EVALUATIONS = 30
+"""Of 10 episodes each, on the way of what is trained once; the agent that was best in them is evaluated anew."""
+FIELDS = ["algorithm", "environment", "seed", "agent", "steps", "mean", "std", "seconds", "code"]
 ROWS = DOCS / "zoo.csv"
 
 
-def measure(job: tuple[str, str, int]) -> dict[str, str]:
-    """Train one seed and evaluate it."""
+def measure(job: tuple[str, str, int]) -> list[dict[str, str]]:
+    """Train one seed and evaluate it: the last agent, and the best on the way of what is trained once."""
     import renshu
 
     algorithm, environment, seed = job
     preset = renshu.preset(algorithm, environment)
+    long = CASES[algorithm, environment][0] == 1
+    rows = []
+
+    def add(which: str, agent: renshu.Agent, seconds: float) -> None:
+        found = agent.evaluate(MANY.get(environment, EPISODES))
+        scores = f"{found.mean:.4g}", f"{found.std:.3g}", round(seconds)
+        values = [algorithm, environment, seed, which, agent.steps, *scores, revision()]
+        rows.append(dict(zip(FIELDS, map(str, values), strict=True)))
+        print(" ".join(rows[-1].values()), flush=True)
+
     began = time.perf_counter()
-    with preset.algorithm.on(environment, num_envs=preset.num_envs, seed=seed) as agent:
-        with tempfile.TemporaryDirectory() as folder:
-            # What is trained once keeps its learning curve beside the table.
-            run = Path(folder) / "run" if CASES[algorithm, environment][0] == 1 else None
-            agent.learn(preset.total_steps, progress=False, run=run)
-            seconds = time.perf_counter() - began
-            if run is not None:
-                plot_runs([run], curve_of(algorithm, environment), title=f"{algorithm} on {environment}, seed {seed}")
-        result = agent.evaluate(MANY.get(environment, EPISODES))
-    values = [algorithm, environment, seed, agent.steps, f"{result.mean:.4g}", f"{result.std:.3g}", round(seconds)]
-    row = dict(zip(FIELDS, [*map(str, values), revision()], strict=True))
-    print(" ".join(row.values()), flush=True)
-    return row
+    with (
+        preset.algorithm.on(environment, num_envs=preset.num_envs, seed=seed) as agent,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        run = Path(folder) / "run" if long else None
+        every = preset.total_steps // EVALUATIONS if long else None
+        agent.learn(preset.total_steps, progress=False, run=run, eval_every=every)
+        seconds = time.perf_counter() - began
+        add("last", agent, seconds)
+        if run is not None:
+            plot_runs([run], curve_of(algorithm, environment), title=f"{algorithm} on {environment}, seed {seed}")
+            with renshu.load(run / "best.safetensors", env=environment) as best:
+                add("best", best, seconds)
+    return rows
 
 
 def curve_of(algorithm: str, environment: str) -> Path:
@@ -87,9 +100,9 @@ def main() -> None:
     chosen = [tuple(case.split(":")) for case in options.case] if options.case else list(CASES)
     jobs = [(*case, seed) for case in chosen for seed in range(options.seeds or CASES[case][0])]
     with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
-        new = list(pool.map(measure, jobs))
+        new = [row for rows in pool.map(measure, jobs) for row in rows]
     rows = [row for row in kept() if (row["algorithm"], row["environment"]) not in chosen] + new
-    rows.sort(key=lambda row: (row["algorithm"], row["environment"], int(row["seed"])))
+    rows.sort(key=lambda row: (row["algorithm"], row["environment"], int(row["seed"]), row["agent"]))
     with ROWS.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
@@ -101,11 +114,15 @@ def page(rows: list[dict[str, str]]) -> str:
     """The table: a line for each case."""
     lines = []
     for case, (_, goal) in CASES.items():
-        found = [row for row in rows if (row["algorithm"], row["environment"]) == case]
+        of_case = [row for row in rows if (row["algorithm"], row["environment"]) == case]
+        found = [row for row in of_case if row["agent"] == "best"] or of_case
         if not found:
             continue
         means = [float(row["mean"]) for row in found]
         scores = ", ".join(f"{row['mean']} ± {row['std']}" for row in found)
+        if found is not of_case:
+            last = next(row for row in of_case if row["agent"] == "last")
+            scores += f", the last: {last['mean']} ± {last['std']}"
         seconds = max(int(row["seconds"]) for row in found)
         mean = sum(means) / len(means)
         verdict = f"{goal:g}: {'yes' if mean >= goal else 'no'}"
@@ -118,7 +135,8 @@ def page(rows: list[dict[str, str]]) -> str:
     return (
         f"{table(header, lines)}\n\nSettings: the presets, where there are any those of RL Zoo. Goal: for the mean "
         "over the seeds. Episodes: 20 of each seed; 1,000 of FrozenLake and Grid, 300 of Taxi. Time: of the slowest "
-        f"seed, two at once on the machine, with compilation.{curves}"
+        f"seed, two at once on the machine, with compilation. What names a last agent too: the best of {EVALUATIONS} "
+        f"evaluations of 10 episodes on the way, evaluated anew.{curves}"
     )
 
 

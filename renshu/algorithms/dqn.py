@@ -205,7 +205,7 @@ class DQNLearner(OffPolicyLearner):
             return mean, ({"loss": mean, "value": value}, error)
 
         params, opt_state, (metrics, error), finite = gradient_step(
-            self.optimizer, loss, core.params, core.opt_state, learning_rate
+            self.optimizer, loss, core.params, core.opt_state, learning_rate, guard=self.guards
         )
         core = core._replace(params=params, opt_state=opt_state, updates=core.updates + 1, sound=core.sound & finite)
         return core, metrics, error

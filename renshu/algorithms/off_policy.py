@@ -14,6 +14,7 @@ from gymnasium import spaces
 from renshu.algorithms.base import Algorithm, Learner
 from renshu.algorithms.hyperparameters import ScheduleLike, flag, real, schedule, whole
 from renshu.errors import HyperparameterError
+from renshu.ops.descent import keep_if
 from renshu.ops.history import nothing_seen, push, stacked_space
 from renshu.ops.schedules import value_of
 from renshu.ops.spaces import dummy
@@ -100,6 +101,7 @@ class OffPolicyLearner(Learner[State]):
             self.observation_space = stacked_space(spec.network_space, self.history)
         self.rollout_length = a.train_freq
         self.gradient_steps = a.train_freq * n if a.gradient_steps == -1 else a.gradient_steps
+        self.guards = self.gradient_steps == 1  # each step keeps what was before, should it go wrong; or learn does
         self.replay = self.make_replay()
 
     def make_replay(self) -> Replay:
@@ -217,9 +219,14 @@ class OffPolicyLearner(Learner[State]):
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
         # A loop whose count is not known needs no branch, which could copy what it carries.
         learned, priorities, total = jax.lax.fori_loop(0, count, step, (core, memory.priorities, nothing))
+        sound = learned.sound
+        if self.guards:
+            learned = learned._replace(extra=keep_if(sound, learned.extra, core.extra))
+        else:
+            learned = keep_if(sound, learned, core)
         metrics = {
-            # A step whose loss or gradient is not finite changed nothing: the loop shall hear of it.
-            name: jnp.where(learned.sound | ("loss" not in name), x / jnp.maximum(count, 1), jnp.nan)
+            # What went wrong changed nothing: the loop shall hear of it.
+            name: jnp.where(sound | ("loss" not in name), x / jnp.maximum(count, 1), jnp.nan)
             for name, x in total.items()
         }
         exploration = self._exploration(counters, episodes)
@@ -231,7 +238,7 @@ class OffPolicyLearner(Learner[State]):
             counters=counters._replace(updates=learned.updates),
             episodes=episodes,
             exploration=exploration,
-            extra=jax.tree.map(lambda new, old: jnp.where(learned.sound, new, old), learned.extra, core.extra),
+            extra=learned.extra,
         )
         return state, {**metrics, "learning_rate": rate, "exploration": exploration}
 

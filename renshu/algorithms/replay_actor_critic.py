@@ -165,7 +165,7 @@ class ReplayActorCriticLearner(OffPolicyLearner):
     def descend(self, core: Core, part: str, loss: Callable[[PyTree], Any], rate: Array) -> tuple[Core, Any]:
         """Take a step down the gradient of `loss(part of the parameters) -> (loss, aux)`. Returns aux, too."""
         params, opt_state, aux, finite = gradient_step(
-            self.optimizer, loss, core.params[part], core.opt_state[part], rate
+            self.optimizer, loss, core.params[part], core.opt_state[part], rate, guard=self.guards
         )
         params, opt_state = {**core.params, part: params}, {**core.opt_state, part: opt_state}
         return core._replace(params=params, opt_state=opt_state, sound=core.sound & finite), aux

@@ -92,17 +92,22 @@ def gradient_step(
     params: PyTree,
     opt_state: PyTree,
     learning_rate: Array,
+    *,
+    guard: bool = True,
 ) -> tuple[PyTree, PyTree, Any, Array]:
     """One step down the gradient of `loss(params) -> (loss, aux)`: parameters, optimiser state, aux, and a bool.
 
-    That says whether loss and gradient are finite; if not, parameters and optimiser state are those from before. To
-    know it before the step costs less than to keep the old ones until after it.
+    That says whether loss and gradient are finite. guard: if they are not, parameters and optimiser state are those
+    from before. That costs less than to keep the old ones until after a single step; of many steps in a row it is
+    cheaper to keep those from before the first (`guard=False`), since no step then waits for its own check.
     """
     (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
     finite = jnp.array([all_finite(x) for x in (value, *jax.tree.leaves(grad))]).all()
     updates, new_state = transform.update(grad, opt_state, params)
-    params = jax.tree.map(lambda p, u: jnp.where(finite, p - learning_rate * u, p), params, updates)
-    return params, jax.tree.map(lambda n, o: jnp.where(finite, n, o), new_state, opt_state), aux, finite
+    moved = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+    if guard:
+        moved, new_state = keep_if(finite, (moved, new_state), (params, opt_state))
+    return moved, new_state, aux, finite
 
 
 def all_finite(x: Array) -> Array:
@@ -113,5 +118,9 @@ def all_finite(x: Array) -> Array:
 def keep_if_finite(new: PyTree, old: PyTree, metrics: Metrics) -> PyTree:
     """Return `new`, or `old` where any metric or any leaf of `new` is NaN or infinite: a bad update changes nothing."""
     leaves = [x for x in jax.tree.leaves((new, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
-    finite = jnp.array([jnp.isfinite(x).all() for x in leaves], jnp.bool_).all()
-    return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    return keep_if(jnp.array([jnp.isfinite(x).all() for x in leaves], jnp.bool_).all(), new, old)
+
+
+def keep_if(good: Array, new: PyTree, old: PyTree) -> PyTree:
+    """Return `new` where `good` is true, `old` where not."""
+    return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
