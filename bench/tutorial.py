@@ -38,7 +38,7 @@ SHARED: dict[str, Any] = {
 }
 THEIRS = {"learning_rate": 1e-4, "batch_size": 32, "net_arch": [32, 32], "target_update_interval": 100}
 OURS = {
-    "learning_rate": 5e-4,
+    "learning_rate": 2e-3,
     "batch_size": 64,
     "net_arch": [64, 64],
     "target_update_interval": 1,
