@@ -146,8 +146,8 @@ def main() -> None:
         parts.append(f"## {title}\n\n{table(header, rows)}\n\n{words}.")
     text = "\n\n".join(parts)
     total = (
-        f"{options.seeds} seeds each, {MOST_STEPS:,} steps at the most; {time.perf_counter() - began:.0f} s in all. Our "
-        "own settings were chosen by what they did for Double on 20 other seeds."
+        f"{options.seeds} seeds each, {MOST_STEPS:,} steps at the most; {time.perf_counter() - began:.0f} s in all. "
+        "Our own settings were chosen by what they did for Double on 20 other seeds."
     )
     publish(
         "tutorial", "Episodes until CartPole-v0 is solved", "python -m bench.tutorial", f"{ABOUT}\n\n{total}\n\n{text}"
