@@ -66,6 +66,7 @@ def experiment(
     loop: str | None = None,
     bins: int | Sequence[int] | None = None,
     history: int | None = None,
+    masks: bool | None = None,
     env_kwargs: dict[str, Any] | None = None,
     at_once: int | None = None,
     points: int = 100,
@@ -76,7 +77,7 @@ def experiment(
     On a DeviceEnv all seeds and values of an algorithm train at once, in a program for each core; elsewhere one after
     the other.
 
-    algorithms: one, several, or a dict by label. env, loop, bins, history, env_kwargs: as for Agent.
+    algorithms: one, several, or a dict by label. env, loop, bins, history, masks, env_kwargs: as for Agent.
     seeds: how many (0, 1, ...), or which. steps: environment steps of each agent, at least. num_envs: of each agent.
     grid: values of hyperparameters that are plain numbers, as {"learning_rate": [1e-3, 3e-4]}.
     at_once: how many agents train in one program at most; None asks the memory. points: how many each curve has, about.
@@ -89,7 +90,7 @@ def experiment(
     num_envs = None if num_envs is None else COUNT.check("num_envs", num_envs)
     at_once = None if at_once is None else COUNT.check("at_once", at_once)
     steps, points = COUNT.check("steps", steps), COUNT.check("points", points)
-    source, fitting = EnvSource.of(env, env_kwargs), USUAL.but(bins, history)
+    source, fitting = EnvSource.of(env, env_kwargs), USUAL.but(bins, history, masks)
     # Checked for all of them before the first is trained.
     groups = [_rows(label, algorithm, grid or {}, chosen) for label, algorithm in _labelled(algorithms).items()]
     curves: list[Curves] = []
@@ -97,15 +98,17 @@ def experiment(
     seconds = compiling = 0.0
     with _bar(sum(map(len, groups)) * steps if progress else None) as advance:
         for rows in groups:
-            takes = rows[0].algorithm.accepts.masks
+            takes = rows[0].algorithm.accepts.masks and masks is not False
             masked = source.with_masks(None if takes else False)
             place = ground(masked, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
             if isinstance(place, CompiledGround):
                 spec = place.spec()
-                masks = takes and has_mask(spec.observation_space, spec.action_space)
-                found = train_together(place, rows, fitting.but(masks=masks), steps, points, at_once, advance)
+                found_masks = takes and has_mask(spec.observation_space, spec.action_space)
+                fits = fitting.but(masks=found_masks if masks is None else masks)
+                place.source = source.with_masks(fits.masks)
+                found = train_together(place, rows, fits, steps, points, at_once, advance)
             else:
-                found = _train_in_turn(place, rows, fitting, steps, points, advance)
+                found = _train_in_turn(place, rows, fitting, masks, steps, points, advance)
             place.close()
             curves += _curves(rows, found.curves, chosen)
             agents += found.agents
@@ -177,7 +180,13 @@ def _curves(rows: list[Row], found: list[tuple[np.ndarray, np.ndarray]], seeds: 
 
 
 def _train_in_turn(
-    place: HostGround, rows: list[Row], fitting: Fitting, steps: int, points: int, advance: Callable
+    place: HostGround,
+    rows: list[Row],
+    fitting: Fitting,
+    masks: bool | None,
+    steps: int,
+    points: int,
+    advance: Callable,
 ) -> Trained:
     began, curves, agents = time.perf_counter(), [], []
     points = min(points, steps)
@@ -191,6 +200,7 @@ def _train_in_turn(
             loop="host",
             bins=fitting.bins,
             history=fitting.history,
+            masks=masks,
             env_kwargs=place.source.kwargs,
         )
         agent.set_target(steps)

@@ -204,10 +204,10 @@ class DQNLearner(OffPolicyLearner):
             value = self.head.values(chosen[:, None])[:, 0].mean()
             return mean, ({"loss": mean, "value": value}, error)
 
-        params, opt_state, (metrics, error), finite = gradient_step(
-            self.optimizer, loss, core.params, core.opt_state, learning_rate, guard=self.guards
+        params, opt_state, (metrics, error), sound = gradient_step(
+            self.optimizer, loss, core.params, core.opt_state, learning_rate, core.sound, guard=self.guards
         )
-        core = core._replace(params=params, opt_state=opt_state, updates=core.updates + 1, sound=core.sound & finite)
+        core = core._replace(params=params, opt_state=opt_state, updates=core.updates + 1, sound=sound)
         return core, metrics, error
 
     def target(self, core: Core, samples: Samples, keys: Keys) -> Array:

@@ -83,11 +83,13 @@ class DynaQLearner(QLearner):
         )
 
     def learned_mask(self, model: Model, row: Transitions) -> Array | None:
-        """What the model knows of what is allowed after N steps."""
+        """What the model knows of what is allowed after N steps. Of those to the same state the last one's is kept."""
         if model.mask is None:
             return None
         # Nothing can be done after the end, so its mask says nothing of states that look like it.
-        where = jnp.where(row.real & ~row.terminated, row.next_state, model.mask.shape[0])
+        known = row.real & ~row.terminated
+        later = jnp.triu((row.next_state[:, None] == row.next_state) & known, 1).any(axis=1)
+        where = jnp.where(known & ~later, row.next_state, model.mask.shape[0])
         return model.mask.at[where].set(row.next_mask, mode="drop")
 
     def recall(self, model: Model, key: Key) -> Transitions:

@@ -15,7 +15,7 @@ from renshu.algorithms.base import Algorithm, Learner
 from renshu.algorithms.hyperparameters import ScheduleLike, flag, real, schedule, whole
 from renshu.errors import HyperparameterError
 from renshu.ops.descent import keep_if
-from renshu.ops.history import nothing_seen, push, stacked_space
+from renshu.ops.history import nothing_seen, recall, stacked_space
 from renshu.ops.schedules import value_of
 from renshu.ops.spaces import dummy
 from renshu.replay.good_episodes import GoodEpisodes
@@ -180,10 +180,7 @@ class OffPolicyLearner(Learner[State]):
 
     def recall(self, carry: PyTree, obs: PyTree, first: Array) -> tuple[PyTree, PyTree]:
         """Observations `[N, ...]`, or the last ones `[N, history, ...]`, masks included; and the new carry."""
-        if self.history == 1:
-            return obs, carry
-        frames = push(carry, obs, first)
-        return frames, frames
+        return recall(carry, obs, first)
 
     def view(self, state: State) -> View:
         return View(state.params, state.exploration, state.extra)
@@ -221,12 +218,13 @@ class OffPolicyLearner(Learner[State]):
         learned, priorities, total = jax.lax.fori_loop(0, count, step, (core, memory.priorities, nothing))
         sound = learned.sound
         if self.guards:
-            learned = learned._replace(extra=keep_if(sound, learned.extra, core.extra))
+            updates, extra = keep_if(sound, (learned.updates, learned.extra), (core.updates, core.extra))
+            learned = learned._replace(updates=updates, extra=extra)
         else:
             learned = keep_if(sound, learned, core)
         metrics = {
             # What went wrong changed nothing: the loop shall hear of it.
-            name: jnp.where(sound | ("loss" not in name), x / jnp.maximum(count, 1), jnp.nan)
+            name: jnp.where(sound, x / jnp.maximum(count, 1), jnp.nan)
             for name, x in total.items()
         }
         exploration = self._exploration(counters, episodes)

@@ -164,15 +164,15 @@ class ReplayActorCriticLearner(OffPolicyLearner):
 
     def descend(self, core: Core, part: str, loss: Callable[[PyTree], Any], rate: Array) -> tuple[Core, Any]:
         """Take a step down the gradient of `loss(part of the parameters) -> (loss, aux)`. Returns aux, too."""
-        params, opt_state, aux, finite = gradient_step(
-            self.optimizer, loss, core.params[part], core.opt_state[part], rate, guard=self.guards
+        params, opt_state, aux, sound = gradient_step(
+            self.optimizer, loss, core.params[part], core.opt_state[part], rate, core.sound, guard=self.guards
         )
         params, opt_state = {**core.params, part: params}, {**core.opt_state, part: opt_state}
-        return core._replace(params=params, opt_state=opt_state, sound=core.sound & finite), aux
+        return core._replace(params=params, opt_state=opt_state, sound=sound), aux
 
     def follow(self, core: Core) -> Core:
         """Move the late copies towards the parameters by `tau` (Polyak averaging)."""
-        tau, params = self.algorithm.tau, {part: core.params[part] for part in core.target}
+        tau, params = jnp.where(core.sound, self.algorithm.tau, 0.0), {part: core.params[part] for part in core.target}
         return core._replace(target=jax.tree.map(lambda t, p: t + tau * (p - t), core.target, params))
 
     def mixed(self, action: Array, share: Array, key: Key) -> Array:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from renshu.algorithms.base import Algorithm, Learner
+from renshu.algorithms.base import OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.exploration import EpsilonGreedy
 from renshu.algorithms.hyperparameters import Number, ScheduleLike, real, schedule, whole
 from renshu.ops.masks import hide, mask_values
@@ -45,7 +45,7 @@ class TabularAlgorithm(EpsilonGreedy, Algorithm):
     """Hyperparameters that all learners with a table share."""
 
     accepts: ClassVar[Accepts] = Accepts(
-        observations=frozenset({"box", "discrete", "multi_discrete", "multi_binary", "nested"}),
+        observations=OBSERVATIONS,
         actions=frozenset({"discrete"}),
         masks=True,
     )

@@ -77,7 +77,12 @@ class Guard(gymnasium.Wrapper):
     def _kept(self, info: Any) -> dict[str, Any]:
         if not isinstance(info, dict):
             self._returned(f"{_describe(info)} as info; it must be a dict, {{}} if there is nothing to say")
-        return {MASK: np.asarray(info[MASK])} if MASK in info else {}  # as an array, or Gymnasium gathers objects
+        if MASK not in info:
+            return {}
+        try:
+            return {MASK: np.asarray(info[MASK])}  # as an array, or Gymnasium gathers objects
+        except ValueError as error:
+            self._returned(f"info[{MASK!r}], which is no array ({error}); it must say of each action if it is allowed")
 
     def _check_flags(self, terminated: Any, truncated: Any) -> None:
         for flag, name in ((terminated, "terminated"), (truncated, "truncated")):

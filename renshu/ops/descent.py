@@ -92,22 +92,24 @@ def gradient_step(
     params: PyTree,
     opt_state: PyTree,
     learning_rate: Array,
+    sound: Array | bool = True,
     *,
     guard: bool = True,
 ) -> tuple[PyTree, PyTree, Any, Array]:
-    """One step down the gradient of `loss(params) -> (loss, aux)`: parameters, optimiser state, aux, and a bool.
+    """One step down the gradient of `loss(params) -> (loss, aux)`: parameters, optimiser state, aux, and `sound`.
 
-    That says whether loss and gradient are finite. guard: if they are not, parameters and optimiser state are those
-    from before. That costs less than to keep the old ones until after a single step; of many steps in a row it is
-    cheaper to keep those from before the first (`guard=False`), since no step then waits for its own check.
+    sound: [] bool, whether nothing went wrong so far; it comes back False where the loss or the square of a gradient
+    (Adam's moments) is not finite. guard: where it is False parameters and optimiser state are those from before. That
+    costs less than to keep the old ones until after a single step; of many steps in a row it is cheaper to keep those
+    from before the first (`guard=False`), since no step then waits for its own check.
     """
     (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
-    finite = jnp.array([all_finite(x) for x in (value, *jax.tree.leaves(grad))]).all()
+    sound = jnp.array([sound, all_finite(value), *(all_finite(g * g) for g in jax.tree.leaves(grad))]).all()
     updates, new_state = transform.update(grad, opt_state, params)
     moved = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
     if guard:
-        moved, new_state = keep_if(finite, (moved, new_state), (params, opt_state))
-    return moved, new_state, aux, finite
+        moved, new_state = keep_if(sound, (moved, new_state), (params, opt_state))
+    return moved, new_state, aux, sound
 
 
 def all_finite(x: Array) -> Array:

@@ -66,9 +66,21 @@ def test_what_is_not_allowed_is_never_done(name, loop):
     agent.close()
 
 
-def test_experiments_leave_it_out_too():
-    found = experiment(ALGORITHMS["qlearning"], Narrow(), seeds=2, steps=100, num_envs=2, progress=False)
-    assert all(agent.fitting.masks and np.isfinite(agent.parameters).all() for agent in found.agents)
+@pytest.mark.parametrize("loop", ["host", "compiled"])
+def test_experiments_leave_it_out_too(loop):
+    found = experiment(ALGORITHMS["qlearning"], Narrow(), seeds=2, steps=100, num_envs=2, loop=loop, progress=False)
+    for agent in found.agents:
+        assert agent.fitting.masks
+        assert np.isfinite(agent.parameters).all()
+        assert agent.ground.source.single().observation_space == agent.spec.observation_space, "watched with masks"
+
+
+@pytest.mark.parametrize("loop", ["host", "compiled"])
+def test_experiments_can_go_without(loop):
+    with pytest.raises(NotFiniteError, match="reward"):
+        experiment(
+            ALGORITHMS["qlearning"], Narrow(), seeds=1, steps=200, num_envs=2, loop=loop, masks=False, progress=False
+        )
 
 
 @pytest.mark.parametrize("loop", ["host", "compiled"])

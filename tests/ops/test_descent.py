@@ -148,3 +148,35 @@ def test_an_infinite_gradient_of_a_finite_loss_is_not_followed():
 def test_all_finite(bad: float):
     assert all_finite(jnp.asarray([1e38, -1e38, 0.0]))
     assert not all_finite(jnp.asarray([[1.0, bad], [0.0, 1.0]]))
+
+
+def test_a_gradient_whose_square_overflows_is_not_followed():
+    transform, params = optax.scale_by_adam(), {"w": jnp.ones(2)}
+    before = transform.init(params)
+    huge = lambda p: ((p["w"] * jnp.float32(1e20)).sum(), ())  # noqa: E731
+    after, opt_state, _, sound = gradient_step(transform, huge, params, before, jnp.float32(0.1))
+    assert not sound, "Adam's second moment would be infinite, and no parameter would ever move again"
+    assert_same((after, opt_state), (params, before))
+
+
+def test_after_a_bad_step_none_is_taken():
+    params = {"w": jnp.ones(2)}
+    after, _, _, sound = gradient_step(
+        optax.identity(), lambda p: (p["w"].sum(), ()), params, optax.EmptyState(), jnp.float32(0.1), jnp.bool_(False)
+    )
+    assert not sound
+    assert_same(after, params)
+
+
+def test_without_the_guard_the_step_is_taken_and_told():
+    params = {"w": jnp.ones(2)}
+    after, _, _, sound = gradient_step(
+        optax.identity(),
+        lambda p: ((p["w"] * jnp.nan).sum(), ()),
+        params,
+        optax.EmptyState(),
+        jnp.float32(0.1),
+        guard=False,
+    )
+    assert not sound
+    assert np.isnan(after["w"]).all()
