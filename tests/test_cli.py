@@ -103,7 +103,7 @@ def test_presets_are_found_and_overridden():
 
 
 def test_arguments_of_the_environment():
-    invoke("train", "ppo", "CartPole-v1", *TINY, *QUIET, "--steps", 40, "--env-set", "sutton_barto_reward=true")
+    invoke("train", "ppo", "CartPole-v1", *TINY, *QUIET, "--steps", 200, "--env-set", "sutton_barto_reward=true")
     run = Run.open("runs/ppo-CartPole-v1-1")
     assert run.settings["env_kwargs"] == {"sutton_barto_reward": True}
     assert set(read_episodes(run.path)["return"]) == {-1.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from renshu.ops.schedules import value_of
 from renshu.ops.spaces import dummy
 from renshu.replay.good_episodes import GoodEpisodes
 from renshu.replay.memory import Memory, Replay
-from renshu.replay.ring import Samples
+from renshu.replay.ring import Place, Samples
 from renshu.types import Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
@@ -200,12 +201,19 @@ class OffPolicyLearner(Learner[State]):
         core = self.refresh(core, state.counters, counters)
         count = jnp.where(counters.steps > a.learning_starts, self.gradient_steps, 0)
 
+        def draw(memory: Memory, key: Key) -> tuple[Place, Array]:
+            return self.replay.draw(memory, key, a.batch_size, beta)
+
+        # Random numbers of all steps at once cost little more than those of one.
+        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key_steps, i)))(jnp.arange(self.gradient_steps))
+        places = None if a.prioritized else jax.vmap(partial(draw, memory))(keys[:, 0])
+
         def one(i: Array, core: Core, priorities: PyTree) -> tuple[Core, PyTree, Metrics]:
-            key_draw, key_update = jax.random.split(jax.random.fold_in(key_steps, i))
-            drawn = memory._replace(priorities=priorities)
-            samples = self.replay.sample(drawn, key_draw, a.batch_size, beta)
-            core, metrics, error = self.update(core, samples, key_update, rate, progress)
-            return core, self.replay.reprioritize(drawn, samples.place, error).priorities, metrics
+            known = memory._replace(priorities=priorities)
+            place = draw(known, keys[i, 0]) if places is None else jax.tree.map(lambda x: x[i], places)
+            samples = self.replay.gather(known, *place)
+            core, metrics, error = self.update(core, samples, keys[i, 1], rate, progress)
+            return core, self.replay.reprioritize(known, samples.place, error).priorities, metrics
 
         def step(i: Array, carry: tuple[Core, PyTree, Metrics]) -> tuple[Core, PyTree, Metrics]:
             core, priorities, total = carry

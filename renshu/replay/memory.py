@@ -88,14 +88,19 @@ class Replay:
         beta: how much of the bias of drawing by priority their weights take back (Schaul 2016, section 3.4); the
         highest weight of the batch is 1.
         """
+        return self.gather(memory, *self.draw(memory, key, count, beta))
+
+    def draw(self, memory: Memory, key: Key, count: int, beta: float | Array = 1.0) -> tuple[Place, Array]:
+        """The first half of `sample`: places and weights `[B]`. Only priorities change what comes out of a ring."""
         if not isinstance(memory.priorities, Priorities):
-            place, weight = ring.draw(memory.ring, key, count)
-        else:
-            tree = memory.priorities.tree
-            leaf, chance = sum_tree.draw(tree, key, count)
-            place = Place(leaf // self.num_envs, leaf % self.num_envs)
-            smallest = jnp.where(chance > 0, chance, jnp.inf).min()
-            weight = jnp.where(chance > 0, (smallest / jnp.maximum(chance, 1e-30)) ** beta, 0.0)
+            return ring.draw(memory.ring, key, count)
+        leaf, chance = sum_tree.draw(memory.priorities.tree, key, count)
+        smallest = jnp.where(chance > 0, chance, jnp.inf).min()
+        weight = jnp.where(chance > 0, (smallest / jnp.maximum(chance, 1e-30)) ** beta, 0.0)
+        return Place(leaf // self.num_envs, leaf % self.num_envs), weight
+
+    def gather(self, memory: Memory, place: Place, weight: Array) -> Samples:
+        """The second half: the transitions that begin there."""
         return ring.gather(memory.ring, place, weight, n_step=self.n_step, gamma=self.gamma, history=self.history)
 
     def reprioritize(self, memory: Memory, place: Place, error: Array) -> Memory:
