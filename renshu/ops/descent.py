@@ -124,9 +124,9 @@ def clipped(max_norm: float) -> optax.GradientTransformation:
     That one divides every number. A product with one number is computed where it is used: no array is written for it.
     """
 
-    def scale(grad: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
-        norm = norm_of(grad)
-        return jax.tree.map(lambda g: g * (max_norm / jnp.maximum(norm, max_norm)), grad), state
+    def scale(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+        factor = max_norm / jnp.maximum(norm_of(updates), max_norm)
+        return jax.tree.map(lambda x: x * factor, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), scale)
 
