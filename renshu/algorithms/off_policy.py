@@ -201,18 +201,19 @@ class OffPolicyLearner(Learner[State]):
         core = self.refresh(core, state.counters, counters)
         count = jnp.where(counters.steps > a.learning_starts, self.gradient_steps, 0)
 
-        def draw(memory: Memory, key: Key) -> tuple[Place, Array]:
-            return self.replay.draw(memory, key, a.batch_size, beta)
+        def draw(memory: Memory, i: Array) -> tuple[tuple[Place, Array], Key]:
+            key_draw, key_update = jax.random.split(jax.random.fold_in(key_steps, i))
+            return self.replay.draw(memory, key_draw, a.batch_size, beta), key_update
 
-        # Random numbers of all steps at once cost little more than those of one.
-        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key_steps, i)))(jnp.arange(self.gradient_steps))
-        places = None if a.prioritized else jax.vmap(partial(draw, memory))(keys[:, 0])
+        # Random numbers of many steps at once cost little more than those of one; of one, a little more than in place.
+        early = self.gradient_steps > 1 and not a.prioritized
+        ahead = jax.vmap(partial(draw, memory))(jnp.arange(self.gradient_steps)) if early else None
 
         def one(i: Array, core: Core, priorities: PyTree) -> tuple[Core, PyTree, Metrics]:
             known = memory._replace(priorities=priorities)
-            place = draw(known, keys[i, 0]) if places is None else jax.tree.map(lambda x: x[i], places)
-            samples = self.replay.gather(known, *place)
-            core, metrics, error = self.update(core, samples, keys[i, 1], rate, progress)
+            drawn, key_update = draw(known, i) if ahead is None else jax.tree.map(lambda x: x[i], ahead)
+            samples = self.replay.gather(known, *drawn)
+            core, metrics, error = self.update(core, samples, key_update, rate, progress)
             return core, self.replay.reprioritize(known, samples.place, error).priorities, metrics
 
         def step(i: Array, carry: tuple[Core, PyTree, Metrics]) -> tuple[Core, PyTree, Metrics]:
