@@ -25,7 +25,7 @@ LIMIT = 0.02
 """At rest: |x| and |v| below this."""
 TRAINING_DT = 0.1
 """Seconds a step while learning: in 0.01 an action hardly changes anything, and so neither does its value."""
-TRAINING_STEPS, NUM_ENVS, EVALUATIONS, EPISODES = 100_000, 16, 100, 20
+TRAINING_STEPS, NUM_ENVS, EVALUATIONS, EPISODES = 300_000, 16, 100, 20
 SETTINGS: dict[str, Any] = {
     "learning_rate": Piecewise(((0.0, 1e-3), (0.5, 1e-3), (1.0, 0.0))),
     "batch_size": 256,
