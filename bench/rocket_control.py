@@ -210,8 +210,9 @@ to 1 and |v| up to 0.5, which cannot leave the track; by the article's in the en
 there are {EVALUATIONS} evaluations of {EPISODES} flights of ten seconds from the environment's random starts, by the
 reward that is learned: the best agent flies. It is not chosen by the flight that is shown. Without that choice the last
 agent often stood still a little beside the origin. These settings, for our reward only, were found among about thirty
-by this very flight and the seeds 0 to 2, with 100,000 steps. Of the seeds from 3 on, which were fresh, 3 of 5 came to
-rest then; the others stopped beside the origin, so training was made three times as long. Nothing else was tried on them.
+by this very flight and the seeds 0 to 2, with 100,000 steps. Of the seeds from 3 on, which were fresh, 3 of 5 came
+to rest then; the others stopped beside the origin, so training was made three times as long. Nothing else was tried
+on them.
 
 PID: gains that put all three poles of the closed loop at -2 a second. LQR: the optimal linear law for the same cost,
 and for one in which thrust is ten times as dear, which is cut off less."""
