@@ -194,37 +194,12 @@ class OffPolicyLearner(Learner[State]):
         # A step of one environment after the first of an episode was a reset: an episode ended before it.
         episodes = state.episodes + rollout.first[1:].sum(dtype=jnp.int32)
         progress = counters.progress_remaining
-        rate, beta = value_of(a.learning_rate, progress), value_of(a.prioritized_replay_beta, progress)
         core = Core(
             self.pack(state.params), state.target, state.opt_state, counters.updates, state.extra, jnp.bool_(True)
         )
         core = self.refresh(core, state.counters, counters)
         count = jnp.where(counters.steps > a.learning_starts, self.gradient_steps, 0)
-
-        def draw(memory: Memory, i: Array) -> tuple[tuple[Place, Array], Key]:
-            key_draw, key_update = jax.random.split(jax.random.fold_in(key_steps, i))
-            return self.replay.draw(memory, key_draw, a.batch_size, beta), key_update
-
-        # Random numbers of many steps at once cost little more than those of one; of one, a little more than in place.
-        early = self.gradient_steps > 1 and not a.prioritized
-        ahead = jax.vmap(partial(draw, memory))(jnp.arange(self.gradient_steps)) if early else None
-
-        def one(i: Array, core: Core, priorities: PyTree) -> tuple[Core, PyTree, Metrics]:
-            known = memory._replace(priorities=priorities)
-            drawn, key_update = draw(known, i) if ahead is None else jax.tree.map(lambda x: x[i], ahead)
-            samples = self.replay.gather(known, *drawn)
-            core, metrics, error = self.update(core, samples, key_update, rate, progress)
-            return core, self.replay.reprioritize(known, samples.place, error).priorities, metrics
-
-        def step(i: Array, carry: tuple[Core, PyTree, Metrics]) -> tuple[Core, PyTree, Metrics]:
-            core, priorities, total = carry
-            core, priorities, metrics = one(i, core, priorities)
-            return core, priorities, jax.tree.map(jnp.add, total, metrics)
-
-        shapes = jax.eval_shape(one, jnp.int32(0), core, memory.priorities)[2]
-        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
-        # A loop whose count is not known needs no branch, which could copy what it carries.
-        learned, priorities, total = jax.lax.fori_loop(0, count, step, (core, memory.priorities, nothing))
+        learned, priorities, total = self._descend(core, memory, key_steps, count, progress)
         sound = learned.sound
         if self.guards:
             updates, extra = keep_if(sound, (learned.updates, learned.extra), (core.updates, core.extra))
@@ -247,7 +222,39 @@ class OffPolicyLearner(Learner[State]):
             exploration=exploration,
             extra=learned.extra,
         )
-        return state, {**metrics, "learning_rate": rate, "exploration": exploration}
+        return state, {**metrics, "learning_rate": value_of(a.learning_rate, progress), "exploration": exploration}
+
+    def _descend(
+        self, core: Core, memory: Memory, key: Key, count: Array, progress: Array
+    ) -> tuple[Core, PyTree, Metrics]:
+        """`count` gradient steps, each from samples of its own: core, priorities, metrics summed over the steps."""
+        a = self.algorithm
+        rate, beta = value_of(a.learning_rate, progress), value_of(a.prioritized_replay_beta, progress)
+
+        def draw(memory: Memory, i: Array) -> tuple[tuple[Place, Array], Key]:
+            key_draw, key_update = jax.random.split(jax.random.fold_in(key, i))
+            return self.replay.draw(memory, key_draw, a.batch_size, beta), key_update
+
+        # Random numbers of many steps at once cost little more than those of one; of one, a little more than in place.
+        early = self.gradient_steps > 1 and not a.prioritized
+        ahead = jax.vmap(partial(draw, memory))(jnp.arange(self.gradient_steps)) if early else None
+
+        def one(i: Array, core: Core, priorities: PyTree) -> tuple[Core, PyTree, Metrics]:
+            known = memory._replace(priorities=priorities)
+            drawn, key_update = draw(known, i) if ahead is None else jax.tree.map(lambda x: x[i], ahead)
+            samples = self.replay.gather(known, *drawn)
+            core, metrics, error = self.update(core, samples, key_update, rate, progress)
+            return core, self.replay.reprioritize(known, samples.place, error).priorities, metrics
+
+        def step(i: Array, carry: tuple[Core, PyTree, Metrics]) -> tuple[Core, PyTree, Metrics]:
+            core, priorities, total = carry
+            core, priorities, metrics = one(i, core, priorities)
+            return core, priorities, jax.tree.map(jnp.add, total, metrics)
+
+        shapes = jax.eval_shape(one, jnp.int32(0), core, memory.priorities)[2]
+        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
+        # A loop whose count is not known needs no branch, which could copy what it carries.
+        return jax.lax.fori_loop(0, count, step, (core, memory.priorities, nothing))
 
     def _exploration(self, counters: Counters, episodes: Array) -> Array:
         random = counters.steps < self.algorithm.learning_starts
