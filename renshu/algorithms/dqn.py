@@ -26,7 +26,7 @@ from renshu.algorithms.off_policy import Core, OffPolicyAlgorithm, OffPolicyLear
 from renshu.errors import HyperparameterError
 from renshu.networks.actor_critic import ACTIVATIONS, check_own
 from renshu.networks.q_network import NOISE, QNetwork
-from renshu.ops.descent import clipped, gradient_step
+from renshu.ops.descent import gradient_step
 from renshu.ops.layout import Layout
 from renshu.ops.masks import hide, mask_values, uniform_actions
 from renshu.ops.spaces import dummy
@@ -131,7 +131,7 @@ class DQNLearner(OffPolicyLearner):
         taus = (jnp.zeros((1, 1)),) if self.implicit else ()
         self.make = lambda key: self.network.init(key, obs, *taus)["params"]
         self.layout = Layout(jax.eval_shape(self.make, jax.random.key(0)))
-        self.optimizer = optax.chain(clipped(a.max_grad_norm), optax.scale_by_adam(eps=a.adam_eps))
+        self.optimizer = optax.chain(optax.clip_by_global_norm(a.max_grad_norm), optax.scale_by_adam(eps=a.adam_eps))
 
     def pack(self, params: PyTree) -> PyTree:
         return self.layout.pack(params)

@@ -105,30 +105,12 @@ def gradient_step(
     """
     (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
     # The norm is what clipping needs too: computed once for both.
-    sound = jnp.isfinite(value) & jnp.isfinite(norm_of(grad)) & sound
+    sound = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grad)) & sound
     updates, new_state = transform.update(grad, opt_state, params)
     moved = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
     if guard:
         moved, new_state = keep_if(sound, (moved, new_state), (params, opt_state))
     return moved, new_state, aux, sound
-
-
-def norm_of(tree: PyTree) -> Array:
-    """The Euclidean norm [] of all numbers of a tree."""
-    return jnp.sqrt(sum((jnp.square(x).sum() for x in jax.tree.leaves(tree)), jnp.zeros(())))
-
-
-def clipped(max_norm: float) -> optax.GradientTransformation:
-    """Gradients scaled down to a global norm of `max_norm`, as by `optax.clip_by_global_norm`.
-
-    That one divides every number. A product with one number is computed where it is used: no array is written for it.
-    """
-
-    def scale(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
-        factor = max_norm / jnp.maximum(norm_of(updates), max_norm)
-        return jax.tree.map(lambda x: x * factor, updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), scale)
 
 
 def keep_if_finite(new: PyTree, old: PyTree, metrics: Metrics) -> PyTree:

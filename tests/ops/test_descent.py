@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from renshu.ops.descent import clipped, descent, gradient_step, keep_if_finite
+from renshu.ops.descent import descent, gradient_step, keep_if_finite
 from tests.algorithms.rollouts import assert_close, assert_same
 
 RATE = 0.05
@@ -142,14 +142,6 @@ def test_an_infinite_gradient_of_a_finite_loss_is_not_followed():
     )
     assert not sound
     assert_same(after, params)
-
-
-@pytest.mark.parametrize("size", [0.1, 10.0, 1e3])
-def test_clipping_is_that_of_optax(size: float):
-    grad = {"w": jnp.asarray([3.0, -4.0]) * size, "b": jnp.asarray(0.5) * size}
-    ours, theirs = clipped(10.0), optax.clip_by_global_norm(10.0)
-    found, expected = (one.update(grad, one.init(grad))[0] for one in (ours, theirs))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, expected)
 
 
 def test_a_gradient_whose_square_overflows_is_not_followed():
