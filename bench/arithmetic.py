@@ -1,10 +1,10 @@
-"""The matrix products of one gradient step alone, on this machine: what no arrangement of the rest can beat.
+"""The matrix products of one gradient step alone, on this machine: a bound that no arrangement of the rest can beat.
 
     python -m bench.arithmetic sac
 
 Prints JSON: flop, the operations of the products of a gradient step; seconds, the time that these take in one program,
-where none waits for another, so that all cores are used; updates, the gradient steps of the case. Of a policy that
-learns every few steps only (policy_delay) the share of each step counts.
+where none waits for another, so that all cores are used; updates, the gradient steps of the case. For a policy that
+learns only every few steps (policy_delay), the share of each step counts.
 """
 
 import json
@@ -21,7 +21,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 import renshu
 from bench.cases import CASES
-from renshu.algorithms.off_policy import Core, OffPolicyLearner, State
+from renshu.algorithms.off_policy import OffPolicyLearner, State, TrainState
 from renshu.loops.programs import compiler_options
 
 CALLS = 1_000
@@ -32,19 +32,19 @@ class Product(NamedTuple):
 
     left: tuple[int, ...]
     right: tuple[int, ...]
-    numbers: Any  # which dimensions are summed up, as dot_general has it
-    delayed: bool  # it stands in a loop, as what happens every few gradient steps does
+    numbers: Any  # dimensions that are summed over, in the form of dot_general
+    delayed: bool  # inside a loop, as is all that happens only every few gradient steps
 
     @property
     def flop(self) -> int:
-        """Multiplications and additions."""
+        """Number of multiplications and additions."""
         (summed, _), (batch, _) = self.numbers
         both = math.prod(self.left[axis] for axis in (*summed, *batch))
         return 2 * math.prod(self.left) * math.prod(self.right) // both
 
 
 def products(jaxpr: Any, delayed: bool = False) -> Iterator[Product]:
-    """All matrix products of a program but those whose results nobody uses, which XLA leaves out."""
+    """Yield all matrix products of a program but those whose results are unused, which XLA leaves out."""
     jaxpr, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -55,19 +55,21 @@ def products(jaxpr: Any, delayed: bool = False) -> Iterator[Product]:
 
 
 def of_one_update(learner: OffPolicyLearner) -> list[Product]:
-    """The matrix products of one gradient step."""
+    """Return the matrix products of one gradient step."""
     key = jax.random.key(0)
 
     def update(state: State) -> Any:
-        core = Core(learner.pack(state.params), state.target, state.opt_state, jnp.int32(0), state.extra, jnp.bool_(1))
-        samples = learner.replay.sample(state.memory, key, learner.algorithm.batch_size)
-        return learner.update(core, samples, key, jnp.float32(0), jnp.float32(0))
+        train_state = TrainState(
+            learner.pack(state.params), state.target, state.opt_state, jnp.int32(0), state.aux, jnp.bool_(1)
+        )
+        batch = learner.replay.sample(state.memory, key, learner.algorithm.batch_size)
+        return learner.gradient_step(train_state, batch, key, jnp.float32(0), jnp.float32(0))
 
     return list(products(jax.make_jaxpr(update)(jax.eval_shape(learner.init, key)).jaxpr))
 
 
 def time_of(found: list[Product]) -> float:
-    """Seconds that products take together, the best of several runs."""
+    """Measure the seconds that products take together, the best of several runs."""
     if not found:
         return 0.0
 
@@ -76,16 +78,16 @@ def time_of(found: list[Product]) -> float:
 
     inputs = [(jnp.ones(one.left), jnp.ones(one.right)) for one in found]
     results = jax.jit(run)(inputs, [])
-    # Of the call the bare cost is taken off: that of a program with the same inputs and results that does nothing.
+    # The bare cost of a call is subtracted: that of a program with the same inputs and results that does nothing.
     whole, results = best(run, inputs, results)
     return whole - best(lambda _, results: results, inputs, results)[0]
 
 
 def best(run: Callable, inputs: list, results: list[jax.Array]) -> tuple[float, list[jax.Array]]:
-    """Seconds of the fastest of many calls, and the last results.
+    """Return the seconds of the fastest of many calls, and the last results.
 
-    Results go where those of the call before were: no memory is asked for. A loop inside of the program would not do,
-    since XLA computes once, before the loop, what is the same in each turn.
+    Results overwrite those of the previous call, so no memory is allocated. A loop inside the program would not do,
+    since XLA computes once, before the loop, what is the same in each iteration.
     """
     program = jax.jit(run, donate_argnums=1, keep_unused=True, compiler_options=compiler_options())
     least = math.inf
@@ -102,7 +104,7 @@ def main(case: str) -> None:
     agent = getattr(renshu, c.get("algorithm", case.upper()))(**c["settings"], **c["own"]).on(
         c["environment"], num_envs=c["num_envs"], seed=0
     )
-    found, s = of_one_update(agent.learner), c["settings"]
+    found, s = of_one_update(agent.trainer.learner), c["settings"]
     delay = getattr(agent.algorithm, "policy_delay", 1)
     trainings = (c["steps"] - s.get("learning_starts", 100)) / (s.get("train_freq", 1) * c["num_envs"])
     result = {

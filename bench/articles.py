@@ -1,10 +1,10 @@
-"""Three figures that articles on reinforcement learning name as theirs, measured here.
+"""Three figures that articles on reinforcement learning report, measured here.
 
     python -m bench.articles [--part angle|pendulum|rocket] [--seeds 5] [--page]
 
 angle: DQN on CartPole-v0 that sees only the pole's angle and remembers good episodes. pendulum: TD3 on Pendulum-v1 over
-100,000 steps. rocket: TD3 on the rocket beside a PID controller and a linear-quadratic regulator.
-Rows are kept in docs/benchmarks/articles_PART.csv: a part that is not asked for stays on the page as it was measured.
+100,000 steps. rocket: TD3 on the rocket against a PID controller and a linear-quadratic regulator.
+Rows are kept in docs/benchmarks/articles_PART.csv: a part that is not selected stays on the page as it was measured.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gymnasium import spaces
 from bench import rocket_control
 from bench.report import DOCS, publish, revision, table
 from renshu import DQN, TD3, Agent, Linear, Step
-from renshu.callbacks import Callback
-from renshu.envs.classic import THETA_LIMIT, CartPole
+from renshu.agent.callbacks import Callback
+from renshu.agent.training import VISITS
+from renshu.envs.builtin.classic import THETA_LIMIT, CartPole
 from renshu.tracking.curves import read_episodes, read_evaluations
 from renshu.tracking.figures import colour_and_dashes, finish_axes, new_figure, save_figure
-from renshu.training import VISITS
 
 Rows = list[dict[str, str]]
-"""Of a csv file; all have the same names."""
+"""Rows of a csv file; all have the same column names."""
 
 # --- the angle of the pole --------------------------------------------------------------------------------------------
 
@@ -38,9 +38,9 @@ SOLVED = 195.0
 ANGLE_STEPS, ANGLE_EPISODES = 40_000, 100
 ANGLE: dict[str, Any] = {
     "buffer_size": 30_000,
-    "good_episodes": True,
-    "best_episodes": 100,
-    "other_episodes": 0.01,
+    "elite_episodes": True,
+    "elite_count": 100,
+    "non_elite_fraction": 0.01,
     "learning_rate": Linear(1e-3, 0.0),
     "batch_size": 64,
     "gamma": 0.98,
@@ -57,41 +57,41 @@ ANGLE: dict[str, Any] = {
 
 
 class AngleOnly(CartPole):
-    """CartPole that shows nothing but the angle of its pole, [1] float32, with CartPole-v0's limit of 200 steps."""
+    """CartPole that shows only the angle of its pole, [1] float32, with CartPole-v0's limit of 200 steps."""
 
     id = None
     max_episode_steps = 200
     observation_space = spaces.Box(-2 * THETA_LIMIT, 2 * THETA_LIMIT, (1,), np.float32)
 
     def reset(self, key: Any) -> tuple[Any, Any]:
-        """Begin."""
+        """Begin an episode."""
         state, obs = super().reset(key)
         return state, obs[2:3]
 
     def step(self, state: Any, action: Any, key: Any) -> Step:
-        """Go on."""
+        """Advance by one action."""
         out = super().step(state, action, key)
         return out._replace(obs=out.obs[2:3])
 
 
 class FirstPass(Callback):
-    """Notes the greedy score when an episode's return has passed for the first time."""
+    """Callback that records the greedy score once an episode's return has reached SOLVED for the first time."""
 
     def __init__(self) -> None:
         self.greedy: float | None = None
 
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> None:
-        """Look at the episodes so far."""
+        """Check the episodes so far."""
         if self.greedy is None and max(agent.recent_returns, default=0.0) >= SOLVED:
             self.greedy = agent.evaluate(ANGLE_EPISODES).mean
 
 
 def angle(seeds: int) -> None:
-    """Train until the mean return of 100 episodes passes, and note the first episode that did."""
+    """Train until the mean return of 100 episodes reaches SOLVED, and record the first episode that did."""
     rows = []
     for seed in range(seeds):
         began, first = time.perf_counter(), FirstPass()
-        agent = DQN(**ANGLE).on(AngleOnly(), history=4, seed=seed)
+        agent = DQN(**ANGLE).on(AngleOnly(), frame_stack=4, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             agent.learn(ANGLE_STEPS, progress=False, run=run, callbacks=first, stop_at=SOLVED)
@@ -116,7 +116,7 @@ def angle(seeds: int) -> None:
 
 
 def angle_page() -> str:
-    """What the rows say."""
+    """Describe the rows of the angle of the pole."""
     rows = kept("angle")
     if not rows:
         return ""
@@ -141,16 +141,16 @@ def angle_page() -> str:
 
 The article's rule: training stops when an episode's return passes 195. Here {stopped} of {len(rows)} agents that this
 rule stops also have a greedy mean of at least 195 over {ANGLE_EPISODES} episodes (the compiled loop looks every
-{ANGLE_STEPS // VISITS} steps, so they are evaluated up to so many steps after that episode). Training then went on to a
-stricter
+{ANGLE_STEPS // VISITS} steps, so they are evaluated up to that many steps after that episode). Training then went on
+to a stricter
 rule, a mean of 195 over the last 100 episodes, for {ANGLE_STEPS:,} steps at the most: {stricter} of {len(rows)} seeds
 reached it, the others ended below. So what was learned when the article's rule stops it is good, but does not last by
 itself: the memory soon holds next to no falls, and the cart's position, which ends episodes too, is not seen.
 
 {table(header, lines)}
 
-CartPole-v0's limit of 200 steps; the only observation is the pole's angle, the last 4 of them at once (`history=4`).
-{settings_of("DQN", ANGLE)}"""
+CartPole-v0's limit of 200 steps; the only observation is the pole's angle, the last 4 of them at once
+(`frame_stack=4`). {settings_of("DQN", ANGLE)}"""
 
 
 # --- the pendulum -----------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ STEADY = 50
 
 
 def pendulum(seeds: int) -> None:
-    """Train, and keep the series of evaluations."""
+    """Train, keep the series of evaluations, and plot it."""
     series, ends = [], []
     for seed in range(seeds):
         began = time.perf_counter()
@@ -210,7 +210,7 @@ def pendulum(seeds: int) -> None:
 
 
 def steady_angles(agent: Agent) -> np.ndarray:
-    """How far from upright the pendulum stood in the last steps of episodes, the mean over them: [20] radians."""
+    """Measure the mean angle from upright over the last STEADY steps of 20 greedy episodes: [20] radians."""
     env, policy, errors = gymnasium.make("Pendulum-v1"), agent.player(), []
     for episode in range(20):
         obs, _ = env.reset(seed=episode)
@@ -225,7 +225,7 @@ def steady_angles(agent: Agent) -> np.ndarray:
 
 
 def draw_pendulum() -> None:
-    """The series of evaluations."""
+    """Plot the series of evaluations."""
     figure, axes = new_figure()
     rows = kept("pendulum")
     for number, seed in enumerate(sorted({row["seed"] for row in rows})):
@@ -240,7 +240,7 @@ def draw_pendulum() -> None:
 
 
 def pendulum_page() -> str:
-    """What the rows say."""
+    """Describe the rows of the pendulum."""
     series, ends = kept("pendulum"), kept("pendulum_end")
     if not ends:
         return ""
@@ -274,12 +274,12 @@ Degrees off upright: the mean angle of the last {STEADY} steps, over 20 episodes
 
 
 def rocket(seeds: int) -> None:
-    """Train, fly, draw."""
+    """Train, fly and draw."""
     keep("rocket", rocket_control.measure(seeds, DOCS / "articles_rocket.png"))
 
 
 def rocket_page() -> str:
-    """What the rows say."""
+    """Describe the rows of the rocket."""
     rows = kept("rocket")
     if not rows:
         return ""
@@ -311,7 +311,7 @@ def keep(name: str, rows: Rows) -> None:
 
 
 def kept(name: str) -> Rows:
-    """The rows that were measured, now or before; none where there are none yet."""
+    """Return the rows of a part that were measured, now or before; none if there are none yet."""
     path = DOCS / f"articles_{name}.csv"
     if not path.exists():
         return []
@@ -320,12 +320,12 @@ def kept(name: str) -> Rows:
 
 
 def settings_of(name: str, chosen: dict[str, Any]) -> str:
-    """The hyperparameters that were chosen."""
+    """List the hyperparameters that were chosen."""
     return f"{name}: {', '.join(f'{key} {value}' for key, value in chosen.items())}; the rest are the defaults."
 
 
 def main() -> None:
-    """Measure what is asked for, write the page of all that is kept."""
+    """Measure the selected parts, and write the page of all that is kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=list(PARTS), action="append", help="default all")
     parser.add_argument("--seeds", type=int, help="default 5 for angle, 2 for pendulum, 8 for rocket")

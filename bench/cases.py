@@ -1,7 +1,7 @@
-"""What is timed: the same hyperparameters for Renshu and its peers. Plain data; imported by both sides.
+"""Cases to time: the same hyperparameters for Renshu and its peers. Plain data, imported by both sides.
 
-page: where the figures stand. modes: what is timed, see bench.speed. warm_up: steps of the `learn` before, where
-compilation is left out. own: what Renshu is told beside, where its default is another than that of its peers.
+page: the page that shows the figures. modes: what is timed, see bench.speed. warm_up: steps of the preceding `learn`
+where compilation is left out. own: additional arguments for Renshu where its defaults differ from those of its peers.
 algorithm: by default the name of the case. ours: the environment of the compiled loop; "host" is then Renshu's own
 host loop, a peer like the others.
 """

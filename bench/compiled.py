@@ -3,7 +3,7 @@
     python -m bench.compiled [--repeats 5] [--part one] [--part eight] [--part seeds] [--part steps]
 
 one, eight: PPO on CartPole with PureJaxRL's settings, Renshu and rejax, 1 and 8 seeds. seeds: 1, 8, 64 and 256 seeds
-at once, and SB3. steps: environment steps alone, against gymnax. A part that is not asked for stays on the page.
+at once, and SB3. steps: environment steps alone, against gymnax. A part that is not selected stays on the page.
 Peers live in virtual environments of their own (.venv-rejax, .venv-peers), which the first run makes.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench.report import DOCS, publish, revision, table
 from bench.speed import peers_python
-from renshu.loops.programs import compiler_options, in_sequence
+from renshu.loops.programs import compiler_options, single_threaded
 
 ROOT = Path(__file__).parent.parent
 REJAX = ROOT / ".venv-rejax"
@@ -43,7 +43,7 @@ PPO = {"settings": SETTINGS, "network": [64, 64], "learning_rate": 2.5e-4, "num_
 STEPS = 500_000
 SB3_STEPS = 50_000
 AT_ONCE = {1: STEPS, 8: STEPS, 64: STEPS, 256: 50_000}
-"""Seeds at once, and the steps of each: 256 seeds with all the steps would take minutes on two cores."""
+"""Numbers of seeds at once, and the steps of each: 256 seeds with all the steps would take minutes on two cores."""
 GOALS = {1: 1.0, 8: 1.2}
 GOAL_SB3 = 15
 ENVIRONMENTS = ("CartPole", "Pendulum")
@@ -63,7 +63,7 @@ before the second `learn` of a process."""
 
 
 def rejax_python() -> Path:
-    """The interpreter of rejax's virtual environment, made if it is missing."""
+    """Return the interpreter of rejax's virtual environment, which is made if it is missing."""
     python, done = REJAX / "bin" / "python", REJAX / "installed"
     if not done.exists():
         print("making .venv-rejax ...", flush=True)
@@ -96,7 +96,7 @@ def run(who: str, wanted: dict) -> dict:
 
 
 def in_turn(programs: dict[str, tuple[str, dict]], repeats: int) -> dict[str, list[dict]]:
-    """What each of the programs (who, what) gave, run after run."""
+    """Run the programs (who, what) in turn; return the results of each, run after run."""
     found: dict[str, list[dict]] = {name: [] for name in programs}
     for _ in range(repeats):
         for name, (who, wanted) in programs.items():
@@ -105,29 +105,29 @@ def in_turn(programs: dict[str, tuple[str, dict]], repeats: int) -> dict[str, li
 
 
 def ratio(theirs: list[float], ours: list[float]) -> tuple[float, str]:
-    """How many times as long they take, run by run: the median, and a text with the range."""
+    """Compute how many times as long they take, run by run: the median, and a text with the range."""
     ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
     return statistics.median(ratios), f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def median(found: list[dict], name: str) -> float:
-    """Median of one of the figures."""
+    """Return the median of one of the figures."""
     return statistics.median(one[name] for one in found)
 
 
 def verdict(value: float, goal: float) -> str:
-    """The goal, and whether it was reached."""
+    """Format the goal, and whether it was reached."""
     return f"{goal:g}x: {'yes' if value >= goal else 'no'}"
 
 
 def training(repeats: int, seeds: int) -> str:
-    """Renshu and rejax; rejax compiled as it does by itself, and with the options that Renshu uses."""
+    """Compare Renshu and rejax, which is compiled both with its own options and with those that Renshu uses."""
     wanted = {**PPO, "what": "train", "steps": STEPS, "seeds": seeds}
     found = in_turn(
         {
             "Renshu": ("renshu", wanted),
             "rejax": ("rejax", {**wanted, "options": {}}),
-            "rejax, Renshu's options": ("rejax", {**wanted, "options": compiler_options() | in_sequence()}),
+            "rejax, Renshu's options": ("rejax", {**wanted, "options": compiler_options() | single_threaded()}),
         },
         repeats,
     )
@@ -147,7 +147,7 @@ def training(repeats: int, seeds: int) -> str:
 
 
 def seeds(repeats: int) -> str:
-    """Renshu with more and more seeds at once, and SB3."""
+    """Measure Renshu with more and more seeds at once, and SB3."""
     programs = {
         str(n): ("renshu", {**PPO, "what": "train", "seeds": n, "steps": steps}) for n, steps in AT_ONCE.items()
     }
@@ -171,7 +171,7 @@ def seeds(repeats: int) -> str:
 
 
 def steps(repeats: int) -> str:
-    """Environment steps alone; gymnax compiled in the better of two ways."""
+    """Measure environment steps alone; gymnax is compiled in the better of two ways."""
     rows = []
     for name in ENVIRONMENTS:
         wanted = {**BATCH, "what": "env", "environment": name}
@@ -179,7 +179,7 @@ def steps(repeats: int) -> str:
             {
                 "renshu": ("renshu", wanted),
                 "default": ("rejax", {**wanted, "options": {}}),
-                "same": ("rejax", {**wanted, "options": compiler_options() | in_sequence()}),
+                "same": ("rejax", {**wanted, "options": compiler_options() | single_threaded()}),
             },
             repeats,
         )
@@ -205,7 +205,7 @@ PARTS: dict[str, tuple[str, Callable[[int], str]]] = {
 
 
 def kept() -> dict[str, str]:
-    """The parts that the page has, by heading."""
+    """Return the parts that are already on the page, by heading."""
     page = DOCS / "compiled.md"
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     return dict(re.findall(r"^## (.+)\n\n((?:(?!^## ).*\n?)*)", text, re.MULTILINE))

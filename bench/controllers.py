@@ -13,11 +13,11 @@ import numpy as np
 
 @dataclass
 class PID:
-    """Proportional, integral and derivative control towards x = 0. It remembers the integral: one object a flight.
+    """Proportional, integral and derivative control towards x = 0. It keeps the integral, so use one object per flight.
 
-    By default the gains put all three poles of the closed loop at -w for w = 2 a second: (s + w)^3 = s^3 + 3 w s^2 +
-    3 w^2 s + w^3 are its derivative, proportional and integral gain. The derivative is of the measured position, which
-    is the velocity. The integral stands still while the thrust is cut off, or it would wind up.
+    By default the gains put all three poles of the closed loop at -w for w = 2 per second: (s + w)^3 = s^3 + 3 w s^2 +
+    3 w^2 s + w^3 gives its derivative, proportional and integral gain. The derivative is that of the measured position,
+    which is the velocity. The integral stands still while the thrust is cut off, because otherwise it would wind up.
     dt: seconds between two calls.
     """
 
@@ -28,7 +28,7 @@ class PID:
     integral: float = 0.0
 
     def __call__(self, obs: Sequence[float] | np.ndarray) -> float:
-        """The thrust, -1 to 1."""
+        """Return the thrust, -1 to 1."""
         x, v = obs
         wanted = -self.kp * x - self.ki * (self.integral + x * self.dt) - self.kd * v
         if abs(wanted) <= 1:
@@ -38,9 +38,9 @@ class PID:
 
 @dataclass
 class LQR:
-    """The linear law that costs least where each step costs x^2 + 0.1 v^2 + r thrust^2, were thrust not limited.
+    """The linear law of least cost where each step costs x^2 + 0.1 v^2 + r thrust^2 and thrust is not limited.
 
-    r: price of thrust; 0.001 makes it the cost of `Rocket(reward="rest")`. dt: seconds a step, thrust constant in it.
+    r: price of thrust; 0.001 makes it the cost of `Rocket(reward="rest")`. dt: seconds per step of constant thrust.
     Source: the discrete algebraic Riccati equation, iterated from the cost of one step.
     """
 
@@ -58,5 +58,5 @@ class LQR:
             p, change = after, np.abs(after - p).max()
 
     def __call__(self, obs: Sequence[float] | np.ndarray) -> float:
-        """The thrust, -1 to 1."""
+        """Return the thrust, -1 to 1."""
         return float(np.clip(-self.gains[0] @ np.asarray(obs, float), -1, 1))

@@ -1,4 +1,4 @@
-"""How the cost of PPO on CartPole grows with the number of environments and with the number of seeds at once.
+"""Growth of the cost of PPO on CartPole with the number of environments and with the number of seeds at once.
 
 python -m bench.growth
 """
@@ -18,21 +18,21 @@ SEEDS = (1, 4, 16, 64, 256)
 LEAST_UPDATES = 4
 CALLS = 3
 GRADIENT_STEPS = SETTINGS["n_epochs"] * 4
-"""Of each update: 4 epochs of 4 minibatches, however large."""
+"""Gradient steps of each update: 4 epochs of 4 minibatches, however large."""
 
 Growth = list[tuple[int, float, float]]
-"""How many, milliseconds an update, environment steps a second."""
+"""Tuples of a count of environments or seeds, milliseconds per update, and environment steps per second."""
 
 
 def algorithm(num_envs: int) -> renshu.PPO:
-    """PPO whose rollouts of 128 steps are cut into 4 minibatches."""
+    """Return PPO whose rollouts of 128 steps are cut into 4 minibatches."""
     settings = {**SETTINGS, "batch_size": SETTINGS["n_steps"] * num_envs // 4}
     rate = renshu.Linear(PPO["learning_rate"])
     return renshu.PPO(**settings, net_arch=PPO["network"], learning_rate=rate)
 
 
 def by_environments() -> Growth:
-    """One seed by `learn`: the median of some calls, after one that compiles."""
+    """Measure one seed by `learn`: the median of some calls, after one that compiles."""
     found = []
     for n in ENVIRONMENTS:
         agent = algorithm(n).on("renshu/CartPole-v1", num_envs=n, seed=0)
@@ -52,7 +52,7 @@ def by_environments() -> Growth:
 
 
 def by_seeds() -> Growth:
-    """Seeds of 4 environments at once by `renshu.experiment`, compilation apart."""
+    """Measure seeds of 4 environments at once by `renshu.experiment`, without compilation."""
     found, n = [], PPO["num_envs"]
     for seeds in SEEDS:
         steps = max(LEAST_UPDATES, 256 // seeds) * SETTINGS["n_steps"] * n
@@ -67,7 +67,7 @@ def by_seeds() -> Growth:
 
 
 def draw(panels: dict[str, Growth]) -> None:
-    """Milliseconds an update against how many, a panel each, both axes logarithmic; dots: in proportion."""
+    """Plot milliseconds per update against the count, a panel each, both axes logarithmic; dotted: in proportion."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -20,7 +20,7 @@ CASES = {  # algorithm, environment: seeds, goal for the mean of 100 greedy epis
 
 
 def train(algorithm: str, environment: str, seed: int) -> tuple[float, float, int, float]:
-    """Mean and deviation of 100 greedy episodes, steps trained, seconds."""
+    """Train one seed; return mean and deviation of 100 greedy episodes, steps trained, and seconds."""
     preset = renshu.preset(algorithm, environment)
     began = time.perf_counter()
     with preset.algorithm.on(environment, num_envs=preset.num_envs, seed=seed) as agent:

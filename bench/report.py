@@ -13,13 +13,13 @@ DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def measured_on() -> str:
-    """One line: machine, versions, day."""
+    """Describe machine, versions and day in one line."""
     here, packages = machine(), versions()
     return (
         f"Measured on {datetime.date.today()}: {here['processor']}, {here['cpus']} cores, "
@@ -36,7 +36,7 @@ def publish(name: str, title: str, command: str, body: str) -> None:
 
 
 def revision() -> str:
-    """The commit that is measured, and whether the library differs from it: parts may be measured on different days."""
+    """Name the measured commit, and whether the library differs from it: parts may be measured on different days."""
     root = Path(__file__).parent.parent
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "renshu"], cwd=root)

@@ -1,4 +1,4 @@
-"""The rocket brought to rest from x = 1, v = 0: TD3 beside PID and LQR, and TD3 by the article's own reward."""
+"""The rocket brought to rest from x = 1, v = 0: TD3 against PID and LQR, and TD3 with the article's own reward."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import numpy as np
 from bench.controllers import LQR, PID
 from bench.report import revision
 from renshu import TD3, Agent, Piecewise, load
-from renshu.callbacks import Every
-from renshu.envs.rocket import Rocket, RocketState
+from renshu.agent.callbacks import Every
+from renshu.envs.builtin.rocket import Rocket, RocketState
 
 STEPS, DT, LAST = 1_000, 0.01, 100
-"""Of a flight: steps, seconds a step, and the steps at its end over which the remaining error is taken."""
+"""Steps of a flight, seconds per step, and the steps at its end over which the remaining error is taken."""
 LIMIT = 0.02
-"""At rest: |x| and |v| below this."""
+"""Limit on |x| and |v|; below it the rocket counts as at rest."""
 TRAINING_DT = 0.1
-"""Seconds a step while learning: in 0.01 an action hardly changes anything, and so neither does its value."""
+"""Seconds per step while learning: in 0.01 an action hardly changes anything, and so neither does its value."""
 TRAINING_STEPS, NUM_ENVS, EVALUATIONS, EPISODES = 300_000, 16, 100, 20
 SETTINGS: dict[str, Any] = {
     "learning_rate": Piecewise(((0.0, 1e-3), (0.5, 1e-3), (1.0, 0.0))),
@@ -44,8 +44,8 @@ SETTINGS: dict[str, Any] = {
 class ShortFlights(Rocket):
     """Flights of one second from |x| up to 1 and |v| up to 0.5: none can leave the track.
 
-    One fall costs 500, a step near the origin next to nothing; with falls in the memory agents tended to stop a little
-    beside the origin.
+    Leaving the track costs 500, a step near the origin next to nothing; with such ends in the replay buffer, agents
+    tended to stop slightly off the origin.
     """
 
     id = None
@@ -57,7 +57,7 @@ class ShortFlights(Rocket):
         return RocketState(x, v, jnp.float32(0)), jnp.stack([x, v])
 
 
-CASES = {  # by reward: what it learns in, and the environment whose return says which agent is the best
+CASES = {  # by reward: the training environment, and options of the one whose return decides which agent is best
     "our reward": (ShortFlights(goal=False, reward="rest", dt=TRAINING_DT), {"goal": False, "reward": "rest"}),
     "the article's reward": (Rocket(dt=TRAINING_DT), {}),
 }
@@ -67,7 +67,7 @@ Flight = tuple[np.ndarray, np.ndarray]
 
 
 def fly(policy: Callable[[np.ndarray], float]) -> Flight:
-    """One flight from (1, 0), in steps of DT, that does not end at the origin; shorter where it left the track."""
+    """Fly once from (1, 0), in steps of DT, without an end at the origin; shorter where the rocket left the track."""
     options = {"x": 1.0, "v": 0.0, "goal": False, "reward": "rest", "dt": DT}
     env = gymnasium.make("renshu/Rocket-v0", max_episode_steps=STEPS, **options)
     obs, _ = env.reset(seed=0)
@@ -83,14 +83,14 @@ def fly(policy: Callable[[np.ndarray], float]) -> Flight:
 
 
 def settled(path: np.ndarray) -> float | None:
-    """Seconds after which |x| and |v| stay below LIMIT; None where they do not, or the track ended."""
+    """Return the seconds after which |x| and |v| stay below LIMIT; None where they do not, or the track ended."""
     outside = np.flatnonzero((np.abs(path) >= LIMIT).any(axis=1))
     after = int(outside[-1]) + 1 if len(outside) else 0
     return after * DT if len(path) == STEPS + 1 and after <= STEPS - LAST else None
 
 
 def row(controller: str, seed: str, flight: Flight, seconds: float) -> dict[str, str]:
-    """The figures of a flight."""
+    """Compute and print the figures of a flight."""
     path, thrusts = flight
     x, v = np.abs(path[-LAST:]).max(axis=0)
     rest = settled(path)
@@ -111,7 +111,7 @@ def row(controller: str, seed: str, flight: Flight, seconds: float) -> dict[str,
 
 
 class KeepBest(Every):
-    """Evaluates in 20 flights of ten seconds each from random starts, and saves the best agent so far."""
+    """Callback that evaluates in 20 flights of ten seconds from random starts, and saves the best agent so far."""
 
     def __init__(self, options: dict[str, Any], path: Path) -> None:
         super().__init__(TRAINING_STEPS // EVALUATIONS)
@@ -136,7 +136,7 @@ class KeepBest(Every):
 
 
 def train(env: Rocket, options: dict[str, Any], seed: int) -> Agent:
-    """Train TD3 in `env`; of the agents along the way, the one that is best by `options` is taken."""
+    """Train TD3 in `env`; return the agent along the way that is best in the environment with `options`."""
     agent = TD3(**SETTINGS).on(env, num_envs=NUM_ENVS, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         best = Path(folder) / "best.safetensors"
@@ -145,7 +145,7 @@ def train(env: Rocket, options: dict[str, Any], seed: int) -> Agent:
 
 
 def policy_of(agent: Agent) -> Callable[[np.ndarray], float]:
-    """The thrust that a trained agent chooses."""
+    """Return a trained agent as a function from observation to thrust."""
     return lambda obs: float(agent.predict(obs)[0])
 
 
@@ -170,7 +170,7 @@ def measure(seeds: int, picture: Path) -> list[dict[str, str]]:
 
 
 def draw(flights: dict[str, list[Flight]], picture: Path) -> None:
-    """x and v over time, all seeds of a controller in one colour."""
+    """Plot x and v over time, all seeds of a controller in one colour."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
@@ -188,7 +188,7 @@ def draw(flights: dict[str, list[Flight]], picture: Path) -> None:
 
 
 def about(rows: list[dict[str, str]]) -> str:
-    """What was done, and how many seeds came to rest."""
+    """Describe the experiment, and how many seeds came to rest."""
     ours = [row for row in rows if row["controller"] == "TD3, our reward"]
     theirs = [row for row in rows if row["controller"] == "TD3, the article's reward"]
     calm, hovering = (sum(bool(row["settled"]) for row in some) for some in (ours, theirs))

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import renshu
-from renshu.envs.classic import CartPole, Pendulum
+from renshu.envs.builtin.classic import CartPole, Pendulum
 from renshu.envs.device import DeviceEnvs
-from renshu.loops.programs import compiler_options, in_sequence
+from renshu.loops.programs import compiler_options, single_threaded
 
 
 def train(
     settings: dict, network: Any, learning_rate: float, num_envs: int, seeds: int, steps: int, options: object = None
 ) -> dict:
-    """PPO on CartPole: one seed by `learn`, several by `renshu.experiment`; compilation apart."""
+    """Time PPO on CartPole: one seed by `learn`, several by `renshu.experiment`; compilation separately."""
     algorithm = renshu.PPO(**settings, net_arch=network, learning_rate=renshu.Linear(learning_rate))
     if seeds > 1:
         found = renshu.experiment(
@@ -36,7 +36,7 @@ def train(
 
 
 def env(environment: str, num_envs: int, steps: int, calls: int, options: object = None) -> dict:
-    """Seconds of each call of one program that steps environments by random actions; everything seen is summed up."""
+    """Time each call of one program that steps environments by random actions; everything observed is summed up."""
     envs = DeviceEnvs({"CartPole": CartPole, "Pendulum": Pendulum}[environment](), num_envs)
 
     def random_actions(key: jax.Array) -> jax.Array:
@@ -54,7 +54,7 @@ def env(environment: str, num_envs: int, steps: int, calls: int, options: object
         state, _ = envs.reset(key)
         return jax.lax.scan(step, (state, jnp.float32(0)), jax.random.split(key, steps))[0][1]
 
-    program = jax.jit(run, compiler_options=compiler_options() | in_sequence())
+    program = jax.jit(run, compiler_options=compiler_options() | single_threaded())
     program(jax.random.key(0)).block_until_ready()
     seconds = []
     for call in range(calls):

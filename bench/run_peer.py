@@ -11,7 +11,7 @@ from bench.cases import CASES
 
 
 def main(peer: str, case: str, mode: str) -> None:
-    """cold: the first learn of the process. steady: after a short learn, so that everything is compiled."""
+    """Time a learn. mode: "cold" is the first of the process; "steady" follows a short one, so all is compiled."""
     import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
 

@@ -18,7 +18,7 @@ from rejax.evaluate import evaluate
 def train(
     settings: dict, network: list, learning_rate: float, num_envs: int, seeds: int, steps: int, options: dict
 ) -> dict:
-    """PPO on CartPole, all seeds by vmap over `train`; without evaluation, which is done afterwards, untimed."""
+    """Time PPO on CartPole, all seeds by vmap over `train`, without evaluation, which is done afterwards, untimed."""
     size = settings["n_steps"] * num_envs
     minibatches = size // settings["batch_size"]
     gradient_steps = -(-steps // size) * settings["n_epochs"] * minibatches
@@ -57,7 +57,7 @@ def train(
 
 
 def env(environment: str, num_envs: int, steps: int, calls: int, options: dict) -> dict:
-    """Seconds of each call of one program that steps environments by random actions; everything seen is summed up."""
+    """Time each call of one program that steps environments by random actions; everything observed is summed up."""
     made, params = gymnax.make({"CartPole": "CartPole-v1", "Pendulum": "Pendulum-v1"}[environment])
 
     def random_actions(key: jax.Array) -> jax.Array:

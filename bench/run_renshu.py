@@ -1,6 +1,6 @@
 """Time one `learn()` of Renshu in this process and print JSON. Arguments: case, mode (cold or steady), who.
 
-who: "renshu", or "host" for the host loop where the case is of the compiled one.
+who: "renshu", or "host" for the host loop in a case of the compiled one.
 """
 
 import json
@@ -12,7 +12,7 @@ from bench.cases import CASES
 
 
 def main(case: str, mode: str, who: str = "renshu") -> None:
-    """cold: the first learn of the process. steady: after a short learn, so that everything is compiled."""
+    """Time a learn. mode: "cold" is the first of the process; "steady" follows a short one, so all is compiled."""
     c = CASES[case]
     linear = {name: renshu.Linear(start) for name, start in c["linear"].items()}
     began = time.perf_counter()
@@ -23,11 +23,11 @@ def main(case: str, mode: str, who: str = "renshu") -> None:
     setup = time.perf_counter() - began
     if mode == "steady":
         agent.learn(c["warm_up"], progress=False)
-        agent.clock.reset()
+        agent.trainer.clock.reset()
     began = time.perf_counter()
     agent.learn(c["steps"], progress=False)
     seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "setup": setup, "shares": agent.clock.shares()}))
+    print(json.dumps({"seconds": seconds, "setup": setup, "shares": agent.trainer.clock.shares()}))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 
 def train(settings: dict, network: list, learning_rate: float, num_envs: int, steps: int) -> dict:
-    """One seed, after a short learn."""
+    """Time the training of one seed, after a short learn."""
     model = PPO(
         "MlpPolicy",
         make_vec_env("CartPole-v1", num_envs, seed=0),

@@ -38,7 +38,7 @@ TITLES = {"speed": "Speed of learn()", "speed_replay": "Speed of learn() from re
 
 
 def peers_python() -> Path:
-    """The interpreter of the peers' virtual environment, made if it is missing."""
+    """Return the interpreter of the peers' virtual environment, which is made if it is missing."""
     python = PEERS / "bin" / "python"
     done = PEERS / "installed"
     if not done.exists():
@@ -68,7 +68,7 @@ def run(who: str, case: str, mode: str, cache: Path) -> dict:
 
 
 def measure(case: str, repeats: int) -> tuple[dict, dict]:
-    """Seconds by mode and library, a list of each, and Renshu's shares of the time."""
+    """Measure the seconds by mode and library, a list of each, and Renshu's shares of the time."""
     everyone = ["renshu", *CASES[case]["peers"]]
     modes = {mode: MODES[mode] for mode in CASES[case]["modes"]}
     seconds: dict = {mode: {who: [] for who in everyone} for mode in modes}
@@ -86,7 +86,7 @@ def measure(case: str, repeats: int) -> tuple[dict, dict]:
 
 
 def arithmetic(case: str, ours: float) -> str:
-    """Say how long the matrix products of a case take at best, measured now, beside the `ours` seconds of Renshu."""
+    """Describe how long the matrix products of a case take at best, measured now, against Renshu's `ours` seconds."""
     command = [sys.executable, "-m", "bench.arithmetic", case]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -100,7 +100,7 @@ def arithmetic(case: str, ours: float) -> str:
 
 
 def lines(case: str, seconds: dict, shares: dict) -> str:
-    """The figures of one case as Markdown."""
+    """Format the figures of one case as Markdown."""
     c, rows = CASES[case], []
     for mode, by_library in seconds.items():
         ours = by_library["renshu"]

@@ -1,4 +1,4 @@
-"""How long it takes to begin: imports and the command line, in fresh processes.
+"""Time to begin: imports and the command line, in fresh processes.
 
 python -m bench.startup
 """
@@ -28,7 +28,7 @@ GOALS = {"import renshu": "< 1.5 s", "from renshu import PPO": "< 1.5 s", "rensh
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of a process."""
+    """Measure the wall time of a process."""
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began

@@ -20,10 +20,10 @@ import numpy as np
 
 from bench.report import publish, table
 from renshu import DQN, Step
-from renshu.envs.classic import CartPole
+from renshu.envs.builtin.classic import CartPole
 from renshu.envs.device import DeviceEnvs
-from renshu.loops.compiled import Iterate
-from renshu.loops.programs import compiler_options, in_sequence
+from renshu.loops.compiled import TrainIteration
+from renshu.loops.programs import compiler_options, single_threaded
 
 LIMIT, SOLVED_STEPS, IN_A_ROW = 200, 195, 10
 MOST_STEPS, VISIT, SEEDS_AT_ONCE = 40_000, 1_000, 5
@@ -64,7 +64,7 @@ class TutorialCartPole(CartPole):
         return (state, jnp.int32(0)), obs
 
     def step(self, state: Any, action: Any, key: Any) -> Step:
-        """Go on; the reward comes at the end."""
+        """Advance by one action; the reward comes at the end."""
         inner, steps = state
         out = super().step(inner, action, key)
         steps = steps + 1
@@ -75,9 +75,9 @@ class TutorialCartPole(CartPole):
 
 
 def episodes_until_solved(algorithm: DQN, seeds: list[int]) -> list[int | None]:
-    """Train seeds at once; for each the episode that was the tenth in a row, None where there was none."""
+    """Train seeds at once; return for each the episode that completed ten in a row, None where there was none."""
     env = TutorialCartPole()
-    iterate = Iterate(algorithm.build(env.spec(1)), DeviceEnvs(env, 1), lambda action: action, refuse=False)
+    iterate = TrainIteration(algorithm.build(env.spec(1)), DeviceEnvs(env, 1), lambda action: action, refuse=False)
 
     def start(seed: Any) -> tuple:
         key = jax.random.key(seed)
@@ -93,7 +93,7 @@ def episodes_until_solved(algorithm: DQN, seeds: list[int]) -> list[int | None]:
         )
 
     carry = jax.lax.map(start, jnp.asarray(seeds, jnp.uint32))
-    program = jax.jit(visit, donate_argnums=0, compiler_options=compiler_options() | in_sequence())
+    program = jax.jit(visit, donate_argnums=0, compiler_options=compiler_options() | single_threaded())
     lengths: list[list[int]] = [[] for _ in seeds]
     for begin in range(0, MOST_STEPS, VISIT):
         carry, (ended, length) = program(carry, np.int32(begin))
@@ -105,7 +105,7 @@ def episodes_until_solved(algorithm: DQN, seeds: list[int]) -> list[int | None]:
 
 
 def solved(lengths: list[int]) -> int | None:
-    """The number of the episode that was the tenth in a row."""
+    """Return the number of the episode that completed ten in a row, or None."""
     row = 0
     for number, steps in enumerate(lengths, 1):
         row = row + 1 if steps >= SOLVED_STEPS else 0
@@ -115,7 +115,7 @@ def solved(lengths: list[int]) -> int | None:
 
 
 def measure(settings: dict[str, Any], seeds: int) -> list[float]:
-    """All seeds, some at once, on all cores; infinity where it was not solved."""
+    """Train all seeds, some at once, on all cores; return episodes until solved, infinity where it never was."""
     algorithm = DQN(**SHARED, **settings)
     parts = [list(range(first, min(first + SEEDS_AT_ONCE, seeds))) for first in range(0, seeds, SEEDS_AT_ONCE)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -124,7 +124,7 @@ def measure(settings: dict[str, Any], seeds: int) -> list[float]:
 
 
 def main() -> None:
-    """Train all, publish the table."""
+    """Train all variants and publish the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     options = parser.parse_args()
@@ -134,7 +134,7 @@ def main() -> None:
         for name, (ideas, article) in VARIANTS.items():
             chosen = {**settings, **ideas}
             if settings is THEIRS and not ideas:
-                chosen["target_update_interval"] = 1  # it had no target network
+                chosen["target_update_interval"] = 1  # the tutorial's plain DQN had no target network
             found = measure(chosen, options.seeds)
             quarter, median, three = np.percentile(found, [25, 50, 75], method="nearest")
             unsolved = sum(np.isinf(found))

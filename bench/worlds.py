@@ -1,4 +1,4 @@
-"""Renshu's own worlds, learned in the compiled loop: the rocket brought to rest, and the Grid.
+"""Training in Renshu's own worlds by the compiled loop: the rocket brought to rest, and the Grid.
 
 python -m bench.worlds
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.report import DOCS, publish, table
 from renshu import A2C, PPO
-from renshu.envs.rocket import Rocket, can_be_caught
+from renshu.envs.builtin.rocket import Rocket, can_be_caught
 
 SEEDS = 3
 STEPS = 500
@@ -22,7 +22,7 @@ LIMIT = 0.05
 
 
 def fly(agent, x: float, v: float) -> np.ndarray:
-    """One greedy flight from (x, v): [steps + 1, 2], shorter where it left the track."""
+    """Fly once from (x, v) with greedy actions: [steps + 1, 2], shorter where the rocket left the track."""
     env = gymnasium.make("renshu/Rocket-v0", x=x, v=v, goal=False, reward="rest")
     obs, _ = env.reset(seed=0)
     path = [obs]
@@ -36,12 +36,12 @@ def fly(agent, x: float, v: float) -> np.ndarray:
 
 
 def rests(path: np.ndarray) -> bool:
-    """Whether |x| and |v| stayed below the limit for the last steps of a whole flight."""
+    """Tell whether |x| and |v| stayed below the limit for the last steps of a whole flight."""
     return len(path) > STEPS and bool((np.abs(path[-HELD:]) < LIMIT).all())
 
 
 def starts(count: int) -> list[tuple[float, float]]:
-    """Random starts as the environment draws them, of which the rocket can be caught."""
+    """Draw random starts as the environment does, keeping those from which the rocket can be caught."""
     rng, found = np.random.default_rng(0), []
     while len(found) < count:
         x, v = rng.uniform(0.5, 1, 2) * rng.choice([-1, 1], 2)
@@ -51,7 +51,7 @@ def starts(count: int) -> list[tuple[float, float]]:
 
 
 def draw(flights: list[tuple[str, np.ndarray]], path: Path) -> None:
-    """x and v over time."""
+    """Plot x and v over time."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -66,7 +66,7 @@ def draw(flights: list[tuple[str, np.ndarray]], path: Path) -> None:
 
 
 def rocket() -> str:
-    """PPO on the rocket, from (1, 0) and from random starts."""
+    """Train PPO on the rocket, and fly from (1, 0) and from random starts."""
     rows = []
     for seed in range(SEEDS):
         began = time.perf_counter()
@@ -93,7 +93,7 @@ hold there.
 
 
 def grid() -> str:
-    """PPO and A2C on the Grid."""
+    """Train PPO and A2C on the Grid."""
     rows = []
     for algorithm in (PPO(n_steps=64, batch_size=128), A2C()):
         for seed in range(SEEDS):
@@ -105,7 +105,7 @@ def grid() -> str:
 
 
 def main() -> None:
-    """Train, fly, write the page."""
+    """Train, fly and write the page."""
     publish("worlds", "Renshu's own worlds", "python -m bench.worlds", f"{rocket()}\n\n{grid()}")
 
 

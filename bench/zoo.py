@@ -1,8 +1,8 @@
-"""Scores of learners from replay at the steps of RL Zoo: presets, several seeds, 20 greedy episodes each.
+"""Scores of replay and tabular learners after the steps of RL Zoo: presets, several seeds, 20 greedy episodes each.
 
     python -m bench.zoo [--case dqn:CartPole-v1] [--seeds 3] [--processes 2]
 
-Rows are kept in docs/benchmarks/zoo.csv: a case that is not asked for stays on the page as it was measured.
+Rows are kept in docs/benchmarks/zoo.csv: a case that is not selected stays on the page as it was measured.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ CASES = {  # algorithm, environment: seeds, goal for the mean of the seeds' mean
 }
 EPISODES = 20
 MANY = {"FrozenLake-v1": 1000, "renshu/Grid-v0": 1000, "Taxi-v4": 300}
-"""Episodes where chance decides much."""
+"""Numbers of episodes for environments in which chance decides much."""
 EVALUATIONS = 30
-"""Of 10 episodes each, on the way of what is trained once; the agent that was best in them is evaluated anew."""
+"""Evaluations of 10 episodes each during the training of a single seed; the best agent in them is evaluated again."""
 FIELDS = ["algorithm", "environment", "seed", "agent", "steps", "mean", "std", "seconds", "code"]
 ROWS = DOCS / "zoo.csv"
 
 
 def measure(job: tuple[str, str, int]) -> list[dict[str, str]]:
-    """Train one seed and evaluate it: the last agent, and the best on the way of what is trained once."""
+    """Train one seed and evaluate it: the last agent and, where it is the only seed, the best along the way."""
     import renshu
 
     algorithm, environment, seed = job
@@ -84,12 +84,12 @@ def measure(job: tuple[str, str, int]) -> list[dict[str, str]]:
 
 
 def curve_of(algorithm: str, environment: str) -> Path:
-    """Where the learning curve of a long training is kept."""
+    """Return the path of the learning curve of a long training."""
     return DOCS / f"{algorithm}_{environment.split('-')[0]}.png"
 
 
 def kept() -> list[dict[str, str]]:
-    """The rows that were measured before."""
+    """Return the rows that were measured before."""
     if not ROWS.exists():
         return []
     with ROWS.open(encoding="utf-8", newline="") as file:
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def page(rows: list[dict[str, str]]) -> str:
-    """The table: a line for each case."""
+    """Format the page: a table with a line for each case, and the learning curves."""
     lines = []
     for case, (_, goal) in CASES.items():
         of_case = [row for row in rows if (row["algorithm"], row["environment"]) == case]
@@ -142,7 +142,7 @@ def page(rows: list[dict[str, str]]) -> str:
         f"{table(header, lines)}\n\nSettings: the presets, which say where they differ from RL Zoo's. Goal: for the "
         "mean over the seeds. Episodes: 20 of each seed; 1,000 of FrozenLake and Grid, 300 of Taxi. Time: of the "
         f"slowest seed, two at once on the machine, with compilation. What names a last agent too: the best of "
-        f"{EVALUATIONS} evaluations of 10 episodes on the way, evaluated anew.{curves}"
+        f"{EVALUATIONS} evaluations of 10 episodes on the way, evaluated again.{curves}"
     )
 
 

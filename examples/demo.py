@@ -1,4 +1,4 @@
-"""What `make demo` runs: train PPO on CartPole-v1 until it is solved, and look at the result."""
+"""The demo that `make demo` runs: train PPO on CartPole-v1 until it is solved, and look at the result."""
 
 import renshu
 from renshu.tracking.run import Run

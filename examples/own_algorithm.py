@@ -1,6 +1,6 @@
 """An algorithm of your own in one file: REINFORCE with a baseline (Williams 1992; Sutton & Barto 2018, section 13.4).
 
-It says what it accepts, how its state is made, how it acts and how it learns. Everything else comes with it: every
+It defines what it accepts, how its state is made, how it acts and how it learns. Everything else comes with it: every
 environment, the progress bar, run folders, checkpoints, evaluation, videos.
 """
 
@@ -13,11 +13,11 @@ import optax
 from flax import linen as nn
 
 from renshu import Algorithm, Learner
-from renshu.algorithms.hyperparameters import real, whole
+from renshu.algorithms.hyperparameters import integer, number
 from renshu.ops.returns import discounted_returns
 from renshu.ops.spaces import dummy, encode
 from renshu.ops.statistics import masked_mean
-from renshu.types import Accepts, Act, Counters
+from renshu.types import Accepts, ActorOutput, Counters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +28,12 @@ class Reinforce(Algorithm):
         observations=frozenset({"box", "discrete", "multi_discrete", "multi_binary", "nested"}),
         actions=frozenset({"discrete"}),
     )
-    learning_rate: float = real(3e-3, "step size of Adam", above=0)
-    n_steps: int = whole(128, "steps collected of each environment for one update", least=1)
-    gamma: float = real(0.99, "discount factor", least=0, most=1)
+    learning_rate: float = number(3e-3, "step size of Adam", above=0)
+    n_steps: int = integer(128, "steps collected of each environment for one update", least=1)
+    gamma: float = number(0.99, "discount factor", least=0, most=1)
 
     def build(self, spec):
-        """Bind it to an environment."""
+        """Build the learner for an environment."""
         return ReinforceLearner(self, spec)
 
 
@@ -50,7 +50,7 @@ class Net(nn.Module):
 
 
 class State(NamedTuple):
-    """What learning changes. Every state has `params` and `counters`."""
+    """State that learning changes. Every state has `params` and `counters`."""
 
     params: Any
     opt_state: Any
@@ -71,18 +71,18 @@ class ReinforceLearner(Learner[State]):
         params = self.net.init(key, dummy(self.spec.observation_space, 1))
         return State(params, self.optimizer.init(params), Counters.zeros())
 
-    def view(self, state):
-        """Acting needs the parameters alone."""
+    def actor_state(self, state):
+        """Return the part of the state that acting needs: the parameters alone."""
         return state.params
 
-    def act(self, view, carry, obs, first, key, *, explore):
+    def act(self, actor_state, carry, obs, first, key, *, explore):
         """Draw an action, or take the likeliest."""
-        logits, _ = self.net.apply(view, obs)
+        logits, _ = self.net.apply(actor_state, obs)
         action = jax.random.categorical(key, logits) if explore else logits.argmax(axis=-1)
-        return Act(action, carry, ())
+        return ActorOutput(action, carry, ())
 
     def learn(self, state, rollout, key):
-        """One gradient step on a rollout."""
+        """Take one gradient step on a rollout."""
         T, N = rollout.reward.shape
         obs = jax.tree.map(lambda x: x.reshape((T + 1) * N, *x.shape[2:]), rollout.obs)
         valid, action = rollout.valid, rollout.action
@@ -107,7 +107,7 @@ class ReinforceLearner(Learner[State]):
 
 
 def main(steps: int = 200_000):
-    """Train it like any other."""
+    """Train it like any other algorithm."""
     agent = Reinforce().on("CartPole-v1", num_envs=16, seed=0).learn(steps)
     print("mean return of 20 episodes:", agent.evaluate(20))
     return agent

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 import renshu
 from renshu import PPO, DeviceEnv, Step
-from renshu.experiments import Experiment
+from renshu.experiments.experiment import Experiment
 
 
 class Boat(NamedTuple):
@@ -38,14 +38,14 @@ class River(DeviceEnv):
         return boat, jnp.stack(boat)
 
     def step(self, boat, action, key):
-        """Go on by one action; the key is for chance, of which there is little here."""
+        """Advance by one action; the key is for chance, of which there is little here."""
         flow = self.current * 4 * boat.x * (1 - boat.x) + 0.1 * jax.random.normal(key)
         boat = Boat(boat.x + 0.05, boat.y + 0.1 * (flow + action[0]))
         landed = boat.x >= 1
         return Step(boat, jnp.stack(boat), jnp.where(landed, 1 - jnp.abs(boat.y), 0.0), landed)
 
     def text(self, boat):
-        """For `renshu watch --terminal`."""
+        """Show the boat as text, for `renshu watch --terminal`."""
         return f"{boat.x:.2f} across, {boat.y:+.2f} down the river"
 
 

@@ -23,7 +23,7 @@ class Thermostat(gymnasium.Env):
         return np.array([self.temperature], np.float32), {}
 
     def step(self, action):
-        """Reward: minus the distance from 20 degrees, and a little for the energy."""
+        """Heat or cool. The reward is minus the distance from 20 degrees, less a little for the energy."""
         power = float(action[0])
         self.temperature += 2.0 * power + 0.05 * (self.outside - self.temperature)
         self.t += 1
@@ -31,7 +31,7 @@ class Thermostat(gymnasium.Env):
         return np.array([self.temperature], np.float32), reward, False, self.t >= 100, {}
 
     def render(self):
-        """A column as high as it is warm, a line at 20 degrees."""
+        """Draw a column as high as it is warm, and a line at 20 degrees."""
         frame = np.full((160, 80, 3), 255, np.uint8)
         frame[160 - int(np.clip(self.temperature, 0, 39) * 4) :, 20:60] = (210, 80, 60)
         frame[160 - 80, :] = 0

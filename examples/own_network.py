@@ -7,7 +7,7 @@ import renshu
 
 
 class Residual(nn.Module):
-    """Two hidden layers, the second with a way around it. obs [B, 4] -> features [B, width]."""
+    """Two hidden layers, the second with a residual connection. obs [B, 4] -> features [B, width]."""
 
     width: int = 32
 

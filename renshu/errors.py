@@ -1,4 +1,7 @@
-"""What can go wrong, in words that say what to do. Every error that Renshu raises on purpose is a `RenshuError`."""
+"""Errors that say what to do. Every error that Renshu raises on purpose is a `RenshuError`."""
+
+import difflib
+from collections.abc import Sequence
 
 
 class RenshuError(Exception):
@@ -27,3 +30,11 @@ class NotFiniteError(RenshuError, FloatingPointError):
 
 class CheckpointError(RenshuError, ValueError):
     """A file cannot be loaded: not Renshu's, cut short, changed, made by a newer version, or in need of an argument."""
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Hint to append after a wrong name: the nearest matches, or all known names where none is near."""
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if matches:
+        return f" Did you mean {' or '.join(matches)}?"
+    return f" It has: {', '.join(known)}."

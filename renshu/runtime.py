@@ -1,4 +1,4 @@
-"""How Renshu sets up JAX: a compilation cache on disk, and small programs run on the thread that calls them."""
+"""JAX settings: a compilation cache on disk, and small programs run on the thread that calls them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept: `$RENSHU_CACHE_DIR`, else `$XDG_CACHE_HOME/renshu/xla`, else `~/.cache`."""
+    """Return the folder of compiled programs: `$RENSHU_CACHE_DIR`, `$XDG_CACHE_HOME/renshu/xla`, or in `~/.cache`."""
     if named := os.environ.get("RENSHU_CACHE_DIR"):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "renshu" / "xla"

@@ -1,4 +1,4 @@
-"""The words that everything speaks: what an environment looks like, what an actor gives, what a learner gets."""
+"""Types that every part shares: descriptions of environments, actor outputs, rollouts, counters."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Key: TypeAlias = "jax.Array"
 Metrics: TypeAlias = "dict[str, Array]"
 
 MASK = "action_mask"
-"""Where an environment says which of n Discrete actions are allowed now, [n]: in `info`, or beside OBSERVATION."""
+"""Key of the mask of n Discrete actions that are allowed now, [n]: in `info`, or beside OBSERVATION."""
 OBSERVATION = "observation"
-"""The observation itself, where a mask travels with it: {MASK: [n], OBSERVATION: ...}."""
+"""Key of the observation itself where a mask travels with it: {MASK: [n], OBSERVATION: ...}."""
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What a learner must know of an environment before it can be built.
+    """Description of an environment, as a learner needs it to be built.
 
     observation_space, action_space: of one environment, as Gymnasium describes them.
     num_envs: how many environments step together, N.
     id: the name under which Gymnasium can make it, or None.
-    kwargs: what `gymnasium.make` was given beside the id.
+    kwargs: arguments of `gymnasium.make` besides the id.
     max_episode_steps: the time limit in steps, or None.
     reward_threshold: the mean return at which the environment counts as solved, or None.
-    history: how many of the last observations the learner sees at once. `observation_space` is of one of them.
+    frame_stack: number of latest observations that the learner sees at once. `observation_space` is of one of them.
     masks: observations are {MASK: [n], OBSERVATION: ...}, and the learner leaves out the actions that are not allowed.
     """
 
@@ -42,46 +42,47 @@ class EnvSpec:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
-    history: int = 1
+    frame_stack: int = 1
     masks: bool = False
 
     @property
     def network_space(self) -> gymnasium.Space:
-        """The space of what a network sees of an observation: all but the mask."""
+        """Space of the part of an observation that a network sees: all but the mask."""
         space: Any = self.observation_space
         return space.spaces[OBSERVATION] if self.masks else space
 
 
 @dataclass(frozen=True)
 class Accepts:
-    """The kinds of observation and action that an algorithm takes; `envs/adapt.py` fits the rest or refuses it.
+    """Kinds of observation and action that an algorithm takes; `envs/adapt.py` fits the others or refuses them.
 
     Kinds are "box", "discrete", "multi_discrete", "multi_binary"; observations may also be "image" (uint8, three axes)
-    and "nested" (Dict and Tuple, to any depth, of the others). history: it can see several observations at once.
+    and "nested" (Dict and Tuple, to any depth, of the others). frame_stack: it can see several
+    observations at once.
     masks: it can leave out Discrete actions that are not allowed; see `EnvSpec.masks`.
     """
 
     observations: frozenset[str]
     actions: frozenset[str]
-    history: bool = False
+    frame_stack: bool = False
     masks: bool = False
 
 
 class Rollout(NamedTuple):
-    """A stretch of experience: T steps of N environments, time-major.
+    """T steps of experience in N environments, time-major.
 
     Environments reset by Gymnasium's NEXT_STEP rule: the observation that ends an episode is a row of its own, and the
     step after it only resets (its action is ignored, its reward is 0). So `valid` says which steps were real, and a
     truncated episode bootstraps from `obs[t + 1]`, which is its true last observation.
     """
 
-    obs: PyTree  # [T+1, N, ...]  the last row is where the next stretch starts
+    obs: PyTree  # [T+1, N, ...]  the last row is where the next rollout starts
     first: Array  # [T+1, N] bool  obs is the first of an episode
     action: PyTree  # [T, N, ...]    as the algorithm chose it (before it is fitted to the environment)
     reward: Array  # [T, N] float32 raw, as the environment gave it
     terminated: Array  # [T, N] bool    the episode ended for good: no value beyond
-    carry: PyTree  # [N, ...]       the actor's memory at obs[0] (recurrent state); () without
-    extras: PyTree  # [T, N, ...]    what act recorded and learn cannot compute again; () for nothing
+    carry: PyTree  # [N, ...]       the actor's memory at obs[0] (recurrent state); () if it has none
+    extras: PyTree  # [T, N, ...]    what act knows and learn cannot compute again; () for nothing
 
     @property
     def valid(self) -> Array:
@@ -89,8 +90,8 @@ class Rollout(NamedTuple):
         return ~self.first[1:]
 
 
-class Act(NamedTuple):
-    """What an actor returns for N observations."""
+class ActorOutput(NamedTuple):
+    """Output of an actor for N observations."""
 
     action: PyTree  # [N, ...]
     carry: PyTree  # [N, ...] or ()
@@ -98,7 +99,7 @@ class Act(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """How far a learner has come. Every schedule is read off these, so every loop sees the same one."""
+    """Progress of a learner. Every schedule is computed from it, so every loop sees the same one."""
 
     steps: Array  # [] int32  valid environment steps learned from
     updates: Array  # [] int32  gradient steps taken
@@ -107,13 +108,13 @@ class Counters(NamedTuple):
 
     @classmethod
     def zeros(cls) -> Counters:
-        """Counters before anything was learned."""
+        """Return counters before anything was learned."""
         import jax.numpy as jnp
 
         return cls(*(jnp.int32(0) for _ in cls._fields))
 
     def add(self, steps: Array, updates: Array | int) -> Counters:
-        """Counters after `steps` more environment steps and `updates` more gradient steps."""
+        """Return counters after `steps` more environment steps and `updates` more gradient steps."""
         return self._replace(steps=self.steps + steps, updates=self.updates + updates)
 
     @property

@@ -46,7 +46,7 @@ def test_dir_lists_what_is_there():
 
 
 def test_an_agent_needs_no_pictures_and_no_command_line():
-    found = loaded("import renshu.agent; from renshu import PPO, load, preset")
+    found = loaded("import renshu.agent.agent; from renshu import PPO, load, preset")
     assert {"jax", "gymnasium"} <= found
     assert not found & {"matplotlib", "tensorboardX", "imageio", "imageio_ffmpeg", "pygame", "typer", "PIL"}
 

@@ -1,4 +1,4 @@
-"""The contract. An algorithm is hyperparameters; bound to an environment it is a learner: three pure functions.
+"""The contract: an algorithm is hyperparameters; bound to an environment it is a learner, three pure functions.
 
 `init` makes the state, `act` chooses actions, `learn` improves the state by a rollout. Loops know no more.
 """
@@ -6,27 +6,27 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from renshu.algorithms.hyperparameters import kind_of
-from renshu.errors import HyperparameterError
+from renshu.algorithms.registry import agent_class
+from renshu.errors import HyperparameterError, did_you_mean
 from renshu.ops.masks import split
-from renshu.types import Accepts, Act, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from renshu.agent import Agent
+    from renshu.agent.agent import Agent
 
 
 KINDS = frozenset({"box", "discrete", "multi_discrete", "multi_binary"})
-"""What `Accepts` may say of actions; and of observations, but for images and what is nested."""
+"""Kinds of actions in `Accepts`; of observations too, besides images and nested ones."""
 OBSERVATIONS = KINDS | {"nested"}
-"""What networks take that make one vector of an observation."""
+"""Kinds of observations for networks that make one vector of an observation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Algorithm(ABC):
         known = [field.name for field in dataclasses.fields(cls)]
         for name in hyperparameters:
             if name not in known:
-                raise HyperparameterError(f"{cls.__name__} has no hyperparameter {name!r}.{near(name, known)}")
+                raise HyperparameterError(f"{cls.__name__} has no hyperparameter {name!r}.{did_you_mean(name, known)}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -56,9 +56,7 @@ class Algorithm(ABC):
 
     def on(self, env: Any, **options: Any) -> Agent:
         """Put the algorithm on an environment: the agent that learns there. Options: see `renshu.Agent`."""
-        from renshu.agent import Agent
-
-        return Agent(self, env, **options)
+        return agent_class()(self, env, **options)
 
     def to_json(self) -> dict[str, Any]:
         """Hyperparameters as plain JSON data."""
@@ -86,7 +84,7 @@ class Algorithm(ABC):
 
 
 class LearnerState(Protocol):
-    """What every learner's state has. The rest is the algorithm's own: optimiser, replay, normaliser, ..."""
+    """Fields of every learner's state. The rest is the algorithm's own: optimiser, replay, normaliser, ..."""
 
     @property
     def params(self) -> PyTree:
@@ -95,7 +93,7 @@ class LearnerState(Protocol):
 
     @property
     def counters(self) -> Counters:
-        """How far learning has come; loops set its `start` and `target`."""
+        """Progress of learning; loops set its `start` and `target`."""
         ...
 
     def _replace(self, **changes: Any) -> Any: ...
@@ -108,9 +106,9 @@ class Learner(ABC, Generic[State]):
     """An algorithm bound to the shapes of an environment: networks and optimiser. It holds no arrays; all is pure."""
 
     rollout_length: int
-    """T: how many steps of each environment one call of learn wants."""
+    """T: steps of each environment in a rollout."""
     max_lag: int | None = 0
-    """How stale experience may be, in updates: 0 on-policy, k with a correction, None any."""
+    """Largest age of experience in updates: 0 on-policy, k with a correction, None any."""
 
     def __init__(self, algorithm: Algorithm, spec: EnvSpec) -> None:
         self.algorithm: Any = algorithm
@@ -121,43 +119,37 @@ class Learner(ABC, Generic[State]):
         """Make parameters, optimiser, normaliser, counters."""
 
     @abstractmethod
-    def view(self, state: State) -> PyTree:
-        """Select the part of the state that acting needs. It only selects: no computing."""
+    def actor_state(self, state: State) -> PyTree:
+        """Select the part of the state that acting needs. It only selects, it computes nothing."""
 
-    def carry(self, num_envs: int) -> PyTree:
+    def initial_carry(self, num_envs: int) -> PyTree:
         """Return the actor's memory at the start of an episode, `[num_envs, ...]`; () for feed-forward policies."""
         return ()
 
     @abstractmethod
-    def act(self, view: PyTree, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool) -> Act:
+    def act(
+        self, actor_state: PyTree, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool
+    ) -> ActorOutput:
         """Choose actions for N observations. `explore=False`: the greedy ones."""
 
     @abstractmethod
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Learn from a rollout: all gradient steps of it. Must leave the parameters as they were if they went NaN."""
 
-    def explain(self, view: PyTree, carry: PyTree, obs: PyTree) -> dict[str, Array]:
-        """What the agent thinks of N observations: probabilities, action values, value. Optional."""
+    def explain(self, actor_state: PyTree, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+        """Explain N observations: probabilities, action values, value. Optional."""
         raise NotImplementedError(f"{type(self.algorithm).__name__} has nothing to explain")
 
     def split(self, obs: PyTree) -> tuple[PyTree, Array | None]:
-        """What the network sees of observations `[B, ...]`, and which actions are allowed there, `[B, A]` bool or None.
+        """Split observations `[B, ...]` into the network's input and the mask of actions, `[B, A]` bool or None.
 
-        Of several observations at once, `[B, history, ...]`, the mask of the newest counts.
+        Of several observations at once, `[B, frame_stack, ...]`, the mask of the newest counts.
         """
         return split(obs) if self.spec.masks else (obs, None)
 
     def check_steps(self, start: int, target: int) -> None:
         """Raise HyperparameterError where training from step `start` to step `target` could not work. Optional."""
 
-    def adopt(self, state: State) -> State:
-        """Fit a state that was learned with another number of environments to this learner. Default: as it is."""
+    def resize(self, state: State) -> State:
+        """Fit a state that was learned with another number of environments to this one. Default: as it is."""
         return state
-
-
-def near(name: str, known: list[str]) -> str:
-    """Words that help after a wrong name: the near matches, or all names where they are few."""
-    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if matches:
-        return f" Did you mean {' or '.join(matches)}?"
-    return f" It has: {', '.join(known)}."

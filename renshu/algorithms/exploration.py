@@ -1,4 +1,4 @@
-"""Random actions now and then, fewer and fewer: by steps or by episodes."""
+"""Epsilon-greedy exploration, with epsilon falling by steps or by episodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from renshu.algorithms.hyperparameters import choice, real
+from renshu.algorithms.hyperparameters import choice, number
 from renshu.ops.masks import uniform_actions
 from renshu.types import Array, Counters, Key
 
@@ -16,9 +16,9 @@ from renshu.types import Array, Counters, Key
 class EpsilonGreedy:
     """Hyperparameters of epsilon-greedy exploration, as in Stable-Baselines3; and by episodes."""
 
-    exploration_fraction: float = real(0.1, "share of training in which epsilon falls", above=0, most=1)
-    exploration_initial_eps: float = real(1.0, "epsilon at the start", least=0, most=1)
-    exploration_final_eps: float = real(0.05, "epsilon at the end", least=0, most=1)
+    exploration_fraction: float = number(0.1, "share of training in which epsilon falls", above=0, most=1)
+    exploration_initial_eps: float = number(1.0, "epsilon at the start", least=0, most=1)
+    exploration_final_eps: float = number(0.05, "epsilon at the end", least=0, most=1)
     exploration_by: str = choice(
         "steps",
         '"steps": in a straight line; "episodes": exploration_initial_eps / (episodes + 1), not below the final one',
@@ -26,7 +26,7 @@ class EpsilonGreedy:
     )
 
     def epsilon(self, counters: Counters, episodes: Array) -> Array:
-        """The share of random actions, [] float32."""
+        """Compute the share of random actions, [] float32."""
         start, end = self.exploration_initial_eps, self.exploration_final_eps
         if self.exploration_by == "episodes":
             return jnp.maximum(start / (episodes + 1.0), end)
@@ -35,7 +35,7 @@ class EpsilonGreedy:
 
 
 def epsilon_greedy_action(values: Array, epsilon: Array, key: Key, mask: Array | None = None) -> Array:
-    """The action of the highest value, but with chance `epsilon` any action, all alike: int32 `[N]`.
+    """Choose the action of the highest value, or with probability `epsilon` a uniformly random one: int32 `[N]`.
 
     values: `[N, A]`. epsilon: [] in [0, 1]. mask: `[N, A]` bool, which actions are allowed; the values of the others
     must be lower. None for all.

@@ -1,7 +1,7 @@
-"""Hyperparameters as dataclass fields that know their own meaning: check a value, write it as JSON, read it from text.
+"""Hyperparameters as dataclass fields that check a value, write it as JSON and read it from text.
 
 learning_rate: Schedule = schedule(3e-4, "step size of the optimiser", least=0)
-n_steps: int = whole(2048, "steps collected of each environment for one update", least=1)
+n_steps: int = integer(2048, "steps collected of each environment for one update", least=1)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from renshu.ops import schedules
 
 @dataclass(frozen=True)
 class Kind:
-    """What one hyperparameter may be. Subclasses say how it is checked, stored and read; here: anything."""
+    """Kind of a hyperparameter: how it is checked, stored and read. This one takes anything."""
 
     doc: str
 
@@ -37,7 +37,7 @@ class Kind:
         return data
 
     def parse(self, name: str, text: str) -> Any:
-        """Return the value that a person typed on the command line: JSON where it is JSON, else the text itself."""
+        """Return the value of a text on the command line: JSON where it is JSON, else the text itself."""
         try:
             return json.loads(text.replace("None", "null").replace("True", "true").replace("False", "false"))
         except json.JSONDecodeError:
@@ -62,7 +62,7 @@ class Number(Kind):
             return value
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise HyperparameterError(f"{name} must be {self.range()}, not {value!r}")
-        # A float cannot hold every whole number.
+        # A float cannot hold every integer.
         number = float(value) if abs(value) < 1e300 else math.inf  # type: ignore[operator]
         fits = math.isfinite(number) and self.least <= number <= self.most and number > self.above
         if not fits or (self.integer and not number.is_integer()):
@@ -70,7 +70,7 @@ class Number(Kind):
         return int(value) if self.integer else number  # type: ignore[arg-type]
 
     def range(self) -> str:
-        """Say in words what the number may be."""
+        """Describe the range in words."""
         words = "a whole number" if self.integer else "a finite number"
         bounds = [
             f"{'of at least' if self.integer else '>='} {self.least:g}" if math.isfinite(self.least) else "",
@@ -102,7 +102,7 @@ class Number(Kind):
 
 
 @dataclass(frozen=True)
-class Flag(Kind):
+class Boolean(Kind):
     """True or False."""
 
     def check(self, name: str, value: Any) -> bool:
@@ -153,7 +153,7 @@ class NetArch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Widths(Kind):
+class LayerSizes(Kind):
     """Widths of hidden layers: `[64, 64]` for both networks, or `{"pi": [64], "vf": [64, 64]}`.
 
     qf: critics of actions; "qf" is then another name of "vf", as in Stable-Baselines3.
@@ -217,13 +217,13 @@ def _field(default: Any, kind: Kind) -> Any:
     return dataclasses.field(default=default, metadata={"kind": kind})
 
 
-def real(default: float | None, doc: str, **bounds: Any) -> Any:
+def number(default: float | None, doc: str, **bounds: Any) -> Any:
     """Field: a finite number. Bounds: `least`, `most`, `above`; `optional=True` allows None."""
     return _field(default, Number(doc, **bounds))
 
 
-def whole(default: int | None, doc: str, **bounds: Any) -> Any:
-    """Field: a whole number, bounds as `real`."""
+def integer(default: int | None, doc: str, **bounds: Any) -> Any:
+    """Field: an integer, bounds as `number`."""
     return _field(default, Number(doc, integer=True, **bounds))
 
 
@@ -233,13 +233,13 @@ def schedule(default: Any, doc: str, **bounds: Any) -> Any:
 
 
 def auto(default: float | str, doc: str, **bounds: Any) -> Any:
-    """Field: a number, or "auto" for what is learned or worked out; bounds as `real`."""
+    """Field: a number, or "auto" for what is learned or worked out; bounds as `number`."""
     return _field(default, Auto(doc, **bounds))
 
 
-def flag(default: bool, doc: str) -> Any:
+def boolean(default: bool, doc: str) -> Any:
     """Field: True or False."""
-    return _field(default, Flag(doc))
+    return _field(default, Boolean(doc))
 
 
 def choice(default: str | None, doc: str, options: tuple[str | None, ...]) -> Any:
@@ -247,9 +247,9 @@ def choice(default: str | None, doc: str, options: tuple[str | None, ...]) -> An
     return _field(default, Choice(doc, options))
 
 
-def widths(default: tuple[int, ...] | NetArch, doc: str, *, qf: bool = False) -> Any:
+def layer_sizes(default: tuple[int, ...] | NetArch, doc: str, *, qf: bool = False) -> Any:
     """Field: widths of the hidden layers; the value is a NetArch. qf: its "vf" is called "qf", too."""
-    return _field(default, Widths(doc, qf))
+    return _field(default, LayerSizes(doc, qf))
 
 
 def module(doc: str) -> Any:
@@ -258,7 +258,7 @@ def module(doc: str) -> Any:
 
 
 def kind_of(field: dataclasses.Field) -> Kind:
-    """The kind of a hyperparameter; a plain dataclass field of a user's own algorithm takes anything."""
+    """Return the kind of a hyperparameter; a plain dataclass field of a user's own algorithm takes anything."""
     return field.metadata.get("kind", Kind(""))
 
 

@@ -1,4 +1,4 @@
-"""The command line, `renshu train` and its like. Nothing heavy is imported before it is used."""
+"""The command line, `renshu train` and the other commands. Nothing heavy is imported before it is used."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from renshu.errors import RenshuError
 
 
 class _Commands(TyperGroup):
-    """Errors that Renshu foresaw are one readable paragraph and exit code 2, not a traceback; Ctrl-C says what it did.
+    """Command group that reports Renshu's own errors as one readable paragraph with exit code 2, not as a traceback.
 
-    Typer itself would turn Ctrl-C into a silent exit.
+    It also reports what Ctrl-C did, which Typer itself would turn into a silent exit.
     """
 
     def invoke(self, ctx: Any) -> Any:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from renshu.agent import Agent
+    from renshu.agent.agent import Agent
 
 
 def find(path: Path, environment: str | None) -> Agent:
-    """Load a file; or from a run folder its best agent, else its last, else its newest checkpoint."""
+    """Load an agent from a file, or from a run folder its best agent, else its last, else its newest checkpoint."""
+    from renshu.agent.agent import load
     from renshu.errors import CheckpointError
-    from renshu.saving import load
     from renshu.tracking.run import Run
 
     if path.is_dir():
@@ -31,7 +31,7 @@ def find(path: Path, environment: str | None) -> Agent:
 def check_environment(agent: Agent, given: str | None, instead: str) -> None:
     """Raise CheckpointError, saying what to type, where the agent's file alone cannot say how to make its environment.
 
-    A file must not decide what is imported, so a module that stands in an id has to be named again.
+    A file must not decide what is imported, so a module that is part of an id has to be named again.
     """
     from renshu.errors import CheckpointError
 

@@ -1,4 +1,4 @@
-"""`renshu evaluate`."""
+"""The command `renshu evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`renshu experiment`."""
+"""The command `renshu experiment`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from renshu.cli.train import BINS, HISTORY, environment_arguments, numbers_of_bins, settings, split
+from renshu.cli.train import BINS, FRAME_STACK, environment_arguments, numbers_of_bins, renamed, settings, split
 
 
 def experiment(
@@ -26,7 +26,8 @@ def experiment(
         list[str] | None, typer.Option("--env-set", help="argument of the environment, name=value")
     ] = None,
     bins: Annotated[str | None, typer.Option(help=BINS)] = None,
-    history: Annotated[int | None, typer.Option(help=HISTORY, min=1)] = None,
+    frame_stack: Annotated[int | None, typer.Option(help=FRAME_STACK, min=1)] = None,
+    history: Annotated[int | None, typer.Option(hidden=True, callback=renamed)] = None,
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     statistic: Annotated[str, typer.Option(help="over the seeds: iqm (interquartile mean) or mean")] = "iqm",
     out: Annotated[Path, typer.Option(help="folder for curves.png and curves.csv")] = Path("experiments"),
@@ -36,7 +37,7 @@ def experiment(
     from rich.console import Console
 
     from renshu.envs.source import EnvSource
-    from renshu.experiments import experiment as run
+    from renshu.experiments.experiment import experiment as run
 
     names = [name.strip() for name in algorithms.split(",") if name.strip()]
     chosen = {name.upper(): settings(name, environment, set_ or [], preset) for name in names}
@@ -52,7 +53,7 @@ def experiment(
         num_envs=envs or max(preset.num_envs for preset in chosen.values()),
         grid=_grid(grid or []),
         bins=numbers_of_bins(bins),
-        history=history,
+        frame_stack=frame_stack,
         env_kwargs=environment_arguments(env_set or []),
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""`renshu list`."""
+"""The command `renshu list`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 _INSTALL = {"box2d": ("Box2D", "box2d"), "mujoco": ("mujoco", "mujoco")}
-"""Groups of Gymnasium's environments that need more packages: a module to look for, and the extra that brings it."""
+"""Groups of Gymnasium's environments that need more packages: a module to look for, and the extra that installs it."""
 
 
 def list_(
@@ -30,7 +30,7 @@ def list_(
 
 
 def _algorithms() -> None:
-    from renshu.algorithms import algorithms
+    from renshu.algorithms.registry import algorithms
 
     for name, kind in sorted(algorithms().items()):
         _row(f"  {name.lower():<14} ", (kind.__doc__ or "").splitlines()[0])
@@ -48,14 +48,15 @@ def _presets() -> None:
 
 
 def _environments() -> None:
-    """Gymnasium's own, the newest version of each, by family; any other id that is registered works as well."""
+    """Print Gymnasium's own environments by family, the newest version of each; other registered ids work as well."""
     from importlib.util import find_spec
 
     import gymnasium
 
     families: dict[str, dict[str, str]] = {}
     for spec in gymnasium.registry.values():
-        # What is no text is a function that only says which package to install: old versions, kept as a hint.
+        # An entry point that is not text is a function that only says which package to install: Gymnasium keeps it for
+        # old versions, as a hint.
         if isinstance(spec.entry_point, str):
             parts = spec.entry_point.split(".")
             family = parts[2] if parts[:2] == ["gymnasium", "envs"] else parts[0]
@@ -77,8 +78,8 @@ def _number(name: str) -> int:
 def _hyperparameters(name: str) -> None:
     import dataclasses
 
-    from renshu.algorithms import algorithm
     from renshu.algorithms.hyperparameters import kind_of
+    from renshu.algorithms.registry import algorithm
 
     kind = algorithm(name)
     for field in dataclasses.fields(kind):

@@ -1,4 +1,4 @@
-"""`renshu plot`."""
+"""The command `renshu plot`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`renshu train`."""
+"""The command `renshu train`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from renshu.agent import Agent
+    from renshu.agent.agent import Agent
     from renshu.presets import Preset
 
 
 BINS = "points of each dimension of continuous actions, for an algorithm of discrete ones: 5, or one for each as 3,5"
-HISTORY = "how many of the last observations the agent sees at once, where the algorithm can"
+
+
+def renamed(value: int | None) -> None:
+    """Reject the earlier name of an option, naming the one that it has now."""
+    if value is not None:
+        raise typer.BadParameter(f"it is called --frame-stack now: --frame-stack {value}")
+
+
+FRAME_STACK = "how many of the last observations the agent sees at once, where the algorithm can"
 
 
 def train(
@@ -33,7 +41,8 @@ def train(
         list[str] | None, typer.Option("--env-set", help="argument of the environment, name=value")
     ] = None,
     bins: Annotated[str | None, typer.Option(help=BINS)] = None,
-    history: Annotated[int | None, typer.Option(help=HISTORY, min=1)] = None,
+    frame_stack: Annotated[int | None, typer.Option(help=FRAME_STACK, min=1)] = None,
+    history: Annotated[int | None, typer.Option(hidden=True, callback=renamed)] = None,
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     stop_at: Annotated[
         str | None, typer.Option(help='stop at this mean return of 100 episodes; "threshold" for the registered one')
@@ -53,7 +62,7 @@ def train(
 ) -> None:
     """Train an agent, in a run folder that keeps everything about it."""
     if resume is not None:
-        given = [envs, processes, set_, env_set, bins, history, stop_at, run, eval_every, checkpoint_every]
+        given = [envs, processes, set_, env_set, bins, frame_stack, stop_at, run, eval_every, checkpoint_every]
         if seed is not None or any(given):
             raise typer.BadParameter("a run that is resumed keeps its settings: give --steps at most")
         _resume(resume, environment, steps, progress)
@@ -68,7 +77,7 @@ def train(
         seed=seed,
         processes=processes,
         bins=numbers_of_bins(bins),
-        history=history,
+        frame_stack=frame_stack,
         env_kwargs=environment_arguments(env_set or []),
     )
     agent.summary()
@@ -85,8 +94,8 @@ def train(
 
 
 def settings(algorithm: str, environment: str, assignments: list[str], use_preset: bool) -> Preset:
-    """The preset, or defaults where there is none, with the hyperparameters set on the command line."""
-    from renshu.algorithms import algorithm as by_name
+    """Return the preset, or defaults where there is none, with the hyperparameters set on the command line."""
+    from renshu.algorithms.registry import algorithm as by_name
     from renshu.envs.source import EnvSource
     from renshu.presets import Preset, preset, preset_name
 
@@ -102,7 +111,7 @@ def settings(algorithm: str, environment: str, assignments: list[str], use_prese
 
 
 def split(assignments: list[str]) -> dict[str, str]:
-    """From ["a=1", "b=2"] to {"a": "1", "b": "2"}."""
+    """Split ["a=1", "b=2"] into {"a": "1", "b": "2"}."""
     for assignment in assignments:
         if "=" not in assignment:
             raise typer.BadParameter(f"name=value, not {assignment!r}")
@@ -110,14 +119,14 @@ def split(assignments: list[str]) -> dict[str, str]:
 
 
 def environment_arguments(assignments: list[str]) -> dict:
-    """Arguments of an environment, as typed."""
+    """Parse the arguments of an environment, as typed."""
     from renshu.algorithms.hyperparameters import Kind
 
     return {name: Kind("").parse(name, text) for name, text in split(assignments).items()}
 
 
 def numbers_of_bins(text: str | None) -> int | tuple[int, ...] | None:
-    """From "3" to 3, from "3,5" to (3, 5)."""
+    """Parse "3" as 3 and "3,5" as (3, 5)."""
     if text is None:
         return None
     try:
@@ -135,7 +144,7 @@ def _number(text: str) -> float:
 
 
 def _resume(path: Path, environment: str | None, steps: int | None, progress: bool) -> None:
-    from renshu.agent import Agent
+    from renshu.agent.agent import Agent
     from renshu.cli.agents import check_environment
     from renshu.tracking.run import Run
 
@@ -144,7 +153,7 @@ def _resume(path: Path, environment: str | None, steps: int | None, progress: bo
     agent = Agent.resume(run, env=environment)
     name = type(agent.algorithm).__name__.lower()
     check_environment(agent, environment, f"renshu train {name} {agent.spec.id} --resume {path}")
-    if steps is None and (agent.target is None or agent.steps >= agent.target):
+    if steps is None and (agent.trainer.target is None or agent.steps >= agent.trainer.target):
         print(f"{path} is complete: {agent.steps:,} steps. For more: renshu train --resume {path} --steps 10000")
         return
     print(f"{agent.title} goes on in {path} from step {agent.steps:,}")

@@ -1,4 +1,4 @@
-"""`renshu watch`."""
+"""The command `renshu watch`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Environments: what they look like, how they are made, watched and stepped, and how they fit an algorithm."""
+"""Environments: their descriptions, how they are made, checked and stepped, and how they are fitted to an algorithm."""

@@ -1,4 +1,4 @@
-"""Fit an environment to an algorithm: what the algorithm sees, and how its actions go back. For NumPy and JAX alike."""
+"""Fitting of environments to algorithms: what the algorithm sees, and how its actions go back, in NumPy and in JAX."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from renshu.errors import HyperparameterError, SpaceError
 from renshu.types import Accepts, EnvSpec
 
 UNBOUNDED_LIMIT = 10.0
-"""Actions of a Box without bounds are clipped at +- this."""
+"""Limit in either direction at which actions of a Box without bounds are clipped."""
 
 MOST_ACTIONS = 4096
-"""Actions of several dimensions are numbered for an algorithm that takes only Discrete ones, at most so many."""
+"""Limit on the actions that numbering several dimensions may make for an algorithm that takes only Discrete ones."""
 
 KINDS: dict[type[spaces.Space], str] = {
     spaces.Box: "box",
@@ -42,18 +42,18 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """How to fit, where there is a choice.
+class SpaceConfig:
+    """Options for fitting an environment to an algorithm.
 
-    bins: how many points of each dimension of a Box an algorithm chooses from that takes only Discrete actions: 2 or
-    more, both ends among them. A tuple has a number for each dimension. history: how many of the last observations the
-    learner sees at once, 1 or more. masks: whether it leaves out the actions that the environment does not allow now.
+    bins: number of points in each dimension of a Box for an algorithm that takes only Discrete actions, 2 or more, both
+    ends included; a tuple has a number for each dimension. frame_stack: number of most recent observations that the
+    learner sees at once, 1 or more. masks: the learner leaves out actions that the environment currently forbids.
 
-    Raises HyperparameterError for other numbers.
+    Raises HyperparameterError for other values.
     """
 
     bins: int | tuple[int, ...] = 5
-    history: int = 1
+    frame_stack: int = 1
     masks: bool = False
 
     def __post_init__(self) -> None:
@@ -64,45 +64,45 @@ class Fitting:
                 f"bins={bins!r}: expected a whole number of at least 2, or one for each dimension of the actions, "
                 "as in bins=(3, 5)"
             )
-        if not _is_whole(self.history, 1):
-            raise HyperparameterError(f"history={self.history!r}: expected a whole number of at least 1")
+        if not _is_whole(self.frame_stack, 1):
+            raise HyperparameterError(f"frame_stack={self.frame_stack!r}: expected a whole number of at least 1")
         if not isinstance(self.masks, bool):
             raise HyperparameterError(f"masks={self.masks!r}: expected True or False")
         object.__setattr__(self, "bins", tuple(map(int, bins)) if several else int(bins))
-        object.__setattr__(self, "history", int(self.history))
+        object.__setattr__(self, "frame_stack", int(self.frame_stack))
 
-    def but(
-        self, bins: int | Iterable[int] | None = None, history: int | None = None, masks: bool | None = None
-    ) -> Fitting:
-        """The same with other values where they are not None."""
-        given = {"bins": bins, "history": history, "masks": masks}
+    def override(
+        self, bins: int | Iterable[int] | None = None, frame_stack: int | None = None, masks: bool | None = None
+    ) -> SpaceConfig:
+        """Return a copy with the values that are not None put in place."""
+        given = {"bins": bins, "frame_stack": frame_stack, "masks": masks}
         return dataclasses.replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data. masks stands there only where they are used, as in files from before there were any."""
+        """Return plain JSON data. "masks" is present only where True, as in files from before the option existed."""
         bins = list(self.bins) if isinstance(self.bins, tuple) else self.bins
-        return {"bins": bins, "history": self.history} | ({"masks": True} if self.masks else {})
+        return {"bins": bins, "frame_stack": self.frame_stack} | ({"masks": True} if self.masks else {})
 
     @classmethod
-    def from_json(cls, data: Any) -> Fitting:
-        """Make what `to_json` described, as usual where it says nothing. Raises HyperparameterError for other data."""
-        if not isinstance(data, Mapping) or not set(data) <= {"bins", "history", "masks"}:
+    def from_json(cls, data: Any) -> SpaceConfig:
+        """Make what `to_json` described, with defaults for missing keys. Raises HyperparameterError for other data."""
+        if not isinstance(data, Mapping) or not set(data) <= {"bins", "frame_stack", "masks"}:
             raise HyperparameterError(
-                f"not a fitting: {reprlib.repr(data)}; expected the keys bins and history, and maybe masks"
+                f"not a configuration of spaces: {reprlib.repr(data)}; expected bins, frame_stack and maybe masks"
             )
         return cls(**data)
 
 
-USUAL = Fitting()
-"""What is done when nothing is said."""
+DEFAULT_SPACES = SpaceConfig()
+"""Options used when none are given."""
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedSpaces:
     """An environment as an algorithm sees it.
 
-    spec: the EnvSpec to build the learner with. decode_action: from the algorithm's actions `[N, ...]` to the
-    environment's. notes: what was chosen and why, for `summary()`.
+    spec: the EnvSpec to build the learner with. decode_action: converts the algorithm's actions `[N, ...]` to the
+    environment's. notes: the choices made and why, for `summary()`.
     """
 
     spec: EnvSpec
@@ -111,47 +111,52 @@ class Fitted:
 
 
 def kind_of_space(space: spaces.Space) -> str:
-    """The kind of a space in the words of `Accepts`; the class name for one that nobody takes."""
+    """Return the kind of a space as `Accepts` names it, or the class name of a space that no algorithm takes."""
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3:
         return "image"
     return KINDS.get(type(space), type(space).__name__)
 
 
-def fit(
-    spec: EnvSpec, accepts: Accepts, *, algorithm: str, own_network: bool = False, fitting: Fitting = USUAL
-) -> Fitted:
+def fit_spaces(
+    spec: EnvSpec,
+    accepts: Accepts,
+    *,
+    algorithm: str,
+    own_network: bool = False,
+    config: SpaceConfig = DEFAULT_SPACES,
+) -> FittedSpaces:
     """Fit an environment to what an algorithm accepts.
 
-    own_network: the user's network takes the observation as it is, so that its kinds are not checked.
-    Raises SpaceError naming the space, what the algorithm takes, and what would fit; HyperparameterError where the
-    fitting that was chosen is none for them.
+    own_network: the user's network takes the observation as it is, so its kind is not checked.
+    Raises SpaceError naming the space, what the algorithm takes, and what would fit; HyperparameterError where `config`
+    does not suit the space or the algorithm.
     """
-    spec = dataclasses.replace(spec, masks=_masks(spec, accepts, algorithm, fitting))
+    spec = dataclasses.replace(spec, masks=_masks(spec, accepts, algorithm, config))
     notes = _check_observation(spec.network_space, accepts, algorithm, own_network)
-    if fitting.history > 1:
-        if not accepts.history:
+    if config.frame_stack > 1:
+        if not accepts.frame_stack:
             raise HyperparameterError(
-                f"{algorithm} sees one observation at a time and takes no history={fitting.history}: leave it out, or "
-                "put the environment into gymnasium.wrappers.FrameStackObservation"
+                f"{algorithm} sees one observation at a time and takes no frame_stack={config.frame_stack}: leave it "
+                "out, or put the environment into gymnasium.wrappers.FrameStackObservation"
             )
-        notes.append(f"history: the last {fitting.history} observations at once")
+        notes.append(f"frame_stack: the last {config.frame_stack} observations at once")
     if spec.masks:
         notes.append("action_mask: actions not allowed are left out of sampling, maximum and target")
-    action_space, decode, note = _fit_action(spec.action_space, accepts, algorithm, fitting)
-    fitted = dataclasses.replace(spec, action_space=action_space, history=fitting.history)
-    return Fitted(fitted, decode, (*notes, note))
+    action_space, decode, note = _fit_action(spec.action_space, accepts, algorithm, config)
+    fitted = dataclasses.replace(spec, action_space=action_space, frame_stack=config.frame_stack)
+    return FittedSpaces(fitted, decode, (*notes, note))
 
 
-def _masks(spec: EnvSpec, accepts: Accepts, algorithm: str, fitting: Fitting) -> bool:
-    if fitting.masks and not accepts.masks:
+def _masks(spec: EnvSpec, accepts: Accepts, algorithm: str, config: SpaceConfig) -> bool:
+    if config.masks and not accepts.masks:
         raise HyperparameterError(f"{algorithm} cannot leave out actions by a mask: leave masks=True out")
-    if fitting.masks and not has_mask(spec.observation_space, spec.action_space):
+    if config.masks and not has_mask(spec.observation_space, spec.action_space):
         raise SpaceError(
             f"masks=True, but there are none: for Discrete actions, here {spec.action_space}, an environment gives "
             'info["action_mask"] of shape [n] from reset and step, or observations that are a Dict of "action_mask" '
             'and "observation"; a DeviceEnv has a method action_mask(state)'
         )
-    return fitting.masks
+    return config.masks
 
 
 def _check_observation(space: spaces.Space, accepts: Accepts, algorithm: str, own: bool) -> list[str]:
@@ -183,20 +188,18 @@ def _check_observation(space: spaces.Space, accepts: Accepts, algorithm: str, ow
 
 
 def _fit_action(
-    space: spaces.Space, accepts: Accepts, algorithm: str, fitting: Fitting
+    space: spaces.Space, accepts: Accepts, algorithm: str, config: SpaceConfig
 ) -> tuple[spaces.Space, Callable, str]:
     kind = kind_of_space(space)
     if kind not in accepts.actions and "discrete" in accepts.actions and kind in _NUMBERED:
-        return _fit_index(space, algorithm, fitting.bins)
+        return _fit_index(space, algorithm, config.bins)
     if kind not in accepts.actions:
         raise SpaceError(
             f"{algorithm} does not take actions of {space} ({kind}). It takes {_words(accepts.actions)}; "
             "PPO, A2C and DQN take Box, Discrete, MultiDiscrete and MultiBinary."
         )
-    if fitting.bins != USUAL.bins:
-        warnings.warn(
-            f"bins={fitting.bins} is not used: {algorithm} takes actions of {space} as they are", stacklevel=2
-        )
+    if config.bins != DEFAULT_SPACES.bins:
+        warnings.warn(f"bins={config.bins} is not used: {algorithm} takes actions of {space} as they are", stacklevel=2)
     if isinstance(space, spaces.Box):
         return _fit_box(space)
     dtype, shape = space.dtype, space.shape or ()
@@ -214,7 +217,7 @@ def _fit_action(
 
 
 def _fit_index(space: spaces.Space, algorithm: str, bins: int | tuple[int, ...]) -> tuple[spaces.Space, Callable, str]:
-    """One number for each combination of what the dimensions of a Box, MultiDiscrete or MultiBinary can be."""
+    """Assign a number to each combination of values in the dimensions of a Box, MultiDiscrete or MultiBinary."""
     if isinstance(space, spaces.Box):
         sizes, values, rule = _grid(space, bins)
     elif isinstance(space, spaces.MultiDiscrete):
@@ -236,14 +239,17 @@ def _fit_index(space: spaces.Space, algorithm: str, bins: int | tuple[int, ...])
 
 
 def _grid(space: spaces.Box, bins: int | tuple[int, ...]) -> tuple[list[int], Iterable[list[float]], str]:
-    """How many points each dimension of a Box has, the points, and both in words. Whole numbers have no more points."""
+    """Return the number of points in each dimension of a Box, the points, and both in words.
+
+    An integer dimension gets no more points than it has values.
+    """
     low, high, _ = _bounds(space)
     ends = list(zip(low.reshape(-1).tolist(), high.reshape(-1).tolist(), strict=True))
     wanted = bins if isinstance(bins, tuple) else (bins,) * len(ends)
     if len(wanted) != len(ends):
         raise HyperparameterError(
-            f"bins={bins} are {len(wanted)} numbers, but actions of {space} have {len(ends)} dimensions: give so many, "
-            "or one number for all"
+            f"bins={bins} are {len(wanted)} numbers, but actions of {space} have {len(ends)} dimensions: give that "
+            "many, or one number for all"
         )
     whole = np.dtype(space.dtype).kind in "iub"
     sizes = [1 if a == b else min(n, int(b - a) + 1) if whole else n for (a, b), n in zip(ends, wanted, strict=True)]
@@ -268,7 +274,7 @@ def _too_many(space: spaces.Space, sizes: list[int], algorithm: str) -> str:
 
 
 def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bounds in float32, instead of infinite ones +-UNBOUNDED_LIMIT with a warning; and where both are finite."""
+    """Return float32 bounds, infinite ones replaced by +-UNBOUNDED_LIMIT with a warning, and where both are finite."""
     bounded = space.bounded_below & space.bounded_above
     low = _inward(np.where(bounded, space.low, np.maximum(space.low, -UNBOUNDED_LIMIT)), np.inf)
     high = _inward(np.where(bounded, space.high, np.minimum(space.high, UNBOUNDED_LIMIT)), -np.inf)
@@ -287,7 +293,7 @@ def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
-    """Bounded dimensions are scaled from [-1, 1]; the others keep their scale and are clipped at +-UNBOUNDED_LIMIT."""
+    """Scale bounded dimensions from [-1, 1]; keep the scale of the others and clip them at +-UNBOUNDED_LIMIT."""
     low, high, bounded = _bounds(space)
     centre = np.where(bounded, low / 2 + high / 2, 0).astype(np.float32)
     scale = np.where(bounded, high / 2 - low / 2, 1).astype(np.float32)
@@ -304,7 +310,7 @@ def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
 
 
 def _inward(bound: np.ndarray, towards: float) -> np.ndarray:
-    """Round to the float32 that is still within bounds: clipped actions would else lie outside the space."""
+    """Round to the nearest float32 within the bounds: otherwise clipped actions could lie outside the space."""
     single = bound.astype(np.float32)
     beyond = single < bound if towards > 0 else single > bound
     return np.where(beyond, np.nextafter(single, np.float32(towards)), single)

@@ -1,4 +1,4 @@
-"""Environments as pure functions: the compiled loop makes one program of them, and the host loop can drive them too."""
+"""Environments as pure functions: the compiled loop builds its program from them, and the host loop can step them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from renshu.types import MASK, OBSERVATION, Array, EnvSpec, Key, PyTree
 
 
 class Step(NamedTuple):
-    """What one step of one environment gives."""
+    """Result of one step of one environment."""
 
     state: PyTree
-    obs: PyTree  # as the observation space says; the true last one where the episode ends
+    obs: PyTree  # as the observation space describes; at the end of an episode its true last observation
     reward: Array  # [] float32
     terminated: Array  # [] bool    the episode ended for good
-    truncated: Array | bool = False  # [] bool    cut off; the limit of `max_episode_steps` is counted elsewhere
+    truncated: Array | bool = False  # [] bool    cut off; `max_episode_steps` is counted elsewhere
 
 
 class DeviceEnv(ABC):
-    """An environment that is pure functions of arrays, for one environment: the library batches and resets it.
+    """A single environment as pure functions of arrays; the library batches and resets it.
 
     observation_space, action_space: as Gymnasium describes them. max_episode_steps: the time limit, counted by the
     library; None for no limit. reward_threshold: the mean return at which it counts as solved. id: its Gymnasium id.
@@ -40,36 +40,36 @@ class DeviceEnv(ABC):
 
     @abstractmethod
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
-        """Begin an episode: its state, any pytree of arrays of fixed shape and dtype, and the first observation."""
+        """Begin an episode. Returns its state (any pytree of arrays of fixed shape and dtype) and first observation."""
 
     @abstractmethod
     def step(self, state: PyTree, action: PyTree, key: Key) -> Step:
-        """Go on by one action of the action space. Never called on a state that has ended."""
+        """Advance by one action from the action space. Never called on a state whose episode has ended."""
 
     def action_mask(self, state: PyTree) -> Array:
-        """Which of n Discrete actions are allowed in a state: [n] bool. Optional."""
+        """Return which of n Discrete actions are allowed in a state: [n] bool. Optional."""
         raise NotImplementedError(f"{self.name} allows all actions at all times")
 
     @property
     def gives_masks(self) -> bool:
-        """Whether it has an `action_mask`."""
+        """Presence of an `action_mask`."""
         return type(self).action_mask is not DeviceEnv.action_mask
 
     def render(self, state: PyTree) -> np.ndarray:
-        """Draw a state: [H, W, 3] uint8. On the host, with NumPy. Optional."""
+        """Draw a state as [H, W, 3] uint8, on the host with NumPy. Optional."""
         raise NotImplementedError(f"{self.name} has no picture")
 
     def text(self, state: PyTree) -> str:
-        """Show a state as lines of text. On the host. Optional."""
+        """Show a state as lines of text, on the host. Optional."""
         raise NotImplementedError(f"{self.name} has no text")
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Name of the environment in messages."""
         return self.id or type(self).__name__
 
     def spec(self, num_envs: int) -> EnvSpec:
-        """What a learner must know of it."""
+        """Describe `num_envs` of this environment for a learner."""
         return EnvSpec(
             observation_space=self.observation_space,
             action_space=self.action_space,
@@ -83,7 +83,7 @@ class DeviceEnv(ABC):
 class MaskedDeviceEnv(DeviceEnv):
     """A DeviceEnv whose observations are {MASK: [n] int8, OBSERVATION: its own}.
 
-    env: with Discrete actions and an `action_mask`. Raises SpaceError where that is not of shape [n].
+    env: has Discrete(n) actions and an `action_mask`. Raises SpaceError when the mask is not of shape [n].
     """
 
     def __init__(self, env: DeviceEnv) -> None:
@@ -100,7 +100,7 @@ class MaskedDeviceEnv(DeviceEnv):
         return state, self._joined(state, obs)
 
     def step(self, state: PyTree, action: PyTree, key: Key) -> Step:
-        """Go on by one action."""
+        """Advance by one action."""
         after = self.env.step(state, action, key)
         return after._replace(obs=self._joined(after.state, after.obs))
 
@@ -117,18 +117,18 @@ class MaskedDeviceEnv(DeviceEnv):
 
     @property
     def name(self) -> str:
-        """The environment's own."""
+        """Name of the wrapped environment."""
         return self.env.name
 
 
 _ROOT = np.uint32(2**32 - 1)
-"""Folded into the key of a reset: an actor and a learner count from 0 on what may be the same key."""
+"""Folded into the key of a reset, because an actor and a learner may both count from 0 on the same key."""
 
 
 class EnvsState(NamedTuple):
-    """N environments in the middle of things: enough to go on to the bit."""
+    """N environments in progress: all that it takes to continue bit for bit."""
 
-    inner: PyTree  # [N, ...]  the environments' own
+    inner: PyTree  # [N, ...]  the environments' own states
     ended: Array  # [N] bool   the last step ended an episode: the next one only resets
     elapsed: Array  # [N] int32  steps of the running episode
     key: Key  # [] the root of their randomness
@@ -136,7 +136,7 @@ class EnvsState(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one step of N environments gives; as Gymnasium's vector environments, by the NEXT_STEP rule."""
+    """Result of one step of N environments, by the NEXT_STEP rule of Gymnasium's vector environments."""
 
     obs: PyTree  # [N, ...]
     reward: Array  # [N] float32  0 where the step only reset
@@ -151,7 +151,7 @@ class DeviceEnvs:
         self.env, self.num_envs = env, num_envs
 
     def reset(self, key: Key) -> tuple[EnvsState, PyTree]:
-        """Begin an episode in each environment: their state, and observations [N, ...]."""
+        """Begin an episode in each environment. Returns their state and observations [N, ...]."""
         key = jax.random.fold_in(key, _ROOT)
         inner, obs = self._begin(jax.random.fold_in(key, 0))
         n = self.num_envs
@@ -178,7 +178,7 @@ class DeviceEnvs:
         return after, Outcome(obs, reward, terminated, truncated)
 
     def _key(self, state: EnvsState, use: int) -> Key:
-        """The key of a step for resets (0) or chance (1); made where it is used, since many steps use none."""
+        """Return the key of a step for resets (0) or chance (1); made on demand, since many steps need none."""
         return jax.random.fold_in(jax.random.fold_in(state.key, state.count), use)
 
     def _begin(self, key: Key) -> tuple[PyTree, PyTree]:
@@ -186,5 +186,5 @@ class DeviceEnvs:
 
 
 def _where(mask: Array, new: Any, old: Any) -> Any:
-    """Choose along the first axis."""
+    """Choose between two arrays [N, ...] by a mask [N]."""
     return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)

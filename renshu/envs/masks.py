@@ -1,4 +1,4 @@
-"""Action masks of Gymnasium environments: from `info["action_mask"]` into the observation, where they travel on."""
+"""Action masks of Gymnasium environments, moved from `info["action_mask"]` into the observation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from renshu.types import MASK, OBSERVATION, Array, PyTree
 
 
 def has_mask(observation_space: spaces.Space, action_space: spaces.Space) -> bool:
-    """Whether observations are {MASK: [n], OBSERVATION: ...} and nothing else, where actions are Discrete(n)."""
+    """Tell whether observations are exactly {MASK: [n], OBSERVATION: ...} and actions are Discrete(n)."""
     if not isinstance(observation_space, spaces.Dict) or not isinstance(action_space, spaces.Discrete):
         return False
     mask: Any = observation_space.spaces.get(MASK)
@@ -24,19 +24,19 @@ def has_mask(observation_space: spaces.Space, action_space: spaces.Space) -> boo
 
 
 def may_take_mask(observation_space: spaces.Space, action_space: spaces.Space) -> bool:
-    """Whether a mask of `info` can go into the observation: actions are Discrete, and there is none in it yet."""
+    """Tell whether a mask from `info` can go into the observation: actions are Discrete, and it holds no mask yet."""
     return isinstance(action_space, spaces.Discrete) and not has_mask(observation_space, action_space)
 
 
 def with_mask(observation_space: spaces.Space, actions: int) -> spaces.Dict:
-    """The space of observations that have a mask of so many actions beside them."""
+    """Return the space of observations that come with a mask over `actions` actions."""
     return spaces.Dict({MASK: spaces.MultiBinary(actions), OBSERVATION: observation_space})
 
 
 class MaskInObservation(gymnasium.Wrapper):
     """One environment whose observations are {MASK: [n] int8, OBSERVATION: its own}.
 
-    Where `info` lacks a mask all actions are allowed. Raises EnvironmentFault for a mask of another shape or type.
+    Where `info` lacks a mask, all actions are allowed. Raises EnvironmentFault for a mask of the wrong shape or type.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
@@ -60,10 +60,10 @@ class MaskInObservation(gymnasium.Wrapper):
 
 
 class MasksInObservations(VectorWrapper):
-    """The same for a vector environment: masks `[N, n]` from `infos`, as Gymnasium gathers them.
+    """A vector environment whose observations hold the masks `[N, n]` that Gymnasium gathers in `infos`.
 
-    vector_env: whose single actions are Discrete. certain: False where it is not known yet whether it gives masks at
-    all; `HostEnvs` finds out.
+    vector_env: an environment with Discrete single actions. certain: False while it is not known whether it gives
+    masks at all; `HostEnvs` finds out.
     """
 
     def __init__(self, vector_env: VectorEnv, certain: bool) -> None:
@@ -85,22 +85,22 @@ class MasksInObservations(VectorWrapper):
         return self.joined(obs, infos), reward, terminated, truncated, infos
 
     def joined(self, obs: PyTree, infos: dict[str, Any]) -> dict[str, PyTree]:
-        """Observations `[N, ...]` with their masks. Where an environment gave none, all its actions are allowed."""
+        """Return observations `[N, ...]` with their masks. Where an environment gave none, all actions are allowed."""
         if MASK not in infos:
             return {MASK: np.ones(self._shape, np.int8), OBSERVATION: obs}
         mask = checked(infos[MASK], self._shape)
-        given = infos.get(f"_{MASK}")  # of a vector environment that makes `infos` itself it may be missing
+        given = infos.get(f"_{MASK}")  # may be missing where a vector environment makes `infos` itself
         if given is not None and not given.all():
             mask[~given] = 1
         return {MASK: mask, OBSERVATION: obs}
 
 
 def checked(mask: Any, shape: tuple[int, ...]) -> Array:
-    """A mask as a new int8 array of 0 and 1. Raises EnvironmentFault for another shape and other than whole numbers."""
+    """Convert a mask to a new int8 array of 0 and 1. Raises EnvironmentFault unless it is bools or ints of `shape`."""
     array = np.asarray(mask)
     if array.shape != shape or array.dtype.kind not in "biu":
         raise EnvironmentFault(
             f"an action mask must be bools or whole numbers of shape {shape}, one for each action, not {array.dtype} "
-            f"of shape {array.shape}: mend info[{MASK!r}], or leave masks out with masks=False"
+            f"of shape {array.shape}: fix info[{MASK!r}], or leave masks out with masks=False"
         )
     return (array != 0).astype(np.int8)

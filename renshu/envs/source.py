@@ -1,4 +1,4 @@
-"""What a user gave as environment, and how to make more of the same: to train in, to evaluate in, to watch."""
+"""The environment that a user gave, and further ones made like it: to train in, to evaluate in, to watch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as GymSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 
-from renshu.envs.guard import Guard
-from renshu.envs.host import start_workers
-from renshu.envs.lookup import explained, find, portable, registered_as
+from renshu.envs.checks import CheckedEnv
+from renshu.envs.gymnasium.lookup import explained, find, portable, registered_as
+from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours
+from renshu.envs.gymnasium.vector import start_workers
 from renshu.envs.masks import MaskInObservation, MasksInObservations, may_take_mask
-from renshu.envs.registration import changed_fields, device_env, is_ours
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
 from renshu.types import EnvSpec
 
@@ -37,9 +37,9 @@ _WANTED = (
 class EnvSource:
     """An environment as the user gave it. Make one with `EnvSource.of`.
 
-    given: an id, an environment, a class or function that makes one, or a vector environment.
-    name: a short text for messages and folder names. kwargs: what an id, class or function is made with.
-    gym_spec: how Gymnasium made it or would make it; None when it does not know. masks: see `with_masks`.
+    given: an id, an environment, a class or function that makes one, a vector environment, or a DeviceEnv.
+    name: a short text for messages and folder names. kwargs: arguments for an id, class or function.
+    gym_spec: the spec by which Gymnasium made it or would make it, or None. masks: see `with_masks`.
     """
 
     given: Any
@@ -50,12 +50,12 @@ class EnvSource:
 
     @classmethod
     def of(cls, env: Any, kwargs: Mapping[str, Any] | None = None) -> EnvSource:
-        """Take what a user gave as environment.
+        """Wrap what a user gave as an environment.
 
         env: a Gymnasium id ("module:Name-v0" imports the module first, "Name" means the newest version), a
-        gymnasium.Env, a class or function that makes one, or a gymnasium.vector.VectorEnv.
-        kwargs: what to make it with, for ids, classes and functions.
-        Raises SpaceError when `env` is none of these, UnknownNameError for an id that nobody registered.
+        gymnasium.Env, a class or function that makes one, a gymnasium.vector.VectorEnv, a DeviceEnv, or an environment
+        that `renshu.envs.adapters` knows. kwargs: arguments to make it with, for ids, classes and functions.
+        Raises SpaceError when `env` is none of these, UnknownNameError for an id that is not registered.
         """
         kwargs = dict(kwargs or {})
         env = _adapted(env)
@@ -80,16 +80,16 @@ class EnvSource:
         raise SpaceError(f"expected {_WANTED}; this is a {type(env).__module__}.{type(env).__qualname__}")
 
     def with_masks(self, masks: bool | None) -> EnvSource:
-        """The same, with the action masks that environments give in observations, as {MASK: [n], OBSERVATION: ...}.
+        """Return a copy that puts the environments' action masks into observations: {MASK: [n], OBSERVATION: ...}.
 
-        masks: True, False, or None for finding out whether they give any, which `HostEnvs` does. Nothing changes where
-        actions are not Discrete or the environment's own observations are like that.
+        masks: True, False, or None to find out whether they give any, which `HostEnvs` does. Nothing changes where
+        actions are not Discrete or the environment's own observations already have this form.
         """
         return replace(self, masks=masks)
 
     @cached_property
     def device(self) -> DeviceEnv | None:
-        """The environment as pure functions, which the compiled loop takes; None where it is not one."""
+        """The environment as pure functions, for the compiled loop; None where it has no such form."""
         env = self._plain_device
         return _masked_device(env) if env is not None and self.masks is not False else env
 
@@ -100,7 +100,7 @@ class EnvSource:
         return device_env(self.gym_spec.id, **self.kwargs) if isinstance(self.given, str) and self.gym_spec else None
 
     def device_spec(self, num_envs: int) -> EnvSpec:
-        """Describe `device` for a learner; with an id where that makes the same environment again."""
+        """Describe `device` for a learner. The id is None where it would not make the same environment again."""
         env, spec = cast("DeviceEnv", self._plain_device), cast("DeviceEnv", self.device).spec(num_envs)
         if isinstance(self.given, str):
             return replace(spec, id=cast(GymSpec, self.gym_spec).id, kwargs=self.kwargs)
@@ -109,12 +109,12 @@ class EnvSource:
     def vector(self, num_envs: int, processes: int | bool = False, timeout: float = 120.0) -> VectorEnv:
         """Make the vector environment to train in. Its arrays belong to the caller.
 
-        num_envs: how many environments, N. A vector environment that was given is used as it is, with its own N.
+        num_envs: number of environments, N. A vector environment that was given is used as it is, with its own N.
         processes: False steps all in this process, True gives each a process of its own; a number below `num_envs` does
-        too, and lets only so many work at the same time. timeout: seconds that a process has to make its environment.
+        so too, but lets only that many work at once. timeout: seconds that a process has to make its environment.
 
-        Raises HyperparameterError for numbers out of range, SpaceError when `num_envs` of it cannot be had or it does
-        not reset by the NEXT_STEP rule, EnvironmentFault when it cannot be made.
+        Raises HyperparameterError for numbers out of range, SpaceError when `num_envs` of them cannot be made or it
+        does not reset by the NEXT_STEP rule, EnvironmentFault when making it fails.
         """
         return self._masked(self._vector(num_envs, processes, timeout))
 
@@ -147,7 +147,7 @@ class EnvSource:
     def evaluation(self, num_envs: int) -> VectorEnv:
         """Make a vector environment that shares nothing with the one to train in. Reset it with a seed.
 
-        Raises SpaceError when that cannot be done: then the user must say what to evaluate in.
+        Raises SpaceError when that is impossible; the user must then pass an environment to evaluate in.
         """
         return self._masked(self._evaluation(num_envs))
 
@@ -165,9 +165,9 @@ class EnvSource:
         return _next_step(explained(self.name, spec, lambda: gymnasium.make_vec(spec)))
 
     def single(self, render_mode: str | None = None) -> gymnasium.Env:
-        """Make one environment of its own, to record or to watch. render_mode: as Gymnasium names them.
+        """Make one separate environment, to record or to watch. render_mode: one of Gymnasium's names.
 
-        Raises EnvironmentFault when it cannot be made or does not render that way, SpaceError when nothing says how to
+        Raises EnvironmentFault when it cannot be made or does not render that way, SpaceError when it is unknown how to
         make one.
         """
         options = {} if render_mode is None else {"render_mode": render_mode}
@@ -217,9 +217,9 @@ class EnvSource:
         return MasksInObservations(env, certain=bool(self.masks))
 
     def _how(self) -> GymSpec | Callable[..., Any] | None:
-        """What makes a new one: a spec of Gymnasium's, or the user's class or function."""
+        """Return what makes a new environment: a Gymnasium spec, or the user's class or function; None for neither."""
         if _is_device(self.given):
-            from renshu.envs.gym import GymEnv
+            from renshu.envs.gymnasium.device_as_gym import GymEnv
 
             return partial(GymEnv, self.given, time_limit=True)
         spec = self.gym_spec
@@ -247,14 +247,14 @@ class EnvSource:
     def _sync(self, envs: list[gymnasium.Env]) -> VectorEnv:
         if len({id(env.unwrapped) for env in envs}) < len(envs):
             raise SpaceError(f"{self.name} gave the same environment twice: it must make a new one at each call")
-        guards = [Guard(env, index, self.name) for index, env in enumerate(envs)]
+        guards = [CheckedEnv(env, index, self.name) for index, env in enumerate(envs)]
         try:
             return SyncVectorEnv([lambda guard=guard: guard for guard in guards])
         except (AssertionError, RuntimeError) as error:
             raise SpaceError(f"the environments of {self.name} must all have the same spaces: {error}") from error
 
     def _part(self, index: int, what: str, instead: str, **options: Any) -> gymnasium.Env:
-        """Make one environment like those in the vector environment that was given."""
+        """Make one environment like those in the given vector environment."""
         spec, fns = self.gym_spec, getattr(self.given, "env_fns", None)
         if not isinstance(self.given, VectorWrapper):
             if spec and spec.entry_point and "wrappers" not in spec.kwargs:
@@ -273,11 +273,11 @@ class EnvSource:
         )
 
 
-# Worker processes import this module, and JAX takes a second and 100 MB in each: so it is imported when it is needed.
+# Worker processes import this module, and JAX would cost each a second and 100 MB: it is imported only when needed.
 
 
 def _adapted(env: Any) -> Any:
-    """A DeviceEnv of what another library's environment is, if it is one that can be."""
+    """Adapt another library's environment to a DeviceEnv where that is possible; return anything else as it is."""
     if isinstance(env, str | gymnasium.Env | VectorEnv):
         return env
     from renshu.envs.adapters import adapt
@@ -301,7 +301,7 @@ def _masked_device(env: DeviceEnv) -> DeviceEnv:
 
 
 def _device_vector(env: DeviceEnv, num_envs: int) -> VectorEnv:
-    from renshu.envs.gym import GymVectorEnv
+    from renshu.envs.gymnasium.device_as_gym import GymVectorEnv
 
     return GymVectorEnv(env, num_envs)
 

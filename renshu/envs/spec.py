@@ -1,4 +1,4 @@
-"""Spaces and environment specs as plain JSON data, and back. Nothing in the data is ever run or imported."""
+"""Conversion of spaces and environment specs to plain JSON data and back. Nothing in the data is run or imported."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
 def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     """Describe an EnvSpec as JSON data.
 
-    kwargs that JSON cannot hold are left out. `id` is None then, because the name alone would make another environment.
-    `history` is left out too: it is the learner's.
+    kwargs that JSON cannot hold are left out; `id` is then None, because the name alone would make a different
+    environment. `frame_stack` and `masks` are left out too, because they belong to the learner.
     Raises SpaceError for spaces that cannot be described.
     """
     kwargs = {name: value for name, value in spec.kwargs.items() if _is_json(value)}
@@ -149,7 +149,7 @@ def _dtype(data: Mapping[str, Any]) -> np.dtype:
 
 
 def _bound_to_json(bound: np.ndarray, bounded: np.ndarray, unbounded: str) -> Any:
-    # Integer arrays have no infinity: Gymnasium keeps beside them where there is none.
+    # Integer arrays cannot hold infinity: Gymnasium records separately which entries are bounded.
     values = np.where(bounded, bound.astype(object), unbounded)
     uniform = values.size > 0 and (values == values.flat[0]).all()
     return values.flat[0] if uniform else values.tolist()
@@ -159,7 +159,7 @@ def _bound(data: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     values = _numbers(data)
     if not isinstance(values, list):
         return int(values) if isinstance(values, bool) else values
-    # With an infinity among integers the array stays one of floats, where Gymnasium looks for it.
+    # With an infinity among integer bounds, the array must stay float, because Gymnasium looks for infinity there.
     keep = dtype.kind == "i" and np.isinf(np.asarray(values, float)).any()
     return np.asarray(values, float if keep else dtype).reshape(shape)
 

@@ -1,4 +1,4 @@
-"""The compiled loop: environments, acting and learning are one program; the host looks in now and then."""
+"""The compiled loop: environments, acting and learning are one program; the host gets reports now and then."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from renshu.algorithms.base import Learner
-from renshu.checkpoint import named, restore
 from renshu.envs.device import DeviceEnvs, EnvsState
 from renshu.errors import NotFiniteError
-from renshu.loops.programs import Programs, compiler_options, in_sequence, is_small
+from renshu.files.checkpoint import named, restore
+from renshu.loops.programs import Programs, compiler_options, is_small, single_threaded
 from renshu.loops.report import Clock, Report, StepCount
 from renshu.ops.spaces import map_space, storage_dtype
 from renshu.types import Array, Key, PyTree, Rollout
 
-VISIT_STEPS = 2**14
-"""At most about so many environment steps pass between two looks of the host, of a rollout or more."""
+CHUNK_STEPS = 2**14
+"""Environment steps between two reports to the host, about, at most; always whole rollouts."""
 
 FAULTS = ("observation", "reward", "action")
 
 
-class Scene(NamedTuple):
-    """N environments and their actor between two rollouts."""
+class LoopState(NamedTuple):
+    """State of a loop between two rollouts: N environments and their actor."""
 
     envs: EnvsState
     obs: PyTree  # [N, ...]
@@ -37,8 +37,8 @@ class Scene(NamedTuple):
     running_length: Array  # [N] int32
 
 
-class Told(NamedTuple):
-    """What the host hears of one rollout."""
+class RolloutStats(NamedTuple):
+    """Statistics of one rollout."""
 
     metrics: Array  # [M] float32
     steps: Array  # [T] int32     valid steps, over the environments
@@ -48,12 +48,12 @@ class Told(NamedTuple):
     faults: Array  # [3] bool      NaN or infinity in observations, rewards, actions
 
 
-class Iterate:
+class TrainIteration:
     """Collect a rollout and learn from it, as one pure function of arrays.
 
-    `start(key) -> Scene`; `__call__(state, scene, key, iteration) -> state, scene, Told`. refuse: learn nothing from a
-    rollout with NaN or infinity in it. Under vmap that is a choice between two states, number for number, replay
-    included: leave it out there.
+    `start(key) -> LoopState`; `__call__(state, loop_state, key, iteration) -> state, loop_state, RolloutStats`.
+    refuse: learn nothing from a rollout with NaN or infinity in it. Under vmap that is a choice between two states,
+    number for number, replay included: leave it out there.
     """
 
     def __init__(
@@ -62,25 +62,32 @@ class Iterate:
         self.learner, self.envs, self.decode_action, self.refuse = learner, envs, decode_action, refuse
         self.metric_names: list[str] = []
 
-    def start(self, key: Key) -> Scene:
+    def start(self, key: Key) -> LoopState:
         """Reset the environments. key: the root of their randomness."""
         n = self.envs.num_envs
         state, obs = self.envs.reset(key)
         nothing = jnp.zeros(n, jnp.float32)
-        return Scene(
-            state, self.stored(obs), jnp.ones(n, jnp.bool_), self.learner.carry(n), nothing, nothing.astype(jnp.int32)
+        return LoopState(
+            state,
+            self.stored(obs),
+            jnp.ones(n, jnp.bool_),
+            self.learner.initial_carry(n),
+            nothing,
+            nothing.astype(jnp.int32),
         )
 
     def stored(self, obs: PyTree) -> PyTree:
-        """Observations in the dtypes in which rollouts hold them."""
+        """Convert observations to the dtypes in which rollouts hold them."""
         space = self.envs.env.observation_space
         return map_space(lambda leaf, x: jnp.asarray(x, storage_dtype(leaf.dtype)), space, obs)
 
-    def __call__(self, state: Any, scene: Scene, key: Key, iteration: Array) -> tuple[Any, Scene, Told]:
+    def __call__(
+        self, state: Any, loop_state: LoopState, key: Key, iteration: Array
+    ) -> tuple[Any, LoopState, RolloutStats]:
         T = self.learner.rollout_length
         fold = jax.vmap(jax.random.fold_in, (None, 0))
         keys = fold(jax.random.fold_in(key, iteration), jnp.arange(T + 1))
-        scene, rollout, heard = self.collect(self.learner.view(state), scene, keys[:T])
+        loop_state, rollout, stats = self.collect(self.learner.actor_state(state), loop_state, keys[:T])
         # The barrier keeps learn the same program as in the host loop, to the last bit.
         rollout = jax.lax.optimization_barrier(rollout)
 
@@ -92,77 +99,89 @@ class Iterate:
         def refuse() -> tuple[Any, Array]:
             return state, jnp.full(len(self.metric_names), jnp.nan)
 
-        after, metrics = jax.lax.cond(~heard.faults.any(), learn, refuse) if self.refuse else learn()
-        return after, scene, heard._replace(metrics=metrics)
+        after, metrics = jax.lax.cond(~stats.faults.any(), learn, refuse) if self.refuse else learn()
+        return after, loop_state, stats._replace(metrics=metrics)
 
-    def collect(self, view: PyTree, scene: Scene, keys: Key, explore: bool = True) -> tuple[Scene, Rollout, Told]:
-        """Step the environments once for each of `keys`. The metrics of what is told are still missing."""
+    def collect(
+        self, actor_state: PyTree, loop_state: LoopState, keys: Key, explore: bool = True
+    ) -> tuple[LoopState, Rollout, RolloutStats]:
+        """Step the environments once for each of `keys`. The statistics returned lack the metrics of learn."""
 
-        def step(scene: Scene, key: Key) -> tuple[Scene, Any]:
-            act = self.learner.act(view, scene.carry, scene.obs, scene.first, key, explore=explore)
-            envs, outcome = self.envs.step(scene.envs, self.decode_action(act.action))
-            resets = scene.envs.ended
-            total = jnp.where(resets, 0.0, scene.running_return + outcome.reward)
-            length = jnp.where(resets, 0, scene.running_length + 1)
-            after = Scene(envs, self.stored(outcome.obs), resets, act.carry, total, length)
-            told = ((~resets).sum(dtype=jnp.int32), envs.ended, total, length)
-            return after, (scene.obs, scene.first, act.action, outcome.reward, outcome.terminated, act.extras, told)
+        def step(loop_state: LoopState, key: Key) -> tuple[LoopState, Any]:
+            act = self.learner.act(
+                actor_state, loop_state.carry, loop_state.obs, loop_state.first, key, explore=explore
+            )
+            envs, outcome = self.envs.step(loop_state.envs, self.decode_action(act.action))
+            resets = loop_state.envs.ended
+            total = jnp.where(resets, 0.0, loop_state.running_return + outcome.reward)
+            length = jnp.where(resets, 0, loop_state.running_length + 1)
+            after = LoopState(envs, self.stored(outcome.obs), resets, act.carry, total, length)
+            stats = ((~resets).sum(dtype=jnp.int32), envs.ended, total, length)
+            return after, (
+                loop_state.obs,
+                loop_state.first,
+                act.action,
+                outcome.reward,
+                outcome.terminated,
+                act.extras,
+                stats,
+            )
 
-        after, (obs, first, action, reward, terminated, extras, told) = jax.lax.scan(step, scene, keys)
+        after, (obs, first, action, reward, terminated, extras, stats) = jax.lax.scan(step, loop_state, keys)
         rollout = Rollout(
             obs=jax.tree.map(lambda rows, last: jnp.concatenate([rows, last[None]]), obs, after.obs),
             first=jnp.concatenate([first, after.first[None]]),
             action=action,
             reward=reward,
             terminated=terminated,
-            carry=scene.carry,
+            carry=loop_state.carry,
             extras=extras,
         )
         faults = jnp.stack([_not_finite(part) for part in (rollout.obs, reward, action)])
-        return after, rollout, Told(jnp.zeros(0), told[0], told[1], told[2], told[3], faults)
+        return after, rollout, RolloutStats(jnp.zeros(0), stats[0], stats[1], stats[2], stats[3], faults)
 
 
-class Visit(NamedTuple):
-    """Where a loop stands after some rollouts, and what it tells of each, [K, ...]; of the first `done` only."""
+class Chunk(NamedTuple):
+    """Result of some rollouts: the states after them, and statistics of each, [K, ...]; of the first `done` only."""
 
     state: Any
-    scene: Scene
+    loop_state: LoopState
     done: Array  # [] int32
-    told: Told
+    stats: RolloutStats
 
 
-def visits(iterate: Iterate, most: int) -> Callable[[Any, Scene, Key, Array, Array], Visit]:
-    """Make the program that runs `count <= most` rollouts: (state, scene, key, iteration, count) -> Visit.
+def make_chunk(train_iteration: TrainIteration, most: int) -> Callable[[Any, LoopState, Key, Array, Array], Chunk]:
+    """Make the program that runs `count <= most` rollouts: (state, loop_state, key, iteration, count) -> Chunk.
 
-    It stops early after a rollout with NaN or infinity in it. One program for every count: so where the host looks in
-    changes no bit of the result.
+    It stops early after a rollout with NaN or infinity in it. One program serves every count, so
+    that the times of reports change no bit of the result.
     """
 
-    def visit(state: Any, scene: Scene, key: Key, iteration: Array, count: Array) -> Visit:
-        shapes = jax.eval_shape(iterate, state, scene, key, iteration)[2]
+    def chunk(state: Any, loop_state: LoopState, key: Key, iteration: Array, count: Array) -> Chunk:
+        shapes = jax.eval_shape(train_iteration, state, loop_state, key, iteration)[2]
         rows = jax.tree.map(lambda s: jnp.zeros((most, *s.shape), s.dtype), shapes)
 
-        def going(carry: tuple[Visit, Array]) -> Array:
+        def going(carry: tuple[Chunk, Array]) -> Array:
             return (carry[0].done < count) & carry[1]
 
-        def body(carry: tuple[Visit, Array]) -> tuple[Visit, Array]:
+        def body(carry: tuple[Chunk, Array]) -> tuple[Chunk, Array]:
             at, _ = carry
-            state, scene, told = iterate(at.state, at.scene, key, iteration + at.done)
-            rows = jax.tree.map(lambda all_, one: all_.at[at.done].set(one), at.told, told)
-            fine = jnp.isfinite(told.metrics).all() & ~told.faults.any()
-            return Visit(state, scene, at.done + 1, rows), fine
+            state, loop_state, stats = train_iteration(at.state, at.loop_state, key, iteration + at.done)
+            rows = jax.tree.map(lambda all_, one: all_.at[at.done].set(one), at.stats, stats)
+            finite = jnp.isfinite(stats.metrics).all() & ~stats.faults.any()
+            return Chunk(state, loop_state, at.done + 1, rows), finite
 
-        return jax.lax.while_loop(going, body, (Visit(state, scene, jnp.int32(0), rows), jnp.bool_(True)))[0]
+        return jax.lax.while_loop(going, body, (Chunk(state, loop_state, jnp.int32(0), rows), jnp.bool_(True)))[0]
 
-    return visit
+    return chunk
 
 
 class CompiledLoop:
-    """Runs rollouts and updates on the device, some at a time; the host hears of each.
+    """Rollouts and updates on the device, some at a time, with statistics of each for the host.
 
     state: the learner's. decode_action: from the learner's actions to the environment's; it is compiled too.
     key: the root of the randomness of acting and learning. seed: of the environments. steps: valid steps so far.
-    snapshot: where an earlier loop stood, as `snapshot()` or a file gives it, to go on from there to the bit.
+    snapshot: of an earlier loop, from `snapshot()` or a file, to go on from there to the bit.
     uninterrupted: a context in which Ctrl-C waits, so that the state is never lost between two updates.
     """
 
@@ -183,18 +202,20 @@ class CompiledLoop:
         self.state, self.envs, self.key, self.iteration = state, envs, key, iteration
         self.uninterrupted = uninterrupted
         self.clock, self.episodes = Clock(), StepCount(steps)
-        self.iterate = Iterate(programs.learner, envs, decode_action)
+        self.train_iteration = TrainIteration(programs.learner, envs, decode_action)
         self.size = programs.learner.rollout_length * envs.num_envs
-        self.most = max(1, VISIT_STEPS // self.size)
-        options = compiler_options() | (in_sequence() if is_small(programs.learner.view(state)) else {})
-        self._visit = jax.jit(visits(self.iterate, self.most), donate_argnums=(0, 1), compiler_options=options)
-        start = jax.jit(self.iterate.start)
+        self.most = max(1, CHUNK_STEPS // self.size)
+        options = compiler_options() | (single_threaded() if is_small(programs.learner.actor_state(state)) else {})
+        self._chunk = jax.jit(
+            make_chunk(self.train_iteration, self.most), donate_argnums=(0, 1), compiler_options=options
+        )
+        start = jax.jit(self.train_iteration.start)
         root = jax.random.key(np.uint32(seed))
-        self.scene: Scene = start(root) if snapshot is None else _restored(start, root, snapshot)
+        self.loop_state: LoopState = start(root) if snapshot is None else _restored(start, root, snapshot)
 
     def snapshot(self) -> PyTree:
-        """Where environments and actor stand, as plain arrays."""
-        return without_keys(self.scene)
+        """Return the state of environments and actor as plain arrays."""
+        return without_keys(self.loop_state)
 
     def advance(self, most_steps: int) -> Report:
         """Run as many rollouts as fit in `most_steps` environment steps, at least one, and learn from each.
@@ -205,25 +226,25 @@ class CompiledLoop:
         began = perf_counter()
         count = min(self.most, max(1, most_steps // self.size))
         with self.uninterrupted():
-            visit = self._visit(self.state, self.scene, self.key, np.int32(self.iteration), np.int32(count))
-            self.state, self.scene = visit.state, visit.scene
-            done = int(visit.done)
+            chunk = self._chunk(self.state, self.loop_state, self.key, np.int32(self.iteration), np.int32(count))
+            self.state, self.loop_state = chunk.state, chunk.loop_state
+            done = int(chunk.done)
             self.iteration += done
-        told: Told = jax.tree.map(lambda x: np.asarray(x)[:done], visit.told)
-        metrics = dict(zip(self.iterate.metric_names, told.metrics[-1].tolist(), strict=True))
-        steps, finished = self.episodes.add(told)
+        stats: RolloutStats = jax.tree.map(lambda x: np.asarray(x)[:done], chunk.stats)
+        metrics = dict(zip(self.train_iteration.metric_names, stats.metrics[-1].tolist(), strict=True))
+        steps, finished = self.episodes.add(stats)
         self.clock.learn += perf_counter() - began
         self.clock.total += perf_counter() - began
-        self._check(told, metrics)
+        self._check(stats, metrics)
         return Report(done, steps, metrics, finished)
 
-    def _check(self, told: Told, metrics: dict[str, float]) -> None:
+    def _check(self, stats: RolloutStats, metrics: dict[str, float]) -> None:
         where = f"update {self.iteration}, step {self.episodes.steps}"
-        for name, bad in zip(FAULTS, told.faults[-1], strict=True):
+        for name, bad in zip(FAULTS, stats.faults[-1], strict=True):
             if bad:
                 raise NotFiniteError(
                     f"an {name} of {self.envs.env.name} is NaN or infinite in the rollout of {where}. Nothing was "
-                    "learned from it; mend the environment, or clip what it returns"
+                    "learned from it; fix the environment, or clip what it returns"
                 )
         wrong = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
         if wrong:
@@ -233,14 +254,14 @@ class CompiledLoop:
             )
 
 
-def _restored(start: Callable[[Key], Scene], root: Key, snapshot: PyTree) -> Scene:
-    """A scene from the arrays of a file. Raises CheckpointError where they are of another environment."""
+def _restored(start: Callable[[Key], LoopState], root: Key, snapshot: PyTree) -> LoopState:
+    """Make a loop state from the arrays of a file. Raises CheckpointError where they are of another environment."""
     arrays = restore(jax.eval_shape(lambda key: without_keys(start(key)), root), named(snapshot))
     return with_keys(jax.eval_shape(start, root), arrays)
 
 
 def without_keys(tree: PyTree) -> PyTree:
-    """Random keys as plain numbers, which can be saved."""
+    """Replace random keys by plain numbers, which can be saved."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 

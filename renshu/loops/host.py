@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
-from renshu.envs.host import HostEnvs
+from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import NotFiniteError
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock, Episodes, Report
@@ -20,7 +20,7 @@ from renshu.types import Array, Key, Rollout
 
 
 class HostLoop:
-    """Collects a rollout from Gymnasium environments and learns from it, again and again.
+    """Rollouts from Gymnasium environments, each followed by an update.
 
     state: the learner's; read it back from `.state`. decode_action: from the learner's actions to the environment's.
     key: the root of all randomness of acting and learning. seed: of the environments. steps: valid steps so far.
@@ -52,14 +52,14 @@ class HostLoop:
         self.space = space
         self.single = not isinstance(space, spaces.Dict | spaces.Tuple)
         self.storage = [(leaf.shape or (), storage_dtype(leaf.dtype)) for leaf in leaf_spaces(space)]
-        self.carry = programs.learner.carry(n)
+        self.carry = programs.learner.initial_carry(n)
         self.first = np.ones(n, np.bool_)
         self.ended = np.zeros(n, np.bool_)
         self.episodes = Episodes(n, steps)
         self.obs = flatten(space, envs.reset(seed))
 
     def snapshot(self) -> None:
-        """Nothing: Gymnasium's environments cannot be saved."""
+        """Return None: Gymnasium's environments cannot be saved."""
 
     def advance(self, most_steps: int = 0) -> Report:
         """Collect one rollout and learn from it, whatever `most_steps` asks for.
@@ -94,7 +94,7 @@ class HostLoop:
         """
         learner, n = self.programs.learner, self.envs.num_envs
         T = learner.rollout_length
-        packed = self.programs.pack(learner.view(self.state))
+        packed = self.programs.pack(learner.actor_state(self.state))
         rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
         marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
         reward, terminated = np.empty((T, n), np.float32), np.empty((T, n), np.bool_)
@@ -151,7 +151,7 @@ class HostLoop:
                 self._bad(row[:count], "the observation", None)
 
     def _bad(
-        self, values: Array, what: str, t: int | None, hint: str = "mend the environment, or clip what it returns"
+        self, values: Array, what: str, t: int | None, hint: str = "fix the environment, or clip what it returns"
     ) -> None:
         """Raise NotFiniteError naming the first bad environment and step. values: [T, N, ...], or [N, ...] with t."""
         where = np.argwhere(~np.isfinite(values))[0]

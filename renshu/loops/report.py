@@ -1,4 +1,4 @@
-"""What a loop tells of one stretch of training, and the bookkeeping of episodes that all loops share."""
+"""Reports of a loop on one stretch of training, and the bookkeeping of episodes that all loops share."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Clock:
         self.act = self.env = self.learn = self.total = 0.0
 
     def shares(self) -> dict[str, float]:
-        """Fractions of the whole; `rest` is Renshu's own bookkeeping."""
+        """Return fractions of the whole; `rest` is Renshu's own bookkeeping."""
         whole = self.total or 1.0
         parts = {"act": self.act / whole, "env": self.env / whole, "learn": self.learn / whole}
         return {**parts, "rest": 1.0 - sum(parts.values())}
 
 
 class Episodes:
-    """Sums rewards and counts steps of each environment's running episode, a whole rollout at a time."""
+    """Sums of rewards and counts of steps of each environment's running episode, a rollout at a time."""
 
     def __init__(self, num_envs: int, steps: int = 0) -> None:
         self.running_return = np.zeros(num_envs, np.float64)
@@ -87,17 +87,17 @@ class Episodes:
 
 
 class StepCount:
-    """Counts steps, and finds the finished episodes in what a compiled loop tells; it summed their rewards itself."""
+    """Count of steps, and the finished episodes in the statistics of a compiled loop, which sums rewards itself."""
 
     def __init__(self, steps: int = 0) -> None:
         self.steps = steps
 
-    def add(self, told: Any) -> tuple[int, Finished]:
+    def add(self, stats: Any) -> tuple[int, Finished]:
         """Add rollouts: `steps` [K, T], `ended`, `returns`, `lengths` [K, T, N]. Returns steps, episodes."""
-        count = self.steps + np.cumsum(told.steps.reshape(-1), dtype=np.int64)
-        ended = told.ended.reshape(len(count), -1)
+        count = self.steps + np.cumsum(stats.steps.reshape(-1), dtype=np.int64)
+        ended = stats.ended.reshape(len(count), -1)
         when, who = np.nonzero(ended)
-        returns, lengths = (x.reshape(ended.shape)[when, who] for x in (told.returns, told.lengths))
+        returns, lengths = (x.reshape(ended.shape)[when, who] for x in (stats.returns, stats.lengths))
         before, self.steps = self.steps, int(count[-1])
         found = Finished(count[when], who, returns.astype(np.float64), lengths.astype(np.int64))
         return self.steps - before, found

@@ -4,46 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from gymnasium import spaces
 
-from renshu.networks.actor_critic import ACTIVATIONS, dense, product
+from renshu.networks.layers import ACTIVATIONS, NoisyDense, dense
 from renshu.ops.spaces import encode
 from renshu.types import Array, PyTree
-
-NOISE = "noise"
-"""The stream of random numbers of noisy layers; without it they give their mean."""
-
-
-class NoisyDense(nn.Module):
-    """A linear layer with noise on its weights whose size is learned; factorised (Fortunato et al. 2018, section 3)."""
-
-    width: int
-    sigma: float = 0.5
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        fan_in = x.shape[-1]
-
-        def uniform(key: Any, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, minval=-1, maxval=1) / jnp.sqrt(fan_in)
-
-        spread = nn.initializers.constant(self.sigma / fan_in**0.5)
-        weight = self.param("kernel", uniform, (fan_in, self.width))
-        bias = self.param("bias", uniform, (self.width,))
-        weight_sigma = self.param("kernel_sigma", spread, (fan_in, self.width))
-        bias_sigma = self.param("bias_sigma", spread, (self.width,))
-        if self.has_rng(NOISE):
-            key_in, key_out = jax.random.split(self.make_rng(NOISE))
-            noise_in, noise_out = (
-                jnp.sign(e) * jnp.sqrt(jnp.abs(e))
-                for e in (jax.random.normal(key_in, (fan_in,)), jax.random.normal(key_out, (self.width,)))
-            )
-            weight = weight + weight_sigma * noise_in[:, None] * noise_out
-            bias = bias + bias_sigma * noise_out
-        return product(x, weight) + bias
 
 
 class QNetwork(nn.Module):

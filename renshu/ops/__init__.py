@@ -1,1 +1,1 @@
-"""Pure maths on arrays: returns, distributions, running statistics, schedules. No classes with state."""
+"""Pure maths on arrays and spaces. No classes with state."""

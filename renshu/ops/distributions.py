@@ -24,7 +24,7 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 class Distribution(Protocol):
-    """What every distribution here can do."""
+    """Interface of all distributions here."""
 
     def sample(self, key: Key) -> jax.Array:
         """Draw one action for each element of the batch."""

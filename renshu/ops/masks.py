@@ -1,4 +1,4 @@
-"""Actions that are not allowed now: a mask travels with the observation, {MASK: [n], OBSERVATION: ...}."""
+"""Masks of the actions that are allowed now; they travel with the observation, {MASK: [n], OBSERVATION: ...}."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FORBIDDEN = -1e30
 def split(obs: Mapping[str, Any]) -> tuple[PyTree, Array]:
     """Take observations with their masks apart: OBSERVATION `[B, ...]`, and which actions are allowed `[B, n]` bool.
 
-    Masks `[B, history, n]` are of several observations at once: that of the newest counts. Where no action is allowed,
-    as after the end of an episode, all are.
+    Of masks `[B, frame_stack, n]` of several observations that of the newest counts. Where no action is allowed, as
+    after the end of an episode, all are.
     """
     mask = obs[MASK]
     allowed = (mask[:, -1] if mask.ndim == 3 else mask) != 0
@@ -30,12 +30,12 @@ def split(obs: Mapping[str, Any]) -> tuple[PyTree, Array]:
 
 
 def mask_values(values: Array, mask: Array | None) -> Array:
-    """Values or logits `[B, n]`, FORBIDDEN where the mask `[B, n]` is False; as they are where it is None."""
+    """Set values or logits `[B, n]` to FORBIDDEN where the mask `[B, n]` is False. mask: None for no change."""
     return values if mask is None else jnp.where(mask, values, FORBIDDEN)
 
 
-def hide(values: Array, mask: Array | None) -> Array:
-    """The same for people: -inf where the mask is False."""
+def mask_for_display(values: Array, mask: Array | None) -> Array:
+    """Set values to -inf where the mask is False, for results that users see. mask: None for no change."""
     return values if mask is None else jnp.where(mask, values, -jnp.inf)
 
 
@@ -47,7 +47,7 @@ def uniform_actions(key: Key, batch: int, actions: int, mask: Array | None) -> A
 
 
 def batched_with_mask(space: spaces.Space, observation: PyTree, mask: Any = None) -> tuple[PyTree, int, bool]:
-    """Make a batch, as `ops.spaces.batched`, of what may lack its mask: then all actions are allowed.
+    """Make a batch, as `ops.spaces.batched`, of observations that may lack their mask: then all actions are allowed.
 
     space: Dict of MASK and OBSERVATION. observation: one of `space` or of its OBSERVATION alone, or a batch of either.
     mask: `[n]`, or `[B, n]` for a batch; only where the observation has none.

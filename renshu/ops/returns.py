@@ -25,7 +25,7 @@ from renshu.types import Array
 def gae(
     reward: Array, value: Array, terminated: Array, valid: Array, gamma: float | Array, gae_lambda: float | Array
 ) -> jax.Array:
-    """Generalised advantage estimation (Schulman et al. 2016, "High-Dimensional Continuous Control ...", eq. 11-16).
+    """Estimate advantages, generalised (Schulman et al. 2016, "High-Dimensional Continuous Control ...", eq. 11-16).
 
     gamma: discount a step, in [0, 1]. gae_lambda: 0 gives the one-step TD error, 1 the return minus the value.
     Returns the advantage, [T, N]. The target of the value is `advantage + value[:-1]`, where valid.
@@ -43,7 +43,7 @@ def gae(
 
 
 def discounted_returns(reward: Array, value: Array, terminated: Array, valid: Array, gamma: float | Array) -> jax.Array:
-    """Discounted sum of rewards to the end of each step's episode (Sutton & Barto 2018, eq. 3.8).
+    """Sum discounted rewards to the end of each step's episode (Sutton & Barto 2018, eq. 3.8).
 
     Where the episode goes on beyond the rollout, or was truncated, the value of the last observation stands for the
     rest. gamma: discount a step, in [0, 1]. Returns [T, N]; 0 where not valid.
@@ -61,7 +61,7 @@ def discounted_returns(reward: Array, value: Array, terminated: Array, valid: Ar
 def n_step_returns(
     reward: Array, value: Array, terminated: Array, valid: Array, gamma: float | Array, n: int
 ) -> jax.Array:
-    """Targets from n rewards and the value after them (Sutton & Barto 2018, eq. 7.1).
+    """Compute targets from n rewards and the value after them (Sutton & Barto 2018, eq. 7.1).
 
     Fewer than n where the episode or the rollout ends first: then the value of the last observation reached is taken,
     or none if the episode terminated. gamma: discount a step, in [0, 1]. n: a Python int, at least 1; the cost is

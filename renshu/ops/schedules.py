@@ -42,7 +42,7 @@ class Linear:
             raise HyperparameterError(f"Linear.until is a fraction of training in (0, 1], not {self.until}.")
 
     def __call__(self, progress_remaining: float | Array) -> jax.Array:
-        """Value at `progress_remaining`: float32 of its shape."""
+        """Compute the value at `progress_remaining`: float32 of its shape."""
         passed = jnp.minimum(_done(progress_remaining) / self.until, 1.0)
         return (1.0 - passed) * self.start + passed * self.end
 
@@ -61,7 +61,7 @@ class Cosine:
         _floats(self)
 
     def __call__(self, progress_remaining: float | Array) -> jax.Array:
-        """Value at `progress_remaining`: float32 of its shape."""
+        """Compute the value at `progress_remaining`: float32 of its shape."""
         passed = 0.5 - 0.5 * jnp.cos(math.pi * _done(progress_remaining))
         return (1.0 - passed) * self.start + passed * self.end
 
@@ -91,7 +91,7 @@ class Piecewise:
         object.__setattr__(self, "points", points)
 
     def __call__(self, progress_remaining: float | Array) -> jax.Array:
-        """Value at `progress_remaining`: float32 of its shape."""
+        """Compute the value at `progress_remaining`: float32 of its shape."""
         done, values = zip(*self.points, strict=True)
         return jnp.interp(_done(progress_remaining), jnp.asarray(done), jnp.asarray(values))
 
@@ -101,7 +101,7 @@ _FORMS = "0.001, linear:START[:END[:UNTIL]], cosine:START[:END] or piecewise:DON
 
 
 def value_of(schedule: Schedule, progress_remaining: float | Array) -> jax.Array:
-    """Value of a hyperparameter at `progress_remaining`, in [0, 1]: float32 of its shape.
+    """Compute the value of a hyperparameter at `progress_remaining`, in [0, 1]: float32 of its shape.
 
     Raises HyperparameterError if the user's own function cannot be traced by JAX, or does not return one number.
     """

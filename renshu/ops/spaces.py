@@ -25,7 +25,7 @@ def map_space(fn: Callable[..., Any], space: spaces.Space, *trees: PyTree) -> Py
 
 
 def leaf_spaces(space: spaces.Space) -> list[spaces.Space]:
-    """The spaces at the leaves, in the order of `map_space`."""
+    """Return the spaces at the leaves, in the order of `map_space`."""
     if isinstance(space, spaces.Dict):
         return [leaf for part in space.spaces.values() for leaf in leaf_spaces(part)]
     if isinstance(space, spaces.Tuple):
@@ -34,20 +34,20 @@ def leaf_spaces(space: spaces.Space) -> list[spaces.Space]:
 
 
 def flatten(space: spaces.Space, tree: PyTree) -> list[Any]:
-    """The leaves of an observation, in the order of `leaf_spaces`."""
+    """Return the leaves of an observation, in the order of `leaf_spaces`."""
     leaves: list[Any] = []
     map_space(lambda _, x: leaves.append(x), space, tree)
     return leaves
 
 
 def unflatten(space: spaces.Space, leaves: list[Any]) -> PyTree:
-    """The observation with these leaves: what `flatten` took apart."""
+    """Put the leaves of an observation together again; undoes `flatten`."""
     remaining = iter(leaves)
     return map_space(lambda _: next(remaining), space)
 
 
-def alike(a: spaces.Space, b: spaces.Space) -> bool:
-    """Whether networks made for one space fit the other: the same kinds, shapes and numbers of choices."""
+def same_structure(a: spaces.Space, b: spaces.Space) -> bool:
+    """Tell whether networks made for one space fit the other: same kinds, shapes and numbers of choices."""
     leaves_a, leaves_b = leaf_spaces(a), leaf_spaces(b)
     if type(a) is not type(b) or len(leaves_a) != len(leaves_b):
         return False
@@ -63,7 +63,7 @@ def _signature(leaf: spaces.Space) -> tuple:
 
 
 def is_continuous(space: spaces.Space) -> bool:
-    """Whether a leaf holds real numbers, which running normalisation is for."""
+    """Tell whether a leaf holds real numbers, which running normalisation is for."""
     return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
 
 
@@ -89,19 +89,19 @@ def _encode_leaf(space: spaces.Space, x: Array) -> Array:
 
 
 def storage_dtype(dtype: Any) -> np.dtype:
-    """The dtype in which a leaf is stored and given to the network: 64-bit numbers become 32-bit ones."""
+    """Return the dtype in which a leaf is stored and given to the network: 64-bit numbers become 32-bit ones."""
     return {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dtype(np.int32)}.get(
         np.dtype(dtype), np.dtype(dtype)
     )
 
 
 def stored(space: spaces.Space, obs: PyTree) -> PyTree:
-    """Observations as arrays in the dtypes in which they are stored."""
+    """Convert observations to arrays of the dtypes in which they are stored."""
     return map_space(lambda leaf, x: np.asarray(x, storage_dtype(leaf.dtype)), space, obs)
 
 
 def batched(space: spaces.Space, observation: PyTree) -> tuple[PyTree, int, bool]:
-    """Make a batch of what may be a single observation: the batch, its size, and whether it was a single one.
+    """Make a batch of a single observation or of a batch: the batch, its size, and whether it was a single one.
 
     Raises SpaceError where it is neither an observation of `space` nor a batch of them.
     """
@@ -123,5 +123,5 @@ def batched(space: spaces.Space, observation: PyTree) -> tuple[PyTree, int, bool
 
 
 def dummy(space: spaces.Space, batch: int) -> PyTree:
-    """Zeros in the shape of `batch` observations: what a network is initialised with."""
+    """Make zeros in the shape of `batch` observations, to initialise a network with."""
     return map_space(lambda leaf: np.zeros((batch, *leaf.shape), storage_dtype(leaf.dtype)), space)

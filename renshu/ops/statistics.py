@@ -24,15 +24,15 @@ class RunningStats(NamedTuple):
 
 
 def init_stats(shape: tuple[int, ...]) -> RunningStats:
-    """Statistics of nothing: mean 0, variance 1, with the weight of 1e-4 rows (as in Stable-Baselines3)."""
+    """Make statistics before any data: mean 0, variance 1, with the weight of 1e-4 rows (as in Stable-Baselines3)."""
     return RunningStats(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(1e-4))
 
 
 def update_stats(stats: RunningStats, batch: Array, mask: Array | None = None) -> RunningStats:
     """Take a batch into the statistics (Chan, Golub & LeVeque 1979, the parallel algorithm).
 
-    batch: [B, *shape], any real dtype. mask: [B] bool, the rows that count; None for all. What stands in the other rows
-    does not matter, NaN included; no row at all leaves the statistics as they are.
+    batch: [B, *shape], any real dtype. mask: [B] bool, the rows that count; None for all. Values in the other rows do
+    not matter, NaN included; no row at all leaves the statistics as they are.
     Raises AssertionError, when traced, if the shapes do not agree.
     """
     batch = jnp.asarray(batch, jnp.float32)
@@ -55,7 +55,7 @@ def normalize(stats: RunningStats, x: Array, clip: float = 10.0, epsilon: float 
 
 
 def running_returns(start: Array, reward: Array, first: Array, gamma: float | Array) -> tuple[jax.Array, jax.Array]:
-    """Discounted sum of the rewards of an episode so far; its deviation scales rewards (VecNormalize's accumulator).
+    """Sum the discounted rewards of each episode so far; the deviation scales rewards (VecNormalize's accumulator).
 
     R_t = gamma * R_{t-1} + r_t, from 0 in each episode. start: [N] float32, R before the rollout, 0 at the very start.
     reward: [T, N] float32. first: [T+1, N] bool, `Rollout.first`. gamma: discount a step.
@@ -77,9 +77,9 @@ def running_returns(start: Array, reward: Array, first: Array, gamma: float | Ar
 
 
 def masked_mean(x: Array, mask: Array) -> jax.Array:
-    """Mean of x where mask, a scalar; 0 if mask is empty. x and mask have the same shape.
+    """Compute the mean of x where mask, a scalar; 0 if mask is empty. x and mask have the same shape.
 
-    What stands outside the mask does not matter, NaN included.
+    Values outside the mask do not matter, NaN included.
     """
     chex.assert_equal_shape([x, mask])
     return jnp.where(mask, x, 0.0).sum() / jnp.maximum(mask.sum(), 1)
@@ -98,7 +98,7 @@ def masked_normalize(x: Array, mask: Array, epsilon: float = 1e-8) -> jax.Array:
 
 
 def _moments(x: Array, mask: Array, axis: int | None) -> tuple[jax.Array, jax.Array]:
-    """Mean of x over `axis` where mask, and sum of squares about it; 0 if mask is empty. mask broadcasts against x."""
+    """Compute the mean of x over `axis` where mask, and the squares about it; 0 if empty. mask broadcasts against x."""
     count = jnp.maximum(mask.sum(axis), 1)
     rough = jnp.where(mask, x, 0.0).sum(axis) / count
     # A second pass takes out the rounding of the first: with equal, large x it would else pass for a deviation.

@@ -1,4 +1,4 @@
-"""Tables over observations: every observation space as whole numbers from 0, by bins where it is continuous."""
+"""Tables over observations: every observation space as integers from 0, by bins where it is continuous."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from renshu.ops.spaces import flatten, leaf_spaces
 from renshu.types import Array, PyTree
 
 MOST_ENTRIES = 10_000_000
-"""A table has at most so many entries, states times actions."""
+"""Largest number of entries of a table, states times actions."""
 
 NO_BOUND = 1e18
-"""Bounds beyond this mean that there is none: some environments write the largest number of the dtype."""
+"""Bounds beyond this mean that there is none: some environments give the largest number of the dtype."""
 
 
 class TableIndex(NamedTuple):
-    """The states of a table. size: how many, S. of: from observations `[B, ...]` to states `[B]` int32 in [0, S)."""
+    """States of a table. size: their number, S. of: from observations `[B, ...]` to states `[B]` int32 in [0, S)."""
 
     size: int
     of: Callable[[PyTree], Array]
@@ -36,11 +36,11 @@ def table_index(
     *,
     actions: int = 1,
 ) -> TableIndex:
-    """Number the observations of a space: each whole number as it is, real numbers by bins; row-major, in leaf order.
+    """Index the observations of a space: integers as they are, real numbers by bins; row-major, in leaf order.
 
     space: Discrete, MultiDiscrete, MultiBinary, Box, or a Dict or Tuple of them.
     bins: of equal width, in every dimension of the Boxes, or a tuple with a number for each of them. A bin holds its
-    lower edge. Values beyond the limits fall into the outermost bins. Whole numbers get no more bins than there are.
+    lower edge. Values beyond the limits fall into the outermost bins. Integers get no more bins than there are values.
     obs_low, obs_high: the limits in the units of the observation. One number is for the dimensions without a bound of
     their own; a tuple has a number for each dimension and replaces their bounds.
     actions: entries of the table for each state.
@@ -70,7 +70,7 @@ def table_index(
 
 
 def _limits(space: spaces.Space, obs_low: Any, obs_high: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lower and upper limit of each dimension of the Boxes, float64, and whether it holds whole numbers."""
+    """Return lower and upper limit of each dimension of the Boxes, float64, and whether it holds integers."""
     boxes = [leaf for leaf in leaf_spaces(space) if isinstance(leaf, spaces.Box)]
     whole = np.array([leaf.dtype.kind in "iub" for leaf in boxes for _ in range(leaf.low.size)], bool)  # type: ignore[union-attr]
     own_low, own_high = (
@@ -94,7 +94,7 @@ def _limits(space: spaces.Space, obs_low: Any, obs_high: Any) -> tuple[np.ndarra
 
 
 def _own(leaf: spaces.Box, side: str) -> np.ndarray:
-    """The bounds that a Box has, NaN where it has none."""
+    """Return the bounds of a Box, NaN where it has none."""
     bounded = leaf.bounded_below if side == "low" else leaf.bounded_above
     bound = getattr(leaf, side).astype(np.float64)
     return np.where(bounded & (np.abs(bound) < NO_BOUND), bound, np.nan)
@@ -107,11 +107,11 @@ def _chosen(name: str, given: Any, own: np.ndarray, space: spaces.Space) -> np.n
 
 
 def _for_each(name: str, given: Any, dimensions: int, space: spaces.Space) -> np.ndarray:
-    """One number a dimension, float64."""
+    """Return one number per dimension, float64."""
     if isinstance(given, list | tuple) and len(given) != dimensions:
         raise HyperparameterError(
             f"{name}={given!r} has {len(given)} numbers, but {space} has {dimensions} dimensions that need bins: give "
-            "so many, or one number for all"
+            "that many, or one number for all"
         )
     return np.broadcast_to(np.asarray(given, np.float64), (dimensions,))
 
@@ -119,7 +119,7 @@ def _for_each(name: str, given: Any, dimensions: int, space: spaces.Space) -> np
 def _leaf(
     leaf: spaces.Space, boxes: Iterator[tuple[int, float, float]]
 ) -> tuple[list[int], Callable[[], Callable[[Array], Array]]]:
-    """How many values each dimension of a leaf has, and what makes the function to them: `[B, ...]` -> `[B, D]`.
+    """Return the sizes of the dimensions of a leaf, and a maker of the function to their values, `[B, ...] -> [B, D]`.
 
     boxes: (bins, low, high) of each dimension of the Boxes; those of this one are taken.
     """
@@ -146,7 +146,7 @@ def _binned(dimensions: list[tuple[int, float, float]]) -> Callable[[Array], Arr
         row[: count - 1] = np.linspace(low, high, count + 1)[1:-1]
 
     def digits(x: Array) -> Array:
-        # Comparisons and no division: where a bin begins does not hang on rounding.
+        # Comparisons and no division: where a bin begins does not depend on rounding.
         x = jnp.reshape(x, (x.shape[0], len(dimensions), 1)).astype(jnp.float32)
         return (x >= edges).sum(axis=2, dtype=jnp.int32)
 

@@ -1,11 +1,11 @@
-"""How action values are said and learned: as one number, as a histogram of the return, or as its quantiles.
+"""Value heads: action values as one number, as a histogram of the return, or as its quantiles.
 
-Each head takes what a network says of B states and A actions, `out` [B, A, K]:
+Each head takes the output of a network for B states and A actions, `out` [B, A, K]:
 
 - `values(out)` -> [B, A]: the expected return of each action;
-- `target(next_out, policy, bonus, reward, discount)`: what `out` of the chosen action should be, from what the target
-  network says of the next states, the policy there [B, A], and `bonus` [B, A], added to what comes after each action;
-- `loss(out, target, taus)` -> [B], [B]: of the chosen action's K numbers [B, K], and its error, for priorities.
+- `target(next_out, policy, bonus, reward, discount)`: target of the chosen action's `out`, from the target
+  network's output for the next states, the policy there [B, A], and a `bonus` [B, A] on the value after each action;
+- `loss(out, target, taus)` -> [B], [B]: loss of the chosen action's K numbers [B, K], and its error, for priorities.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from renshu.types import Array
 
 
 def huber(x: Array, delta: float = 1.0) -> Array:
-    """Quadratic up to `delta`, linear beyond (Huber 1964)."""
+    """Compute a loss that is quadratic up to `delta` and linear beyond (Huber 1964)."""
     size = jnp.abs(x)
     return jnp.where(size <= delta, 0.5 * x**2, delta * (size - 0.5 * delta))
 
@@ -44,18 +44,18 @@ class Mean:
     outputs: int = 1
 
     def values(self, out: Array) -> Array:
-        """Return [B, A]."""
+        """Compute expected returns, [B, A]."""
         return unscale(out[..., 0]) if self.rescaled else out[..., 0]
 
     def target(self, next_out: Array, policy: Array, bonus: Array, reward: Array, discount: Array) -> Array:
-        """The reward and the discounted value after it, [B, 1]."""
+        """Compute the reward plus the discounted value after it, [B, 1]."""
         after = unscale(next_out) if self.rescaled else next_out
         after = (policy * (after[..., 0] + bonus)).sum(axis=1)
         target = (reward + discount * after)[:, None]
         return rescale(target) if self.rescaled else target
 
     def loss(self, out: Array, target: Array, taus: Array) -> tuple[Array, Array]:
-        """Huber's loss, or the squared error as PyTorch has it (without the half)."""
+        """Compute Huber's loss, or the squared error as PyTorch has it (without the half)."""
         error = (out - target)[:, 0]
         return error**2 if self.squared else huber(error), error
 
@@ -74,11 +74,11 @@ class Histogram:
         return jnp.linspace(self.low, self.high, self.outputs)
 
     def values(self, out: Array) -> Array:
-        """Return [B, A]."""
+        """Compute expected returns, [B, A]."""
         return jax.nn.softmax(out) @ self.support
 
     def target(self, next_out: Array, policy: Array, bonus: Array, reward: Array, discount: Array) -> Array:
-        """The discounted distribution after the reward, projected on the support (algorithm 1), [B, K]."""
+        """Project the discounted distribution after the reward on the support (algorithm 1), [B, K]."""
         after = jnp.einsum("ba,bak->bk", policy, jax.nn.softmax(next_out))
         places = reward[:, None] + discount[:, None] * self.support + (discount * (policy * bonus).sum(axis=1))[:, None]
         step = (self.high - self.low) / (self.outputs - 1)
@@ -87,7 +87,7 @@ class Histogram:
         return jnp.einsum("bj,bjk->bk", after, near)
 
     def loss(self, out: Array, target: Array, taus: Array) -> tuple[Array, Array]:
-        """Cross-entropy; the error for priorities is the divergence, as in Rainbow (Hessel et al. 2018)."""
+        """Compute the cross-entropy; the error for priorities is the divergence, as in Rainbow (Hessel et al. 2018)."""
         cross = -(target * jax.nn.log_softmax(out)).sum(axis=1)
         return cross, cross + (target * jnp.log(jnp.maximum(target, 1e-30))).sum(axis=1)
 
@@ -105,18 +105,18 @@ class Quantiles:
         return (jnp.arange(self.outputs) + 0.5) / self.outputs
 
     def values(self, out: Array) -> Array:
-        """Return [B, A]."""
+        """Compute expected returns, [B, A]."""
         return (unscale(out) if self.rescaled else out).mean(axis=-1)
 
     def target(self, next_out: Array, policy: Array, bonus: Array, reward: Array, discount: Array) -> Array:
-        """Quantiles after the reward, [B, K]; those of several actions are averaged (Vieillard 2020, appendix)."""
+        """Compute quantiles after the reward, [B, K], averaged over actions (Vieillard 2020, appendix)."""
         after = unscale(next_out) if self.rescaled else next_out
         after = jnp.einsum("ba,bak->bk", policy, after + bonus[..., None])
         target = reward[:, None] + discount[:, None] * after
         return rescale(target) if self.rescaled else target
 
     def loss(self, out: Array, target: Array, taus: Array) -> tuple[Array, Array]:
-        """Quantile regression with Huber's loss (QR-DQN, equation 10): summed over `taus` [B, K], mean over targets."""
+        """Compute Huber's quantile regression loss (QR-DQN, equation 10): sum over `taus` [B, K], mean over targets."""
         error = target[:, None, :] - out[:, :, None]  # [B, K, K']
         slope = jnp.abs(taus[:, :, None] - (error < 0))
         loss = (slope * huber(error)).mean(axis=2).sum(axis=1)

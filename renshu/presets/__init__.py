@@ -1,6 +1,6 @@
-"""Tuned hyperparameters for known environments, as data: one TOML file an algorithm, one table an environment.
+"""Tuned hyperparameters for known environments, as data: one TOML file per algorithm, one table per environment.
 
-Beside hyperparameters a table holds `num_envs` and `total_steps`.
+Besides hyperparameters, a table holds `num_envs` and `total_steps`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from renshu.algorithms.registry import algorithm as by_name
 from renshu.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Preset:
 
 
 def presets() -> dict[str, dict[str, dict[str, Any]]]:
-    """All presets as plain data: `{"ppo": {"CartPole-v1": {...}}}`."""
+    """Return all presets as plain data: `{"ppo": {"CartPole-v1": {...}}}`."""
     found = {}
     for file in sorted(resources.files(__name__).iterdir(), key=lambda file: file.name):
         if file.name.endswith(".toml"):
@@ -36,18 +37,16 @@ def presets() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def preset_name(algorithm: str, environment: str) -> str | None:
-    """Under which name there is a preset: its own, or Gymnasium's for one of ours that is equal; None for no preset."""
+    """Return the name of an environment's preset: its own, or Gymnasium's for an equal one of Renshu's; else None."""
     known = presets().get(algorithm.lower(), {})
     return next((name for name in (environment, environment.removeprefix("renshu/")) if name in known), None)
 
 
 def preset(algorithm: str, environment: str, **overrides: Any) -> Preset:
-    """The preset of an algorithm for an environment; `overrides` replace single hyperparameters.
+    """Return the preset of an algorithm for an environment; `overrides` replace single hyperparameters.
 
     Raises UnknownNameError listing the environments that have one.
     """
-    from renshu.algorithms import algorithm as by_name
-
     kind = by_name(algorithm)
     known = presets().get(algorithm.lower(), {})
     name = preset_name(algorithm, environment)

@@ -1,1 +1,1 @@
-"""Experience kept for later: pure functions on pytrees that live in a learner's state."""
+"""Replay: experience kept for later, as pure functions on pytrees that live in a learner's state."""

@@ -1,7 +1,7 @@
-"""A ring of the last steps of N environments, each observation stored once; sampled with n-step returns and history.
+"""A ring of the last steps of N environments; transitions with n-step returns and frame stacks are drawn from it.
 
-Row t holds `obs`, whether it is the `first` of an episode, and what was done there. The next observation is that of row
-t + 1, so nothing is stored twice. The row at `head` has an observation only: the next rollout begins with it.
+Row t holds `obs`, whether it is the `first` of an episode, and the action there. The next observation is that of row
+t + 1, so each is stored once. The row at `head` has an observation only: the next rollout begins with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from renshu.types import Array, Key, PyTree, Rollout
 
 TRIES = 4
-"""Places drawn for each sample, of which the first that is no reset counts."""
+"""Draws for each transition, of which the first that is no reset counts."""
 
 
 class Ring(NamedTuple):
@@ -30,19 +30,19 @@ class Ring(NamedTuple):
     size: Array  # [] int32   whole rows, those before `head`: at most R - 1
 
 
-class Samples(NamedTuple):
+class Transitions(NamedTuple):
     """B transitions over up to n steps, `[B, ...]`."""
 
     obs: PyTree
     action: PyTree
     reward: Array  # float32  discounted sum of the rewards on the way
-    discount: Array  # float32  of what comes after `next_obs`: gamma^m after m steps, 0 where the episode terminated
+    discount: Array  # float32  of the value of `next_obs`: gamma^m after m steps, 0 where the episode terminated
     next_obs: PyTree
     weight: Array  # float32  of the sample in the loss: 0 where only resets were drawn
-    place: Place  # where it came from
+    indices: Index  # of the rows they came from
 
 
-class Place(NamedTuple):
+class Index(NamedTuple):
     """Rows and environments, `[B]` int32."""
 
     row: Array
@@ -71,8 +71,8 @@ def empty(rows: int, obs: PyTree, action: PyTree) -> Ring:
 def add(ring: Ring, rollout: Rollout) -> Ring:
     """Put T steps behind the newest, over the oldest where there is no room.
 
-    A rollout that goes on where the last one ended begins with the observation that is there; one that begins anew has
-    `first[0]`, which makes the step before it no step. Raises AssertionError, when traced, unless T is below R.
+    A rollout that goes on where the last one ended begins with the observation that is there; one that begins with a
+    reset has `first[0]`, which makes the step before it none. Raises AssertionError, when traced, unless T is below R.
     """
     total, n = ring.first.shape
     steps = rollout.reward.shape[0]
@@ -94,8 +94,8 @@ def add(ring: Ring, rollout: Rollout) -> Ring:
     )
 
 
-def draw(ring: Ring, key: Key, count: int) -> tuple[Place, Array]:
-    """Draw places of real steps uniformly: `count` of them, and for each `[B]` bool whether it is one.
+def draw(ring: Ring, key: Key, count: int) -> tuple[Index, Array]:
+    """Draw indices of real steps uniformly: `count` of them, and for each `[B]` bool whether it is one.
 
     False where resets came up in all of `TRIES` draws, and always where the ring is empty.
     """
@@ -105,22 +105,24 @@ def draw(ring: Ring, key: Key, count: int) -> tuple[Place, Array]:
     real = ~ring.first[(row + 1) % total, env] & (ring.size > 0)
     pick = jnp.argmax(real, axis=1)[:, None]
     row, env, real = (jnp.take_along_axis(x, pick, 1)[:, 0] for x in (row, env, real))
-    return Place(row, env), real
+    return Index(row, env), real
 
 
-def gather(ring: Ring, place: Place, weight: Array, *, n_step: int, gamma: float | Array, history: int = 1) -> Samples:
-    """The transitions that begin at places.
+def gather(
+    ring: Ring, index: Index, weight: Array, *, n_step: int, gamma: float | Array, frame_stack: int = 1
+) -> Transitions:
+    """Gather the transitions that begin at indices.
 
     Returns are over `n_step` rewards (Sutton & Barto 2018, equation 7.1), fewer where the episode or the ring ends: a
-    truncated episode bootstraps from its true last observation. gamma: discount a step, in [0, 1]. history: with more
-    than 1, observations are the last `history` ones, `[B, history, ...]`, oldest first; before the episode's first (or
-    the oldest in the ring) stands that one itself. weight: `[B]`, as in the samples, where a reset gets 0.
-    n_step and history must be below R.
+    truncated episode bootstraps from its true last observation. gamma: discount a step, in [0, 1]. frame_stack:
+    with more than 1, observations are the last ones, `[B, frame_stack, ...]`, oldest first; before the episode's first
+    (or the oldest in the ring) stands that one itself. weight: `[B]`, as in the transitions, where a reset gets 0.
+    n_step and frame_stack must be below R.
     """
     total = ring.first.shape[0]
-    row, env = place.row[:, None], place.env[:, None]
+    row, env = index.row[:, None], index.env[:, None]
     rows = (row + jnp.arange(n_step)) % total
-    age = (ring.head - place.row - 1) % total  # how many whole rows come after
+    age = (ring.head - index.row - 1) % total  # how many whole rows come after
     real = ~ring.first[(rows + 1) % total, env] & (jnp.arange(n_step) <= age[:, None])
     terminated = ring.terminated[rows, env] & real
     goes_on = jnp.cumprod((real & ~terminated)[:, :-1], axis=1)
@@ -128,30 +130,30 @@ def gather(ring: Ring, place: Place, weight: Array, *, n_step: int, gamma: float
     powers = jnp.asarray(gamma, jnp.float32) ** jnp.arange(n_step + 1)
     steps = jnp.maximum(used.sum(axis=1), 1)
     ends = (terminated & used).any(axis=1)
-    after = Place((place.row + steps) % total, place.env)
-    return Samples(
-        obs=seen(ring, place, history),
-        action=jax.tree.map(lambda x: x[place.row, place.env], ring.action),
+    after = Index((index.row + steps) % total, index.env)
+    return Transitions(
+        obs=observations_at(ring, index, frame_stack),
+        action=jax.tree.map(lambda x: x[index.row, index.env], ring.action),
         reward=jnp.where(used, ring.reward[rows, env] * powers[:-1], 0.0).sum(axis=1),
         discount=jnp.where(ends, 0.0, powers[steps]),
-        next_obs=seen(ring, after, history),
+        next_obs=observations_at(ring, after, frame_stack),
         weight=jnp.where(real[:, 0], weight, 0.0).astype(jnp.float32),
-        place=place,
+        indices=index,
     )
 
 
-def seen(ring: Ring, place: Place, history: int = 1) -> PyTree:
-    """Observations `[B, ...]` of places, or with `history` the last ones of the episode `[B, history, ...]`."""
-    if history == 1:
-        return jax.tree.map(lambda x: x[place.row, place.env], ring.obs)
+def observations_at(ring: Ring, index: Index, frame_stack: int = 1) -> PyTree:
+    """Read observations `[B, ...]` at indices, or stacks of the episode's last ones `[B, frame_stack, ...]`."""
+    if frame_stack == 1:
+        return jax.tree.map(lambda x: x[index.row, index.env], ring.obs)
     total = ring.first.shape[0]
-    back = jnp.arange(history)
-    rows = (place.row[:, None] - back) % total
-    env = place.env[:, None]
+    back = jnp.arange(frame_stack)
+    rows = (index.row[:, None] - back) % total
+    env = index.env[:, None]
     # Going back ends at an episode's first observation, and at the oldest row.
     age = (ring.head - rows) % total
     may = ~ring.first[rows, env] & (age < ring.size)
     reach = jnp.concatenate([jnp.ones_like(may[:, :1]), jnp.cumprod(may[:, :-1], axis=1).astype(bool)], axis=1)
     steps = jnp.minimum(back, reach.sum(axis=1)[:, None] - 1)[:, ::-1]
-    rows = (place.row[:, None] - steps) % total
+    rows = (index.row[:, None] - steps) % total
     return jax.tree.map(lambda x: x[rows, env], ring.obs)

@@ -1,4 +1,4 @@
-"""Stretches of experience drawn from a ring, for learners with a recurrent network."""
+"""Sequences drawn from a ring, for learners with a recurrent network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renshu.types import Key, Rollout
 
 
 def draw(ring: Ring, key: Key, count: int, length: int) -> Rollout:
-    """Draw `count` stretches of `length` steps uniformly: a Rollout of T = length and N = count, with nothing in carry.
+    """Draw `count` sequences of `length` steps uniformly: a Rollout of T = length and N = count, with an empty carry.
 
     They may cross the borders of episodes, where `first` says so. Where the ring holds fewer steps, no step is valid.
     Raises HyperparameterError where it never holds as many.
@@ -19,7 +19,7 @@ def draw(ring: Ring, key: Key, count: int, length: int) -> Rollout:
     total, n = ring.first.shape
     if not 1 <= length < total:
         raise HyperparameterError(
-            f"stretches of {length} steps cannot be drawn from a memory of {total - 1} steps of each environment: give "
+            f"sequences of {length} steps cannot be drawn from a memory of {total - 1} steps of each environment: give "
             f"1 to {total - 1}, or a larger buffer_size"
         )
     starts = ring.size - length + 1

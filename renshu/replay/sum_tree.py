@@ -1,4 +1,4 @@
-"""Sums over groups of groups of numbers: draws a place in proportion to its number, at a cost that hardly grows.
+"""A tree of sums: draws an index in proportion to its number, at a cost that hardly grows with their count.
 
 A tree with 16 children a node instead of two: five short steps for a million numbers instead of twenty.
 """
@@ -36,7 +36,7 @@ def at(tree: Tree, index: Array) -> Array:
 
 
 def put(tree: Tree, index: Array, value: Array) -> Tree:
-    """Set leaves `index` [B] to `value` [B] and mend the sums above. Of several values for one leaf, any one counts."""
+    """Set leaves `index` [B] to `value` [B] and update the sums above; of several values for a leaf one is kept."""
     levels = [tree[0].at[index].set(value)]
     for level in tree[1:]:
         index = index // WIDTH

@@ -1,4 +1,4 @@
-"""The run folder: what one training run was, what it measured, and pictures of it."""
+"""The run folder: settings and measurements of one training run, and plots of them."""
 
 from renshu.tracking.curves import moving_average, plot_runs, read_episodes, read_evaluations, read_metrics
 from renshu.tracking.provenance import git_state, machine, versions

@@ -1,7 +1,7 @@
-"""Many seeds side by side: statistics with confidence, a picture, a table, and the csv file that holds the curves.
+"""Comparison over many seeds: statistics with confidence intervals, a plot, a table, and the csv file of the curves.
 
 The statistics are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice".
-Values that are not finite count as not known and are left out everywhere, as in `moving_average`.
+Values that are not finite count as unknown and are left out everywhere, as in `moving_average`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Statistic: TypeAlias = Literal["mean", "iqm"]
 
 _NAMES = {"mean": "mean", "iqm": "interquartile mean"}
-_CUTS = {"mean": 0, "iqm": 4}  # the share left out at each end is one in so many; 0 for none
+_CUTS = {"mean": 0, "iqm": 4}  # one value in this many is left out at each end; 0 for none
 _COLUMNS = ["label", "seed", "step", "return"]
 _FINAL_SHARE = 10
 _CONFIDENCE = 0.95
@@ -49,8 +49,8 @@ class Curves:
     label: its name in legends and tables.
     steps: [K] int64 environment steps at each point, ascending.
     returns: [S, K] float64, the mean return of the episodes that ended around that point; NaN where none had.
-    seeds: S different whole numbers.
-    Raises RenshuError when these do not fit each other.
+    seeds: S different integers.
+    Raises RenshuError when these do not agree with each other.
     """
 
     label: str
@@ -76,7 +76,7 @@ class Curves:
 
 
 def smooth(curves: Curves, window: int) -> Curves:
-    """The same curves, each point the mean of the last `window` known points of its seed (at the start, of all so far).
+    """Average each point over the last `window` known points of its seed (at the start, over all so far).
 
     Raises RenshuError when `window` is below 1.
     """
@@ -84,9 +84,9 @@ def smooth(curves: Curves, window: int) -> Curves:
 
 
 def interquartile_mean(values: ArrayLike, axis: int = 0) -> np.ndarray:
-    """The mean of what is left along `axis` when the lowest and the highest quarter are cut off.
+    """Compute the mean along `axis` of what is left when the lowest and the highest quarter are cut off.
 
-    Of n known values, floor(n / 4) are cut at each end (as `scipy.stats.trim_mean(values, 0.25)` does).
+    Of n known values, floor(n / 4) are cut at each end (as in `scipy.stats.trim_mean(values, 0.25)`).
     values: numbers of any shape. Returns float64 of that shape without `axis`, NaN where no value is known.
     Source: Agarwal et al. 2021, section 4.3.
     """
@@ -100,11 +100,11 @@ def bootstrap_band(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pointwise confidence interval of a statistic over seeds: the percentile bootstrap (Efron 1979).
+    """Compute the pointwise confidence interval of a statistic over seeds: the percentile bootstrap (Efron 1979).
 
-    values: [S, K] one row a seed. A point gets an interval when more than half of the seeds, and at least two, are
-        known there; it is NaN elsewhere. With few seeds it is too narrow: of normal values, the 95 % interval of the
-        mean holds the true one in 92 % of cases for 30 seeds, in 83 % for 5.
+    values: [S, K], one row per seed. A point gets an interval when more than half of the seeds, and at least two, are
+        known there; it is NaN elsewhere. With few seeds it is too narrow: for normal values, the 95 % interval of the
+        mean contains the true mean in 92 % of cases for 30 seeds, in 83 % for 5.
     confidence: between 0 and 1. resamples: how often S seeds are drawn with replacement. seed: of these draws.
     Returns (low, high), each [K] float64.
     Raises RenshuError when an argument is out of range.
@@ -129,7 +129,7 @@ def bootstrap_band(
 
 
 def final_returns(curves: Curves) -> np.ndarray:
-    """[S] float64: for each seed the mean of its last tenth of the points (at least one), NaN where none is known."""
+    """Return [S] float64: each seed's mean of its last tenth of the points (at least one), NaN where none is known."""
     last = -(-curves.steps.size // _FINAL_SHARE)
     return _trimmed_mean(curves.returns[:, curves.steps.size - last :], axis=1, cut=0)
 
@@ -141,7 +141,7 @@ def plot_curves(
 
     For each of `curves`, in a colour of its own: the statistic over its seeds bold, its 95 % bootstrap band, and behind
     them every seed faint. Statistic and band are left out where half of the seeds or fewer are known.
-    title: None makes one of the labels.
+    title: None makes one from the labels.
     Raises RenshuError when there are no curves, the statistic is unknown, or `path` cannot be written.
     """
     _check_statistic(statistic)
@@ -158,10 +158,10 @@ def plot_curves(
 
 
 def table(curves: Sequence[Curves], statistic: Statistic = "iqm") -> Table:
-    """A table to print: for each of `curves` its seeds, its final return (see `final_returns`) and its steps.
+    """Make a table to print: for each of `curves` its seeds, its final return (see `final_returns`) and its steps.
 
     The final return is the statistic over the seeds with its 95 % bootstrap interval, then median, minimum and maximum.
-    "3 of 4" seeds: the fourth finished no episode towards the end and is left out.
+    "3 of 4" seeds means that the fourth finished no episode towards the end and is left out.
     Raises RenshuError when the statistic is unknown.
     """
     _check_statistic(statistic)
@@ -177,7 +177,7 @@ def table(curves: Sequence[Curves], statistic: Statistic = "iqm") -> Table:
         known = finals[np.isfinite(finals)]
         low, high = bootstrap_band(finals, statistic)
         shown.add_row(
-            # A label is no markup: "PPO [gamma=0.9]" must keep its brackets.
+            # A label is not markup: "PPO [gamma=0.9]" must keep its brackets.
             Text(one.label),
             str(len(finals)) if known.size == len(finals) else f"{known.size} of {len(finals)}",
             _number(_centre(finals, statistic)[0]),
@@ -191,7 +191,8 @@ def table(curves: Sequence[Curves], statistic: Statistic = "iqm") -> Table:
 def write_csv(curves: Sequence[Curves], path: Path | str) -> None:
     """Write curves to a csv file with the columns label, seed, step, return; a row for each point, NaN as "nan".
 
-    An older file is replaced in one go. `read_csv` gives the same back, to the bit; curves without points leave no row.
+    An older file is replaced atomically. `read_csv` returns the same curves bit for bit; those without points leave no
+    row.
     Raises RenshuError when two curves have one label, or the file cannot be written.
     """
     labels = [one.label for one in curves]
@@ -201,9 +202,9 @@ def write_csv(curves: Sequence[Curves], path: Path | str) -> None:
 
 
 def read_csv(path: Path | str) -> list[Curves]:
-    """The curves that `write_csv` wrote, in their order. A point that a seed lacks is NaN.
+    """Read the curves that `write_csv` wrote, in their order. A point that a seed lacks is NaN.
 
-    Raises CheckpointError, naming the line, when the file is not there or is no such table.
+    Raises CheckpointError, naming the line, when the file is missing or is not such a table.
     """
     found: dict[str, dict[tuple[int, int], float]] = {}
     line = 1
@@ -221,12 +222,12 @@ def read_csv(path: Path | str) -> list[Curves]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}. Check the path.") from error
     except (ValueError, csv.Error) as error:
-        raise CheckpointError(f"{path} was changed or damaged at line {line}: {error}. Mend or delete it.") from error
+        raise CheckpointError(f"{path} was changed or damaged at line {line}: {error}. Fix or delete it.") from error
     return [_from_points(label, points) for label, points in found.items()]
 
 
 def _trimmed_mean(values: ArrayLike, axis: int, cut: int) -> np.ndarray:
-    """The mean of the known values along `axis`, without one in `cut` at each end."""
+    """Compute the mean of the known values along `axis`, leaving out one in `cut` at each end."""
     values = np.moveaxis(np.asarray(values, np.float64), axis, 0)
     known = np.isfinite(values)
     count = known.sum(axis=0)
@@ -239,9 +240,9 @@ def _trimmed_mean(values: ArrayLike, axis: int, cut: int) -> np.ndarray:
 
 
 def _resampled_weights(count: int, cut: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """[resamples, count] what each rank of the ordered values weighs in a (trimmed) mean of `count` drawn from them.
+    """Draw [resamples, count] weights of the ranks of ordered values in a (trimmed) mean of `count` drawn from them.
 
-    Drawn ranks in order are drawn values in order, so that one product with the values gives all resampled means.
+    Sorted drawn ranks are sorted drawn values, so that one product with the values gives all resampled means.
     """
     least = count // cut if cut else 0
     ranks = np.sort(rng.integers(count, size=(resamples, count)), axis=1)[:, least : count - least]
@@ -251,13 +252,13 @@ def _resampled_weights(count: int, cut: int, resamples: int, rng: np.random.Gene
 
 
 def _centre(values: np.ndarray, statistic: Statistic) -> np.ndarray:
-    """[K] the statistic of `values` [S, K] where enough seeds are known, else NaN."""
+    """Return [K]: the statistic of `values` [S, K] where enough seeds are known, else NaN."""
     enough = _enough(np.isfinite(values).sum(axis=0), len(values))
     return np.where(enough, _trimmed_mean(values, 0, _CUTS[statistic]), np.nan)
 
 
 def _enough(counts: np.ndarray, seeds: int) -> np.ndarray:
-    """Where few seeds are known, they are those whose episodes are short: no fair sample of all."""
+    """Tell where enough seeds are known: a few known ones are those with short episodes, not a fair sample of all."""
     return 2 * counts > seeds
 
 
@@ -309,7 +310,7 @@ def _parsed(row: list[str]) -> tuple[str, tuple[int, int], float]:
 
 
 def _from_points(label: str, points: dict[tuple[int, int], float]) -> Curves:
-    # A dictionary keeps the order in which the seeds stand in the file.
+    # A dictionary keeps the order in which the seeds appear in the file.
     seeds = {seed: row for row, seed in enumerate(dict.fromkeys(seed for seed, _ in points))}
     steps = np.unique(np.array([step for _, step in points], np.int64))
     returns = np.full((len(seeds), steps.size), np.nan)

@@ -1,4 +1,4 @@
-"""Learning curves: the csv tables that hold them, reading them back, and drawing them."""
+"""Learning curves: the csv tables that hold them, functions that read them back, and plots."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Table:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
     def add_columns(self, names: Iterable[str]) -> None:
-        """Add the columns that are new. Rows written before read as NaN there."""
+        """Add the columns that are new. Earlier rows read as NaN there."""
         self._open()
         if new := [name for name in names if name not in self.columns]:
             self.columns += new
@@ -68,13 +68,13 @@ class Table:
                 write_atomically(self.path, self._widened(len(new)))
 
     def truncate(self, step: int) -> None:
-        """Drop the rows beyond `step`, in one go."""
+        """Drop the rows beyond `step`, atomically."""
         self.close()
         if self.path.exists():
             write_atomically(self.path, self._until(step))
 
     def tail(self, n: int) -> list[list[float]]:
-        """The last `n` rows."""
+        """Read the last `n` rows."""
         if not self.path.exists():
             return []
         with open(self.path, "rb") as file:
@@ -82,13 +82,13 @@ class Table:
         return [[float(field) for field in line.split(b",")] for line in lines]
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Write the buffered rows."""
         if self._file is not None:
             with writing(self.path):
                 self._file.flush()
 
     def close(self) -> None:
-        """Write what is buffered and close the file."""
+        """Write the buffered rows and close the file."""
         file, self._file = self._file, None
         if file is not None:
             with writing(self.path):
@@ -128,14 +128,14 @@ class Table:
                 if len(row) != width:
                     raise CheckpointError(
                         f"line {number} of {self.path} is not a row of {width} numbers: {line[:60]!r}. "
-                        "The file was changed or damaged: mend or delete that line."
+                        "The file was changed or damaged: fix or delete that line."
                     )
                 if row[0] <= step:
                     yield line
 
 
 def read_episodes(path: Path | str) -> dict[str, np.ndarray]:
-    """The finished training episodes of the run in the folder `path`, oldest first.
+    """Read the finished training episodes of the run in the folder `path`, oldest first.
 
     Returns arrays [K]: "step", "env", "length" int64; "return", "seconds" float64. K is 0 when none has finished.
     Raises UnknownNameError when the folder holds no run, CheckpointError when the table is damaged; a last line that a
@@ -145,7 +145,7 @@ def read_episodes(path: Path | str) -> dict[str, np.ndarray]:
 
 
 def read_evaluations(path: Path | str) -> dict[str, np.ndarray]:
-    """The evaluations of the run in the folder `path`, oldest first.
+    """Read the evaluations of the run in the folder `path`, oldest first.
 
     Returns arrays [K]: "step", "episodes" int64; "mean", "std", "min", "max" of the returns and the mean "length"
     float64. Raises as `read_episodes` does.
@@ -154,7 +154,7 @@ def read_evaluations(path: Path | str) -> dict[str, np.ndarray]:
 
 
 def read_metrics(path: Path | str) -> dict[str, np.ndarray]:
-    """What the learner of the run in the folder `path` measured, oldest first.
+    """Read the learner's measurements in the run in the folder `path`, oldest first.
 
     Returns arrays [K]: "step" int64 and each metric float64, NaN where it was not logged. Raises as `read_episodes`.
     """
@@ -162,7 +162,7 @@ def read_metrics(path: Path | str) -> dict[str, np.ndarray]:
 
 
 def moving_average(x: np.ndarray, window: int = 100) -> np.ndarray:
-    """The mean of the last `window` values at each place; at the start, of all values so far.
+    """Compute the mean of the last `window` values at each place; at the start, of all values so far.
 
     x: [K] numbers; those that are not finite are left out. Returns [K] float64, NaN where the window holds none.
     Raises RenshuError when `x` has another shape or `window` is below 1.
@@ -176,7 +176,7 @@ def plot_runs(paths: Sequence[Path | str], out: Path | str, *, window: int = 100
     paths: the folders of the runs. One run: every training episode faint, the moving average over `window` episodes
         bold, evaluations as markers with a band of one standard deviation. Several: for each the moving average, with
         a band of the standard deviation in the window. A reward threshold that all share is a dashed line.
-    title: None makes one of the settings.
+    title: None makes one from the settings.
     Raises RenshuError when there are no paths or `out` cannot be written, otherwise as `read_episodes` does.
     """
     if not paths:
@@ -198,7 +198,7 @@ def plot_runs(paths: Sequence[Path | str], out: Path | str, *, window: int = 100
 
 
 def _draw_one(axes: Axes, run: Path, window: int) -> bool:
-    """Draw a run by itself; whether there was anything to draw."""
+    """Draw a run by itself; return whether there was anything to draw."""
     episodes, evaluations = read_episodes(run), read_evaluations(run)
     step, score = episodes["step"], episodes["return"]
     if step.size:
@@ -224,7 +224,7 @@ def _draw_one(axes: Axes, run: Path, window: int) -> bool:
 
 
 def _draw_several(axes: Axes, run: Path, window: int, number: int) -> bool:
-    """Draw a run as the one with that number among others; whether there was anything to draw."""
+    """Draw a run as the one with that number among others; return whether there was anything to draw."""
     episodes = read_episodes(run)
     step, place = episodes["step"], thinned(episodes["step"].size)
     mean, std = _moving_moments(episodes["return"], window)
@@ -244,7 +244,7 @@ def _title(runs: list[Path], settings: list[dict[str, Any]]) -> str:
 
 
 def _moving_moments(x: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the last `window` finite values at each place."""
+    """Compute mean and standard deviation of the last `window` finite values at each place."""
     x = np.asarray(x, np.float64)
     if x.ndim != 1 or window < 1:
         raise RenshuError(
@@ -283,13 +283,13 @@ def _read(path: Path | str, name: str, columns: Sequence[str], *, integers: Sequ
         if rows.shape[1] != len(columns):
             raise ValueError(f"rows of {rows.shape[1]} numbers under {len(columns)} names")
     except ValueError as error:
-        raise CheckpointError(f"{file} was changed or damaged: {error}. Mend or delete that line.") from error
+        raise CheckpointError(f"{file} was changed or damaged: {error}. Fix or delete that line.") from error
     table = dict(zip(columns, rows.T, strict=True))
     return {key: column.astype(np.int64) if key in integers else column for key, column in table.items()}
 
 
 def _cut_to_lines(path: Path) -> int:
-    """Cut off a last line that a crash left without its end; the size of the file, 0 if it is not there."""
+    """Cut off a last line that a crash left without its end; return the size of the file, 0 if it is missing."""
     if not path.exists():
         return 0
     with open(path, "r+b") as file:

@@ -1,4 +1,4 @@
-"""What all pictures of learning curves share: their size, colours and labels, and the PNG file."""
+"""Common parts of all plots of learning curves: size, colours, labels, and the PNG file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#2563c9", "#d9542b", "#2a9161", "#8455c6", "#c98a00", "#0f98ad", "#c93d78", "#667085")
 INK = "#344054"
-"""The colour of text and of lines that are no curve."""
+"""Colour of text, and of lines that are not curves."""
 
 _DASHES = ("-", "--", ":", "-.")
 _GRID, _FRAME = "#e4e7ec", "#98a2b3"
@@ -24,7 +24,7 @@ _MAX_POINTS = 2000
 
 
 def new_figure() -> tuple[Figure, Axes]:
-    """An empty picture of 1200 x 675 pixels."""
+    """Make an empty figure of 1200 x 675 pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,24 +34,24 @@ def new_figure() -> tuple[Figure, Axes]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture to the PNG file `path`, in one go. Raises RenshuError when that is not possible."""
+    """Write a figure to the PNG file `path` atomically. Raises RenshuError when that is not possible."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     write_atomically(path, [picture.getvalue()])
 
 
 def colour_and_dashes(number: int) -> tuple[str, str]:
-    """The look of the curve with that number among several; the first 32 all differ."""
+    """Return the colour and dashes of the curve with that number among several; the first 32 all differ."""
     return COLOURS[number % len(COLOURS)], _DASHES[number // len(COLOURS) % len(_DASHES)]
 
 
 def lone_marker(step: np.ndarray) -> str | None:
-    """The marker that makes a line of a single point visible; None for any other line."""
+    """Return the marker that makes a line of a single point visible; None for any other line."""
     return "o" if step.size == 1 else None
 
 
 def thinned(size: int) -> np.ndarray:
-    """Places of at most 2,000 evenly spread points, the first and the last among them: a line shows no more."""
+    """Choose at most 2,000 evenly spaced indices below `size`, both ends included: a plotted line shows no more."""
     return np.unique(np.linspace(0, max(size - 1, 0), min(size, _MAX_POINTS)).astype(np.int64))
 
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: the settings, the versions, the code and the machine that made it, in settings.json."""
+"""Provenance of a result: the settings, versions, code and machine that produced it, in settings.json."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GIT_SECONDS = 5.0
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of Python and of the packages that decide a result; None for a package that is not installed.
+    """Return the versions of Python and of the packages that affect a result; None for one that is not installed.
 
     Keys: python, renshu, jax, jaxlib, flax, optax, gymnasium, numpy. No package is imported.
     """
@@ -42,7 +42,7 @@ def versions() -> dict[str, str | None]:
 
 
 def git_state(path: Path | str = ".") -> dict[str, Any] | None:
-    """What git says of the folder `path`: which code was run.
+    """Return the git state of the folder `path`, which identifies the code that was run.
 
     Returns {"commit": full hash or None before the first commit, "branch": name or None when detached, "dirty": bool}.
     Dirty means that a tracked file was changed; files that git does not track do not count, as in `git describe
@@ -70,15 +70,15 @@ def git_state(path: Path | str = ".") -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """The machine: {"system": name and version, "cpus": logical processors or None, "processor": name}."""
+    """Describe the machine: {"system": name and version, "cpus": logical processors or None, "processor": name}."""
     return {"system": platform.platform(), "cpus": os.cpu_count(), "processor": _processor()}
 
 
 def write_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Write settings.json into the folder `path`, in one go; returns what it holds.
+    """Write settings.json into the folder `path` atomically, and return its contents.
 
-    Added to `settings`: "versions", "git", "machine", "started" (UTC, ISO 8601), "command". What JSON cannot hold is
-    written as text, also NaN and infinity.
+    Added to `settings`: "versions", "git", "machine", "started" (UTC, ISO 8601), "command". Values that JSON cannot
+    hold, among them NaN and infinity, are written as text.
     Raises RenshuError, naming path and reason, when the file cannot be written.
     """
     provenance = {
@@ -94,7 +94,7 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(path: Path | str) -> dict[str, Any]:
-    """What settings.json in the folder `path` holds.
+    """Read the settings.json in the folder `path`.
 
     Raises UnknownNameError, with near matches, when the folder holds no run; CheckpointError when the file is damaged.
     """
@@ -112,7 +112,7 @@ def read_settings(path: Path | str) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Put a file in place in one go: whoever looks, also after a crash, finds the old file or the whole new one.
+    """Write a file atomically: at any time, even after a crash, `path` holds the old file or the whole new one.
 
     Raises RenshuError, naming path and reason, when the file cannot be written; the old one stays.
     """
@@ -131,7 +131,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What is done inside writes to `path`: an OSError becomes a RenshuError that names path and reason."""
+    """Turn an OSError raised while writing to `path` into a RenshuError that names path and reason."""
     try:
         yield
     except OSError as error:
@@ -149,7 +149,7 @@ def _processor() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """`value` in the words of JSON."""
+    """Convert a value to the types of JSON."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -7,7 +7,7 @@
     events.out.tfevents.*                     the same for TensorBoard
     checkpoints/step_000050000.safetensors    written by others, as are best.safetensors, agent.safetensors, curve.png
 
-`step` counts valid environment steps, over all environments together. `seconds` count from the call of learn.
+`step` counts valid environment steps over all environments together. `seconds` are counted from the call of learn.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class Run:
 
     @classmethod
     def create(cls, path: Path | str, settings: Mapping[str, Any]) -> Self:
-        """Start a run in the folder `path`, which is made if it is not there.
+        """Start a run in the folder `path`, which is made if it does not exist.
 
-        settings: what will be run. Pictures use "algorithm", "environment" and "reward_threshold" if they are there.
-            Added: "versions", "git", "machine", "started" (UTC, ISO 8601), "command". What JSON cannot hold is written
-            as text, also NaN and infinity.
-        Raises RenshuError when the folder holds a run already, or cannot be written.
+        settings: of the run. Plots use "algorithm", "environment" and "reward_threshold" if they are present.
+            Added: "versions", "git", "machine", "started" (UTC, ISO 8601), "command". Values that JSON cannot hold,
+            among them NaN and infinity, are written as text.
+        Raises RenshuError when the folder already holds a run, or cannot be written.
         """
         path = Path(path)
         checkpoints = path / "checkpoints"
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
             try:
-                # Of two that start at once in one folder, this gives the folder to one: mkdir is atomic everywhere.
+                # If two runs start in one folder at once, only one of them gets it: mkdir is atomic everywhere.
                 checkpoints.mkdir()
             except FileExistsError as error:
                 raise RenshuError(
@@ -80,7 +80,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Open the run that is in the folder `path`, to read it or to continue it. Nothing is changed.
+        """Open the run in the folder `path`, to read it or to continue it. Nothing is changed.
 
         Raises UnknownNameError, with near matches, when there is no run; CheckpointError when settings.json is damaged.
         """
@@ -107,42 +107,42 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """Folder of the run."""
         return self._path
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What settings.json holds."""
+        """Contents of settings.json."""
         return self._settings
 
     @property
     def checkpoints(self) -> list[Path]:
-        """The checkpoints that exist, oldest (fewest steps) first."""
+        """Existing checkpoints, oldest (fewest steps) first."""
         found = (path for path in (self._path / "checkpoints").glob("step_*.safetensors") if path.stem[5:].isdecimal())
         return sorted(found, key=lambda path: int(path.stem[5:]))
 
     @property
     def latest_checkpoint(self) -> Path | None:
-        """The checkpoint with the most steps, or None."""
+        """Checkpoint with the most steps, or None."""
         return next(reversed(self.checkpoints), None)
 
     @property
     def best_path(self) -> Path:
-        """Where the agent with the best evaluation belongs."""
+        """Path for the agent with the best evaluation."""
         return self._path / "best.safetensors"
 
     @property
     def agent_path(self) -> Path:
-        """Where the agent at the end of training belongs."""
+        """Path for the agent at the end of training."""
         return self._path / "agent.safetensors"
 
     @property
     def curve_path(self) -> Path:
-        """Where the picture of the returns belongs."""
+        """Path for the plot of the returns."""
         return self._path / "curve.png"
 
     def checkpoint_path(self, step: int) -> Path:
-        """Where the checkpoint after `step` environment steps belongs."""
+        """Return the path for the checkpoint after `step` environment steps."""
         return self._path / "checkpoints" / f"step_{step:09d}.safetensors"
 
     def keep_checkpoints(self, n: int) -> None:
@@ -162,10 +162,10 @@ class Run:
         lengths: ArrayLike,
         seconds: ArrayLike,
     ) -> None:
-        """Note K finished training episodes, oldest first; every argument has length K, which may be 0.
+        """Record K finished training episodes, oldest first; every argument has length K, which may be 0.
 
         steps: valid environment steps so far. envs: index of the environment. returns: sum of raw rewards.
-        lengths: steps of the episode. seconds: since training began; kept to the millisecond.
+        lengths: steps of the episode. seconds: since training began; rounded to milliseconds.
         """
         columns = [
             np.asarray(steps, np.int64),
@@ -183,9 +183,9 @@ class Run:
             self._recent.extend((row[2], row[3]) for row in rows)
 
     def log_metrics(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Note what the learner measured; a name that is missing this time or that time reads as NaN.
+        """Record the learner's measurements; a metric that is missing from a row reads as NaN.
 
-        TensorBoard gets them as train/<name>, and with them rollout/return_mean and rollout/length_mean: the means of
+        TensorBoard gets them as train/<name>, together with rollout/return_mean and rollout/length_mean: the means of
         the last 100 training episodes.
         Raises RenshuError when a value is not one number, or a name is "step".
         """
@@ -202,7 +202,7 @@ class Run:
         self._events.write(int(step), scalars)
 
     def log_evaluation(self, step: int, returns: ArrayLike, lengths: ArrayLike) -> None:
-        """Note an evaluation of E >= 1 episodes after `step` training steps; std is that of these E (divisor E).
+        """Record an evaluation of E >= 1 episodes after `step` training steps; std is that of these E (divisor E).
 
         returns: [E] sums of raw rewards. lengths: [E] steps; the table keeps their mean. TensorBoard gets eval/mean.
         """
@@ -218,9 +218,9 @@ class Run:
         self._events.write(int(step), {"eval/mean": numbers[0]})
 
     def truncate(self, step: int) -> None:
-        """Forget what was logged beyond `step`. To be called before training continues from a checkpoint.
+        """Forget what was logged beyond `step`. Call it before training continues from a checkpoint.
 
-        Rows of the tables with a larger step are dropped, each file in one go, and TensorBoard is told to hide such
+        Table rows with a larger step are dropped, atomically for each file, and an event makes TensorBoard hide such
         points, so that nothing counts twice. Checkpoints stay.
         Raises CheckpointError when a table is damaged.
         """
@@ -237,7 +237,7 @@ class Run:
             file.flush()
 
     def close(self) -> None:
-        """Flush and close the files. Logging once more opens them again."""
+        """Flush and close the files. Further logging opens them again."""
         with ExitStack() as stack:
             for file in (self._episodes, self._metrics, self._evaluations, self._events):
                 stack.callback(file.close)
@@ -255,7 +255,7 @@ class Run:
 class _Events:
     """TensorBoard's event file, opened at the first scalar.
 
-    Of tensorboardX only the file format is used. Its SummaryWriter writes in a thread that dies when the disk is full,
+    Only the file format of tensorboardX is used. Its SummaryWriter writes in a thread that dies when the disk is full,
     and the training then waits for it forever; it also overwrites a file that was begun in the same second.
     """
 

@@ -23,12 +23,12 @@ def spec_of(action: spaces.Space | None = None, observation: spaces.Space = OBSE
 def draw(space: spaces.Space, shape: tuple[int, ...], seed: int) -> Any:
     """Samples of a space, `[*shape, ...]` at each leaf, in the dtypes in which rollouts hold them."""
     space.seed(seed)
-    samples = [space.sample() for _ in range(math.prod(shape))]
+    batch = [space.sample() for _ in range(math.prod(shape))]
 
     def stack(leaf: spaces.Space, *values: Any) -> np.ndarray:
         return np.stack(values).reshape(*shape, *(leaf.shape or ())).astype(storage_dtype(leaf.dtype))
 
-    return map_space(stack, space, *samples)
+    return map_space(stack, space, *batch)
 
 
 def make_rollout(

@@ -10,12 +10,11 @@ import pytest
 
 import renshu
 from renshu import PPO, Algorithm, Learner
-from renshu.algorithms import algorithm, algorithms
-from renshu.algorithms.base import near
-from renshu.algorithms.hyperparameters import real, whole
-from renshu.errors import CheckpointError, HyperparameterError, SpaceError, UnknownNameError
+from renshu.algorithms.hyperparameters import integer, number
+from renshu.algorithms.registry import algorithm, algorithms
+from renshu.errors import CheckpointError, HyperparameterError, SpaceError, UnknownNameError, did_you_mean
 from renshu.ops.returns import discounted_returns
-from renshu.types import Accepts, Act, Counters, EnvSpec
+from renshu.types import Accepts, ActorOutput, Counters, EnvSpec
 from tests import probes
 from tests.algorithms.rollouts import assert_same
 
@@ -30,8 +29,8 @@ class Reinforce(Algorithm):
     """REINFORCE (Williams 1992) with a linear softmax policy: no value function, no optimiser."""
 
     accepts: ClassVar[Accepts] = Accepts(observations=frozenset({"box"}), actions=frozenset({"discrete"}))
-    step_size: float = real(0.5, "step size", above=0)
-    n_steps: int = whole(16, "steps of each environment for one update", least=1)
+    step_size: float = number(0.5, "step size", above=0)
+    n_steps: int = integer(16, "steps of each environment for one update", least=1)
 
     def build(self, spec):
         return ReinforceLearner(self, spec)
@@ -46,12 +45,12 @@ class ReinforceLearner(Learner[State]):
         shape = (self.spec.observation_space.shape[0], int(self.spec.action_space.n))  # type: ignore
         return State({"w": jnp.zeros(shape)}, Counters.zeros())
 
-    def view(self, state):
+    def actor_state(self, state):
         return state.params
 
-    def act(self, view, carry, obs, first, key, *, explore):
-        logits = obs @ view["w"]
-        return Act(jax.random.categorical(key, logits) if explore else jnp.argmax(logits, -1), carry, ())
+    def act(self, actor_state, carry, obs, first, key, *, explore):
+        logits = obs @ actor_state["w"]
+        return ActorOutput(jax.random.categorical(key, logits) if explore else jnp.argmax(logits, -1), carry, ())
 
     def learn(self, state, rollout, key):
         nothing = jnp.zeros(rollout.first.shape)
@@ -83,8 +82,8 @@ class RandomLearner(ReinforceLearner):
         Learner.__init__(self, algorithm, spec)
         self.rollout_length = 4
 
-    def act(self, view, carry, obs, first, key, *, explore):
-        return Act(jax.random.randint(key, obs.shape[:1], 0, int(self.spec.action_space.n)), carry, ())  # type: ignore
+    def act(self, actor_state, carry, obs, first, key, *, explore):
+        return ActorOutput(jax.random.randint(key, obs.shape[:1], 0, int(self.spec.action_space.n)), carry, ())  # type: ignore
 
     def learn(self, state, rollout, key):
         return state._replace(counters=state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=0)), {}
@@ -146,8 +145,8 @@ def test_defaults_of_a_learner():
     learner = Reinforce().build(EnvSpec(probes.Probe().observation_space, probes.Probe().action_space, 3))
     state = learner.init(jax.random.key(0))
     assert learner.max_lag == 0
-    assert learner.carry(5) == ()
-    assert learner.adopt(state) is state
+    assert learner.initial_carry(5) == ()
+    assert learner.resize(state) is state
 
 
 def test_algorithms_are_found_by_their_name():
@@ -170,8 +169,8 @@ def test_a_name_that_renshu_does_not_have():
 
 
 def test_words_that_help_after_a_wrong_name():
-    assert near("gama", ["gamma", "n_steps"]) == " Did you mean gamma?"
-    assert near("xyz", ["gamma", "n_steps"]) == " It has: gamma, n_steps."
+    assert did_you_mean("gama", ["gamma", "n_steps"]) == " Did you mean gamma?"
+    assert did_you_mean("xyz", ["gamma", "n_steps"]) == " It has: gamma, n_steps."
 
 
 def test_the_contract_has_to_be_kept():

@@ -13,14 +13,14 @@ from gymnasium.vector import SyncVectorEnv
 from rich.console import Console
 
 from renshu import A2C, DQN, PPO, DynaQ, ExpectedSARSA, QLearning, experiment, load
-from renshu.algorithms.dqn import Keys
-from renshu.algorithms.sac import SAC
-from renshu.algorithms.sarsa import SARSA
-from renshu.checkpoint import load_tree
+from renshu.algorithms.continuous.sac import SAC
+from renshu.algorithms.tabular.sarsa import SARSA
+from renshu.algorithms.value_based.dqn import Keys
 from renshu.envs.device import DeviceEnv, Step
 from renshu.errors import NotFiniteError, SpaceError
-from renshu.terminal import page, play_through
+from renshu.files.checkpoint import load_tree
 from renshu.types import EnvSpec
+from renshu.viewing.terminal import page, play_through
 from tests.algorithms.transitions import moved, samples_of
 
 OFF_POLICY = {"batch_size": 16, "buffer_size": 200, "learning_starts": 16, "net_arch": [8], "train_freq": 2}
@@ -59,7 +59,7 @@ BOTH = [(name, loop) for name in ("dqn", "ppo", "sac", "qlearning") for loop in 
 @pytest.mark.parametrize(("name", "loop"), [*BOTH, ("a2c", "compiled"), ("dynaq", "compiled")])
 def test_what_is_not_allowed_is_never_done(name, loop):
     agent = ALGORITHMS[name].on(Narrow(), num_envs=2, seed=0, loop=loop)
-    assert agent.fitting.masks
+    assert agent.trainer.space_config.masks
     agent.learn(200, progress=False)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(agent.parameters))
     assert np.isfinite(agent.evaluate(4).mean), "nor greedily"
@@ -70,9 +70,11 @@ def test_what_is_not_allowed_is_never_done(name, loop):
 def test_experiments_leave_it_out_too(loop):
     found = experiment(ALGORITHMS["qlearning"], Narrow(), seeds=2, steps=100, num_envs=2, loop=loop, progress=False)
     for agent in found.agents:
-        assert agent.fitting.masks
+        assert agent.trainer.space_config.masks
         assert np.isfinite(agent.parameters).all()
-        assert agent.ground.source.single().observation_space == agent.spec.observation_space, "watched with masks"
+        assert agent.trainer.backend.source.single().observation_space == agent.spec.observation_space, (
+            "watched with masks"
+        )
 
 
 @pytest.mark.parametrize("loop", ["host", "compiled"])
@@ -91,16 +93,16 @@ def test_without_masks_that_environment_catches_everybody(loop):
         agent.learn(200, progress=False)
 
 
-@pytest.mark.parametrize("history", [1, 3])
-def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(history):
+@pytest.mark.parametrize("frame_stack", [1, 3])
+def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(frame_stack):
     one, other = (
-        ALGORITHMS["dqn"].on(Narrow(), num_envs=2, seed=3, loop=loop, history=history).learn(80, progress=False)
+        ALGORITHMS["dqn"].on(Narrow(), num_envs=2, seed=3, loop=loop, frame_stack=frame_stack).learn(80, progress=False)
         for loop in ("host", "compiled")
     )
     assert not moved(one.state, other.state)
     assert int(one.state.counters.updates) > 0
-    frames = one.learner.observation_space
-    assert frames == (spaces.Discrete(4) if history == 1 else spaces.MultiDiscrete([4] * 3)), "the mask is no input"
+    frames = one.trainer.learner.observation_space
+    assert frames == (spaces.Discrete(4) if frame_stack == 1 else spaces.MultiDiscrete([4] * 3)), "the mask is no input"
 
 
 # --- targets: the forbidden action looks best, and must not count ---------------------------------------------------
@@ -130,8 +132,10 @@ def dqn_target(**options):
         support = np.linspace(-10, 110, learner.head.outputs)
         kernel = -5.0 * jnp.abs(kernel[..., None] - support).reshape(2, -1)  # nearly all on one atom
     params = {"Dense_0": {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1])}}
-    core = learner.init_core(jax.random.key(0))._replace(params=learner.pack(params), target=learner.pack(params))
-    return learner.target(core, SAMPLE, Keys(*jax.random.split(jax.random.key(1), 3))), learner
+    train_state = learner.init_train_state(jax.random.key(0))._replace(
+        params=learner.pack(params), target=learner.pack(params)
+    )
+    return learner.target(train_state, SAMPLE, Keys(*jax.random.split(jax.random.key(1), 3))), learner
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -170,12 +174,12 @@ def test_expectations_and_entropies_of_soft_actor_critic_leave_it_out():
         },
         "critics": ({"Dense_0": {"kernel": jnp.asarray(VALUES), "bias": jnp.zeros(3)}},) * 2,
     }
-    core = learner.init_core(jax.random.key(0))
+    train_state = learner.init_train_state(jax.random.key(0))
     policy = np.exp(logits[1:]) / np.exp(logits[1:]).sum()
     soft = (policy * (VALUES[1, 1:] - temperature * np.log(policy))).sum()
-    np.testing.assert_allclose(learner.target(core, SAMPLE, jax.random.key(0)), [[1 + 0.5 * soft]], rtol=1e-5)
-    view = learner.view(learner.init(jax.random.key(0)))
-    found = learner.explain(view, (), seen(1))
+    np.testing.assert_allclose(learner.target(train_state, SAMPLE, jax.random.key(0)), [[1 + 0.5 * soft]], rtol=1e-5)
+    actor_state = learner.actor_state(learner.init(jax.random.key(0)))
+    found = learner.explain(actor_state, (), seen(1))
     np.testing.assert_allclose(found["probabilities"], [[0.0, *policy]], rtol=1e-5)
     np.testing.assert_allclose(found["action_values"], [[-np.inf, 1.0, 3.0]])
 
@@ -184,9 +188,9 @@ def test_the_entropy_to_aim_at_can_be_reached():
     """98 % of that of chance among what is allowed: of three actions it would be more than two can give."""
     learner = SAC(**LINEAR).build(SPEC)
     obs = jax.tree.map(lambda *x: jnp.concatenate(x), seen(0), seen(1, (0, 1, 0)))
-    assert float(learner.aim(obs)) == pytest.approx(0.98 * np.log(2) / 2)
-    assert SAC(**LINEAR, target_entropy=0.3).build(SPEC).aim(obs) == 0.3
-    assert SAC(**LINEAR).build(dataclasses.replace(SPEC, observation_space=STATES, masks=False)).aim(
+    assert float(learner.entropy_target(obs)) == pytest.approx(0.98 * np.log(2) / 2)
+    assert SAC(**LINEAR, target_entropy=0.3).build(SPEC).entropy_target(obs) == 0.3
+    assert SAC(**LINEAR).build(dataclasses.replace(SPEC, observation_space=STATES, masks=False)).entropy_target(
         obs
     ) == pytest.approx(0.98 * np.log(3))
 
@@ -198,15 +202,15 @@ class Corridor(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.place = 0
+        self.index = 0
         return 0, {"action_mask": np.array([1, 1], np.int8)}
 
     def step(self, action):
-        if self.place and action:
+        if self.index and action:
             raise ValueError("forbidden")
-        self.place += 1
+        self.index += 1
         # The last observation allows nothing.
-        return min(self.place, 1), float(self.place == 2), self.place == 2, False, {"action_mask": [self.place < 2, 0]}
+        return min(self.index, 1), float(self.index == 2), self.index == 2, False, {"action_mask": [self.index < 2, 0]}
 
 
 TABLES = {"n_steps": 2, "gamma": 0.5, "learning_rate": 1.0, "initial_value": 100.0, "exploration_fraction": 1.0}
@@ -233,7 +237,7 @@ def test_environments_of_gymnasium(name):
 
 def test_taxi_gives_masks_and_nobody_has_to_ask(capsys):
     agent = QLearning().on("Taxi-v4", seed=0)
-    assert agent.learner.spec.network_space == spaces.Discrete(500)
+    assert agent.trainer.learner.spec.network_space == spaces.Discrete(500)
     agent.summary()
     printed = " ".join(capsys.readouterr().out.split())
     assert "action_mask actions not allowed are left out of sampling, maximum and target" in printed
@@ -245,11 +249,12 @@ def test_taxi_gives_masks_and_nobody_has_to_ask(capsys):
     found = agent.explain(obs, info["action_mask"])["action_values"]
     np.testing.assert_array_equal(np.isfinite(found), info["action_mask"] == 1)
     vector = SyncVectorEnv([lambda: gym.make("Taxi-v4")] * 2)
-    assert QLearning().on(vector, seed=0).learn(20, progress=False).fitting.masks, "a vector environment too"
+    agent = QLearning().on(vector, seed=0).learn(20, progress=False)
+    assert agent.trainer.space_config.masks, "a vector environment too"
 
 
 def test_masks_are_off_or_demanded():
-    assert not QLearning().on("Taxi-v4", seed=0, masks=False).fitting.masks
+    assert not QLearning().on("Taxi-v4", seed=0, masks=False).trainer.space_config.masks
     with pytest.raises(SpaceError, match="masks=True, but there are none"):
         PPO().on("CartPole-v1", masks=True)
     with pytest.raises(SpaceError, match="learned without masks"):
@@ -285,9 +290,9 @@ def test_observations_that_bring_their_mask_need_no_more():
 def test_save_and_load(name, tmp_path):
     agent = ALGORITHMS[name].on("Taxi-v4", num_envs=2, seed=0).learn(64, progress=False)
     path = agent.save(tmp_path / "a.safetensors")
-    assert load_tree(path)[0]["fitting"]["masks"] is True
+    assert load_tree(path)[0]["spaces"]["masks"] is True
     for again in (load(path), load(path, env="Taxi-v4"), agent.on("Taxi-v4")):
-        assert again.fitting == agent.fitting
+        assert again.trainer.space_config == agent.trainer.space_config
         for mask in np.eye(6, dtype=np.int8):
             assert again.predict(5, mask) == int(mask.argmax())
         np.testing.assert_array_equal(again.explain(5)["value"], agent.explain(5)["value"])
@@ -298,16 +303,16 @@ def test_save_and_load(name, tmp_path):
 def test_files_from_before_there_were_masks(tmp_path):
     """They say nothing of masks; and what was learned without them goes on without them."""
     path = QLearning().on("Taxi-v4", seed=0, masks=False).learn(40, progress=False).save(tmp_path / "a.safetensors")
-    assert "masks" not in load_tree(path)[0]["fitting"]
+    assert "masks" not in load_tree(path)[0]["spaces"]
     for again in (load(path), load(path, env="Taxi-v4")):
-        assert not again.fitting.masks
+        assert not again.trainer.space_config.masks
         assert again.learn(40, progress=False).steps == 80
         assert again.spec.observation_space == spaces.Discrete(500)
 
 
 def test_the_terminal_shows_what_is_not_allowed():
     agent = QLearning().on("Taxi-v4", seed=0)
-    env = agent.ground.source.single(render_mode="ansi")
+    env = agent.trainer.backend.source.single(render_mode="ansi")
     moments = play_through(agent, env, seed=0, limit=3)
     console = Console(file=io.StringIO(), width=100)
     console.print(page(moments, 0))

@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from renshu import A2C, PPO
-from renshu.envs.adapt import UNBOUNDED_LIMIT, Fitted, fit, kind_of_space
+from renshu.envs.adapt import UNBOUNDED_LIMIT, FittedSpaces, fit_spaces, kind_of_space
 from renshu.errors import SpaceError
 from renshu.types import Accepts, EnvSpec
 
@@ -18,11 +18,11 @@ IMAGE = spaces.Box(0, 255, (84, 84, 3), np.uint8)
 INF = np.inf
 
 
-def fitted(action: spaces.Space, observation: spaces.Space = VECTOR, **options: Any) -> Fitted:
-    return fit(EnvSpec(observation, action, 2), PPO.accepts, algorithm="PPO", **options)
+def fitted(action: spaces.Space, observation: spaces.Space = VECTOR, **options: Any) -> FittedSpaces:
+    return fit_spaces(EnvSpec(observation, action, 2), PPO.accepts, algorithm="PPO", **options)
 
 
-def decoded(found: Fitted, action: Any) -> np.ndarray:
+def decoded(found: FittedSpaces, action: Any) -> np.ndarray:
     """The environment's action; checked to be the same inside jit."""
     action = np.asarray(action)
     on_host = found.decode_action(action)
@@ -68,7 +68,7 @@ UNBOUNDED = {
 }
 
 
-def assert_decodes(space: spaces.Space, given: Any, expected: Any) -> Fitted:
+def assert_decodes(space: spaces.Space, given: Any, expected: Any) -> FittedSpaces:
     given = np.asarray(given, np.float32 if isinstance(space, spaces.Box) else np.int32)
     found = fitted(space)
     action = decoded(found, given)
@@ -147,7 +147,7 @@ def test_an_algorithm_that_takes_only_continuous_actions_says_what_fits():
     with pytest.raises(
         SpaceError, match=r"SAC does not take actions of Discrete\(2\).*It takes box; PPO, A2C and DQN take"
     ):
-        fit(EnvSpec(VECTOR, spaces.Discrete(2), 1), accepts, algorithm="SAC")
+        fit_spaces(EnvSpec(VECTOR, spaces.Discrete(2), 1), accepts, algorithm="SAC")
 
 
 @pytest.mark.parametrize(

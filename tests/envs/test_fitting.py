@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renshu import PPO
-from renshu.envs.adapt import MOST_ACTIONS, UNBOUNDED_LIMIT, Fitted, Fitting, fit
+from renshu.envs.adapt import MOST_ACTIONS, UNBOUNDED_LIMIT, FittedSpaces, SpaceConfig, fit_spaces
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.types import Accepts, EnvSpec
 
@@ -22,11 +22,11 @@ DISCRETE = Accepts(observations=frozenset({"box"}), actions=frozenset({"discrete
 INF = np.inf
 
 
-def fitted(action: spaces.Space, accepts: Accepts = DISCRETE, **fitting: Any) -> Fitted:
-    return fit(EnvSpec(VECTOR, action, 2), accepts, algorithm="DQN", fitting=Fitting(**fitting))
+def fitted(action: spaces.Space, accepts: Accepts = DISCRETE, **space_config: Any) -> FittedSpaces:
+    return fit_spaces(EnvSpec(VECTOR, action, 2), accepts, algorithm="DQN", config=SpaceConfig(**space_config))
 
 
-def all_actions(found: Fitted, space: spaces.Space) -> np.ndarray:
+def all_actions(found: FittedSpaces, space: spaces.Space) -> np.ndarray:
     """Every action by its number; checked to be of the space, and to be the same in any batch and inside jit."""
     count = int(found.spec.action_space.n)
     index = np.arange(count, dtype=np.int32)
@@ -84,8 +84,8 @@ def test_the_product_is_one_index(space: spaces.Space, bins: Any, expected: Any)
 
 
 def test_five_points_where_nothing_is_said():
-    assert Fitting().bins == 5
-    found = fit(EnvSpec(VECTOR, spaces.Box(-2, 2, (1,)), 1), DISCRETE, algorithm="DQN")
+    assert SpaceConfig().bins == 5
+    found = fit_spaces(EnvSpec(VECTOR, spaces.Box(-2, 2, (1,)), 1), DISCRETE, algorithm="DQN")
     assert found.decode_action(np.arange(5)).tolist() == [[-2], [-1], [0], [1], [2]]
 
 
@@ -185,35 +185,37 @@ def test_bins_that_are_none(bins: Any):
             fitted(VECTOR, bins=bins)
         return
     with pytest.raises(HyperparameterError, match=r"bins=.*: expected a whole number of at least 2, or one for each"):
-        Fitting(bins=bins)
+        SpaceConfig(bins=bins)
 
 
-@pytest.mark.parametrize("history", [0, -1, 1.5, True, "2", None], ids=repr)
-def test_a_history_that_is_none(history: Any):
-    with pytest.raises(HyperparameterError, match=r"history=.*: expected a whole number of at least 1"):
-        Fitting(history=history)
+@pytest.mark.parametrize("frame_stack", [0, -1, 1.5, True, "2", None], ids=repr)
+def test_a_history_that_is_none(frame_stack: Any):
+    with pytest.raises(HyperparameterError, match=r"frame_stack=.*: expected a whole number of at least 1"):
+        SpaceConfig(frame_stack=frame_stack)
 
 
 def test_one_number_for_each_dimension():
     with pytest.raises(HyperparameterError, match=r"bins=\(3, 3, 3\) are 3 numbers, but .* have 2 dimensions"):
         fitted(VECTOR, bins=(3, 3, 3))
-    assert Fitting(bins=[3, np.int64(4)]) == Fitting(bins=(3, 4))  # type: ignore[arg-type]
+    assert SpaceConfig(bins=[3, np.int64(4)]) == SpaceConfig(bins=(3, 4))  # type: ignore[arg-type]
     assert fitted(VECTOR, bins=[3, 4]).spec.action_space == spaces.Discrete(12)
 
 
-@pytest.mark.parametrize("fitting", [Fitting(), Fitting(bins=3), Fitting(bins=(2, 3), history=4)], ids=str)
-def test_a_fitting_as_json(fitting: Fitting):
-    assert Fitting.from_json(json.loads(json.dumps(fitting.to_json()))) == fitting
-    assert Fitting.from_json({}) == Fitting()
-    assert fitting.but() == fitting
-    assert fitting.but(history=2) == Fitting(fitting.bins, 2)
-    assert fitting.but(bins=[7]) == Fitting((7,), fitting.history)
+@pytest.mark.parametrize(
+    "space_config", [SpaceConfig(), SpaceConfig(bins=3), SpaceConfig(bins=(2, 3), frame_stack=4)], ids=str
+)
+def test_a_fitting_as_json(space_config: SpaceConfig):
+    assert SpaceConfig.from_json(json.loads(json.dumps(space_config.to_json()))) == space_config
+    assert SpaceConfig.from_json({}) == SpaceConfig()
+    assert space_config.override() == space_config
+    assert space_config.override(frame_stack=2) == SpaceConfig(space_config.bins, 2)
+    assert space_config.override(bins=[7]) == SpaceConfig((7,), space_config.frame_stack)
 
 
-@pytest.mark.parametrize("data", [None, [], "bins", {"bin": 3}, {"bins": "3"}, {"history": None}], ids=repr)
+@pytest.mark.parametrize("data", [None, [], "bins", {"bin": 3}, {"bins": "3"}, {"frame_stack": None}], ids=repr)
 def test_json_that_is_no_fitting(data: Any):
     with pytest.raises(HyperparameterError):
-        Fitting.from_json(data)
+        SpaceConfig.from_json(data)
 
 
 def test_notes_say_what_was_chosen():
@@ -231,18 +233,20 @@ def test_notes_say_what_was_chosen():
 def test_bins_that_are_not_used_are_told():
     for space in (VECTOR, spaces.Discrete(2)):
         with pytest.warns(UserWarning, match=r"bins=3 is not used: PPO takes actions of .* as they are"):
-            found = fit(EnvSpec(VECTOR, space, 1), PPO.accepts, algorithm="PPO", fitting=Fitting(bins=3))
+            found = fit_spaces(EnvSpec(VECTOR, space, 1), PPO.accepts, algorithm="PPO", config=SpaceConfig(bins=3))
         assert type(found.spec.action_space) is type(space)
 
 
 def test_history_is_for_those_who_can():
     for accepts in (DISCRETE, PPO.accepts):
-        with pytest.raises(HyperparameterError, match=r"DQN sees one observation at a time .* history=4.*FrameStack"):
-            fitted(spaces.Discrete(2), accepts, history=4)
-    able = Accepts(DISCRETE.observations, DISCRETE.actions, history=True)
-    found = fitted(spaces.Discrete(2), able, history=4)
-    assert found.spec.history == 4
+        with pytest.raises(
+            HyperparameterError, match=r"DQN sees one observation at a time .* frame_stack=4.*FrameStack"
+        ):
+            fitted(spaces.Discrete(2), accepts, frame_stack=4)
+    able = Accepts(DISCRETE.observations, DISCRETE.actions, frame_stack=True)
+    found = fitted(spaces.Discrete(2), able, frame_stack=4)
+    assert found.spec.frame_stack == 4
     assert found.spec.observation_space == VECTOR
-    assert "history: the last 4 observations at once" in found.notes
-    assert fitted(spaces.Discrete(2), able).spec.history == 1
+    assert "frame_stack: the last 4 observations at once" in found.notes
+    assert fitted(spaces.Discrete(2), able).spec.frame_stack == 1
     assert len(fitted(spaces.Discrete(2), able).notes) == 2

@@ -8,10 +8,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 
-from renshu.envs.adapt import Fitting, fit
+from renshu.envs.adapt import SpaceConfig, fit_spaces
 from renshu.envs.device import DeviceEnv, DeviceEnvs, MaskedDeviceEnv, Step
-from renshu.envs.gym import GymEnv, GymVectorEnv
-from renshu.envs.host import HostEnvs
+from renshu.envs.gymnasium.device_as_gym import GymEnv, GymVectorEnv
+from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.masks import MaskInObservation, has_mask
 from renshu.envs.source import EnvSource
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
@@ -114,7 +114,7 @@ def test_where_a_step_gives_no_mask_everything_is_allowed():
 @pytest.mark.parametrize("mask", [[1, 0], [0.5, 0.5, 0.0], "all"], ids=["short", "floats", "text"])
 def test_faulty_masks_are_told_of(mask):
     envs = HostEnvs(EnvSource.of(lambda: Turns(mask=lambda t: mask)).with_masks(None).vector(2), name="mine")
-    with pytest.raises(EnvironmentFault, match=r"mine returned in reset .* shape \(2, 3\).*mend info\['action_mask'\]"):
+    with pytest.raises(EnvironmentFault, match=r"mine returned in reset .* shape \(2, 3\).*fix info\['action_mask'\]"):
         envs.reset(0)
     with pytest.raises(EnvironmentFault, match=r"shape \(3,\)"):
         MaskInObservation(Turns(mask=lambda t: mask)).reset()
@@ -180,28 +180,28 @@ def test_what_is_fitted():
     kinds = frozenset({"box", "nested", "multi_binary"})
     accepts = Accepts(observations=kinds, actions=frozenset({"discrete"}), masks=True)
     spec = EnvSpec(MASKED, ACTIONS, 2)
-    fitted = fit(spec, accepts, algorithm="X", fitting=Fitting(masks=True))
+    fitted = fit_spaces(spec, accepts, algorithm="X", config=SpaceConfig(masks=True))
     assert fitted.spec.masks
     assert fitted.spec.network_space == BOX
     assert fitted.notes[:2] == (
         f"observation: {BOX}, flattened",
         "action_mask: actions not allowed are left out of sampling, maximum and target",
     )
-    off = fit(spec, accepts, algorithm="X")
+    off = fit_spaces(spec, accepts, algorithm="X")
     assert (off.spec.masks, off.spec.network_space) == (False, MASKED)
     with pytest.raises(SpaceError, match=r"masks=True, but there are none"):
-        fit(EnvSpec(BOX, ACTIONS, 2), accepts, algorithm="X", fitting=Fitting(masks=True))
+        fit_spaces(EnvSpec(BOX, ACTIONS, 2), accepts, algorithm="X", config=SpaceConfig(masks=True))
     without = Accepts(observations=accepts.observations, actions=accepts.actions)
     with pytest.raises(HyperparameterError, match="X cannot leave out actions by a mask"):
-        fit(spec, without, algorithm="X", fitting=Fitting(masks=True))
+        fit_spaces(spec, without, algorithm="X", config=SpaceConfig(masks=True))
     with pytest.raises(HyperparameterError, match="expected True or False"):
-        Fitting(masks=3)  # type: ignore[arg-type]
+        SpaceConfig(masks=3)  # type: ignore[arg-type]
 
 
 def test_it_is_kept_as_json_only_where_it_is_used():
-    assert Fitting().to_json() == {"bins": 5, "history": 1}
-    used = Fitting(masks=True)
-    assert used.to_json() == {"bins": 5, "history": 1, "masks": True}
-    assert Fitting.from_json(used.to_json()) == used
-    assert used.but(history=2) == Fitting(history=2, masks=True)
-    assert used.but(masks=False) == Fitting()
+    assert SpaceConfig().to_json() == {"bins": 5, "frame_stack": 1}
+    used = SpaceConfig(masks=True)
+    assert used.to_json() == {"bins": 5, "frame_stack": 1, "masks": True}
+    assert SpaceConfig.from_json(used.to_json()) == used
+    assert used.override(frame_stack=2) == SpaceConfig(frame_stack=2, masks=True)
+    assert used.override(masks=False) == SpaceConfig()

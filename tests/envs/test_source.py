@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import ClipReward
 from gymnasium.wrappers.vector import ClipReward as ClipRewards
 
-from renshu.envs.host import HostEnvs
+from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.source import EnvSource
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
 from tests.envs.faulty import Batch, Counting, Noisy
@@ -271,7 +271,7 @@ SCRIPT = """
 import sys
 import gymnasium, numpy as np
 from pathlib import Path
-from renshu.envs.host import HostEnvs
+from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.source import EnvSource
 
 print("the script runs")

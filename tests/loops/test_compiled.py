@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from examples.own_algorithm import Reinforce
-from renshu import PPO, Agent, Linear, load, training
-from renshu.checkpoint import named
-from renshu.envs.classic import CartPole, Pendulum
-from renshu.envs.grid import Grid
+from renshu import PPO, Agent, Linear, load
+from renshu.agent.agent import training
+from renshu.envs.builtin.classic import CartPole, Pendulum
+from renshu.envs.builtin.grid import Grid
+from renshu.files.checkpoint import named
 from renshu.loops import compiled
 from renshu.tracking import read_episodes
 from tests.envs.test_device import Keys
@@ -42,7 +43,7 @@ def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(algorithm, env):
         (agent := algorithm.on(env, num_envs=4, seed=3, loop=loop), advanced(agent, 30))
         for loop in ("host", "compiled")
     )
-    assert (host.ground.loop_name, ours.ground.loop_name) == ("host", "compiled")
+    assert (host.trainer.backend.loop_name, ours.trainer.backend.loop_name) == ("host", "compiled")
     assert same(host.state, ours.state)
     assert not same(ours.parameters, algorithm.on(env, num_envs=4, seed=3).parameters), "something was learned"
     assert host.steps == ours.steps == int(ours.state.counters.steps)
@@ -55,7 +56,7 @@ def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(algorithm, env):
 def test_learn_is_the_same_too():
     agents = [TINY_PPO.on("renshu/CartPole-v1", num_envs=2, seed=1, loop=loop) for loop in ("host", None)]
     host, ours = (agent.learn(200, progress=False) for agent in agents)
-    assert ours.ground.loop_name == "compiled"
+    assert ours.trainer.backend.loop_name == "compiled"
     assert same(host.state, ours.state)
     assert list(host.recent_returns) == list(ours.recent_returns)
     assert list(host.recent_lengths) == list(ours.recent_lengths)
@@ -64,16 +65,16 @@ def test_learn_is_the_same_too():
 def test_agent_and_environments_share_no_key():
     """An action must not be drawn by the number by which its environment moves, nor the weights by those of a start."""
     agent = TINY_A2C.on(Keys(), num_envs=4, seed=5)
-    loop = agent.start_loop(nullcontext)
-    scene, envs = loop.scene, loop.envs
-    seen = [np.asarray(scene.obs)]
-    state = scene.envs
+    loop = agent.trainer.start_loop(nullcontext)
+    loop_state, envs = loop.loop_state, loop.envs
+    seen = [np.asarray(loop_state.obs)]
+    state = loop_state.envs
     for _ in range(8):
         state, outcome = envs.step(state, np.zeros(4, int))
         seen.append(np.asarray(outcome.obs))
     theirs = {tuple(key) for key in np.concatenate(seen).tolist()}
-    acting = [agent.programs.keys(agent.keys[1], iteration) for iteration in range(9)]
-    ours = np.concatenate([jax.random.key_data(keys) for keys in [*acting, jnp.stack(agent.keys)]])
+    acting = [agent.trainer.programs.keys(agent.trainer.keys[1], iteration) for iteration in range(9)]
+    ours = np.concatenate([jax.random.key_data(keys) for keys in [*acting, jnp.stack(agent.trainer.keys)]])
     assert len(theirs) == 9 * 4
     assert not theirs & {tuple(key) for key in ours.tolist()}
 
@@ -97,9 +98,9 @@ def test_half_save_load_in_a_new_process_and_the_other_half(algorithm, tmp_path)
     assert half.steps < whole.steps
     subprocess.run([sys.executable, "-c", GO_ON, path, "600", tmp_path / "done.safetensors"], check=True, timeout=120)
     done = load(tmp_path / "done.safetensors")
-    assert (done.steps, done.iteration) == (whole.steps, whole.iteration)
+    assert (done.steps, done.trainer.iteration) == (whole.steps, whole.trainer.iteration)
     assert same(without_target(done.state), without_target(whole.state))
-    assert same(named(done.snapshot()), named(whole.snapshot()))
+    assert same(named(done.trainer.loop_snapshot()), named(whole.trainer.loop_snapshot()))
     here = load(path)
     assert same(without_target(here.learn(600 - here.steps, progress=False).state), without_target(whole.state))
 
@@ -108,7 +109,7 @@ def test_without_the_environments_it_would_not_be_the_same(tmp_path):
     """The test above would notice: who goes on in fresh environments learns something else."""
     agent = TINY_PPO.on("renshu/CartPole-v1", num_envs=2, seed=0).learn(100, progress=False)
     again = load(agent.save(tmp_path / "a.safetensors"))
-    again._snapshot = None
+    again.close()  # forgets where the environments stood
     assert not same(agent.learn(100, progress=False).parameters, again.learn(100, progress=False).parameters)
 
 
@@ -143,11 +144,11 @@ def test_how_often_the_host_looks_in_changes_no_bit(monkeypatch):
         return agent, looks
 
     usual, looks = trained()
-    monkeypatch.setattr(training, "VISITS", 3)
+    monkeypatch.setattr(training, "REPORTS", 3)
     seldom, few = trained()
-    monkeypatch.setattr(compiled, "VISIT_STEPS", 1)
+    monkeypatch.setattr(compiled, "CHUNK_STEPS", 1)
     often, many = trained()
-    assert len(few) < len(looks) <= len(many) == often.iteration
+    assert len(few) < len(looks) <= len(many) == often.trainer.iteration
     assert many[-1] == few[-1]
     assert same(usual.state, seldom.state)
     assert same(usual.state, often.state)

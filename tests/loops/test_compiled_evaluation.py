@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from renshu import evaluation
-from renshu.envs.classic import CartPole
+from renshu.envs.builtin.classic import CartPole
+from renshu.loops import evaluation
 from tests.envs.test_device import Counter
 from tests.loops.tiny import TINY_A2C, TINY_PPO, same
 
@@ -16,7 +16,7 @@ def agents():
     """The same agent with a compiled loop and with the host's."""
     ours, host = (TINY_PPO.on(CartPole(), num_envs=2, seed=0, loop=loop) for loop in ("compiled", "host"))
     ours.learn(600, progress=False)
-    host.state = jax.tree.map(jnp.array, ours.state)
+    host.trainer.state = jax.tree.map(jnp.array, ours.state)
     return ours, host
 
 

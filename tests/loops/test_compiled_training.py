@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from examples.own_algorithm import Reinforce
-from renshu import Agent, callbacks, load, training
-from renshu.envs.classic import Pendulum
+from renshu import Agent, load
+from renshu.agent import callbacks, training
+from renshu.envs.builtin.classic import Pendulum
 from renshu.errors import NotFiniteError
 from renshu.loops import compiled
 from renshu.tracking import Run, read_episodes, read_evaluations, read_metrics
@@ -41,12 +42,12 @@ from tests.loops.tiny import (
 )
 def test_not_finite(algorithm, env, match, tmp_path, monkeypatch):
     """In the middle of a visit: the parameters, in the file too, are those of the rollout before, and it learns on."""
-    monkeypatch.setattr(training, "VISITS", 1)
+    monkeypatch.setattr(training, "REPORTS", 1)
     clean, agent = (algorithm.on(each, num_envs=2, seed=0) for each in (Faulty(), env))
     advanced(clean, 2)
     with pytest.raises(NotFiniteError, match=match):
         agent.learn(640, progress=False, run=tmp_path / "run")
-    assert agent.iteration == 3
+    assert agent.trainer.iteration == 3
     assert agent.steps == 48
     assert same(agent.parameters, clean.parameters)
     assert same(agent.state.opt_state, clean.state.opt_state)
@@ -63,12 +64,12 @@ def test_infinity_that_no_loss_shows_ends_the_visit_too():
     agent = NORMED_PPO.on(Faulty("observation", value=np.inf), num_envs=2, seed=0)
     with pytest.raises(NotFiniteError, match=r"an observation of Faulty is NaN or infinite.*update 3, step 48"):
         advanced(agent, 10)
-    assert (agent.iteration, agent.steps) == (3, 48)
+    assert (agent.trainer.iteration, agent.steps) == (3, 48)
 
 
 def test_parameters_that_are_nan_show_in_the_actions():
     agent = TINY_A2C.on(Pendulum(), seed=0)
-    agent.state = agent.state._replace(params=jax.tree.map(lambda x: x * np.nan, agent.parameters))
+    agent.trainer.state = agent.state._replace(params=jax.tree.map(lambda x: x * np.nan, agent.parameters))
     with pytest.raises(NotFiniteError, match=r"an action of renshu/Pendulum-v1|observation of renshu/Pendulum-v1"):
         agent.learn(8, progress=False)
     with pytest.raises(NotFiniteError, match="in the evaluation"):
@@ -79,13 +80,13 @@ def test_parameters_that_are_nan_show_in_the_actions():
 
 
 def test_everybody_is_told(tmp_path, capsys):
-    agent, told = TINY_PPO.on("renshu/CartPole-v1", num_envs=2, seed=0), []
+    agent, stats = TINY_PPO.on("renshu/CartPole-v1", num_envs=2, seed=0), []
     evaluate = callbacks.Evaluate(200, episodes=2)
     agent.learn(
         800,
         progress=True,
         run=tmp_path / "run",
-        callbacks=[evaluate, lambda agent, metrics: told.append((agent.steps, metrics))],
+        callbacks=[evaluate, lambda agent, metrics: stats.append((agent.steps, metrics))],
         checkpoint_every=200,
     )
     run = Run.open(tmp_path / "run")
@@ -93,8 +94,8 @@ def test_everybody_is_told(tmp_path, capsys):
     assert len(evaluate.history) == len(read_evaluations(run.path)["step"]) == 4
     assert load(run.best_path).steps in [steps for steps, _ in evaluate.history]
     assert len(run.checkpoints) == 3
-    assert [steps for steps, _ in told] == read_metrics(run.path)["step"].tolist()
-    assert {"policy_loss", "steps", "steps_per_second", "return_mean", "length_mean"} <= told[-1][1].keys()
+    assert [steps for steps, _ in stats] == read_metrics(run.path)["step"].tolist()
+    assert {"policy_loss", "steps", "steps_per_second", "return_mean", "length_mean"} <= stats[-1][1].keys()
     episodes = read_episodes(run.path)
     assert (episodes["return"] == episodes["length"]).all(), "CartPole pays 1 a step"
     assert (np.diff(episodes["step"]) >= 0).all()
@@ -116,14 +117,14 @@ def test_callbacks_stop():
 
 def test_ctrl_c_during_a_visit_waits_until_it_is_counted(tmp_path):
     agent, plain = (TINY_PPO.on("renshu/CartPole-v1", num_envs=2, seed=0) for _ in range(2))
-    loop = agent.start_loop(nullcontext)
-    visit = loop._visit
+    loop = agent.trainer.start_loop(nullcontext)
+    chunk = loop._chunk
 
     def interrupted(*inputs):
         signal.raise_signal(signal.SIGINT)
-        return visit(*inputs)
+        return chunk(*inputs)
 
-    loop._visit = interrupted
+    loop._chunk = interrupted
     with pytest.raises(KeyboardInterrupt) as caught:
         agent.learn(400, progress=False, run=tmp_path / "run")
     plain.learn(400, progress=False, callbacks=lambda agent, metrics: False)
@@ -141,25 +142,25 @@ def test_ctrl_c_during_a_visit_waits_until_it_is_counted(tmp_path):
 
 def test_compiled_once_and_memory_stays(tmp_path):
     agent = TINY_PPO.on("renshu/CartPole-v1", num_envs=2, seed=0).learn(64, progress=False)
-    loop, alive = agent.start_loop(nullcontext), []
+    loop, alive = agent.trainer.start_loop(nullcontext), []
     for steps in (16, 500, 40):
         agent.learn(steps, progress=False)
         alive.append(len(jax.live_arrays()))
-    assert agent.start_loop(nullcontext) is loop
-    assert loop._visit._cache_size() == 1
+    assert agent.trainer.start_loop(nullcontext) is loop
+    assert loop._chunk._cache_size() == 1
     assert len(set(alive)) == 1
     again = load(agent.save(tmp_path / "a.safetensors"))
     for _ in range(2):
         again.learn(32, progress=False)
-    assert again.start_loop(nullcontext)._visit._cache_size() == 1
+    assert again.trainer.start_loop(nullcontext)._chunk._cache_size() == 1
 
 
 def test_a_visit_stays_within_its_bounds(monkeypatch):
     """As many rollouts as fit, at least one, and no more than a visit holds."""
-    monkeypatch.setattr(compiled, "VISIT_STEPS", 64)
+    monkeypatch.setattr(compiled, "CHUNK_STEPS", 64)
     agent = TINY_PPO.on(Faulty(), num_envs=2, seed=0)
-    agent.set_target(10**6)
-    loop = agent.start_loop(nullcontext)
+    agent.trainer.set_target(10**6)
+    loop = agent.trainer.start_loop(nullcontext)
     assert [loop.advance(steps).iterations for steps in (0, 15, 16, 47, 48, 10**9)] == [1, 1, 1, 2, 3, 4]
     assert loop.iteration == 12
     assert loop.episodes.steps == 12 * 16

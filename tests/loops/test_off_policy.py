@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from renshu import load
-from renshu.algorithms.crossq import CrossQ
-from renshu.algorithms.sac import SAC
-from renshu.algorithms.td3 import TD3
-from renshu.envs.classic import CartPole, Pendulum
+from renshu.algorithms.continuous.crossq import CrossQ
+from renshu.algorithms.continuous.sac import SAC
+from renshu.algorithms.continuous.td3 import TD3
+from renshu.envs.builtin.classic import CartPole, Pendulum
 from tests.algorithms.transitions import moved
 
 SMALL = {"batch_size": 16, "buffer_size": 200, "learning_starts": 12, "net_arch": [8], "train_freq": 2}
@@ -29,7 +29,7 @@ def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(name):
         CASES[name].on(env_of(name), num_envs=2, seed=3, loop=loop).learn(80, progress=False)
         for loop in ("host", "compiled")
     )
-    assert (host.ground.loop_name, ours.ground.loop_name) == ("host", "compiled")
+    assert (host.trainer.backend.loop_name, ours.trainer.backend.loop_name) == ("host", "compiled")
     assert not moved(host.state, ours.state)
     assert int(ours.state.counters.updates) > 0
     assert moved(ours.parameters, CASES[name].on(env_of(name), num_envs=2, seed=3).parameters)
@@ -45,6 +45,6 @@ def test_half_save_load_and_the_other_half(name, tmp_path):
     again.learn(80 - again.steps, progress=False)
     assert not moved(again.parameters, whole.parameters)
     assert not moved(again.state.target, whole.state.target)
-    assert not moved(again.state.extra, whole.state.extra)
+    assert not moved(again.state.aux, whole.state.aux)
     obs = np.array([0.3, -0.4, 0.5], np.float32)
     np.testing.assert_array_equal(again.predict(obs), whole.predict(obs))

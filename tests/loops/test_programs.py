@@ -23,7 +23,7 @@ def test_unpack_gives_back_the_view(small: int, monkeypatch: pytest.MonkeyPatch)
     """Whether its numbers went into the vector or, in a large view, not; through jit too."""
     monkeypatch.setattr(programs, "SMALL", small)
     like = jax.eval_shape(lambda: VIEW)
-    packed = jax.jit(lambda view: pack(view))(VIEW)  # a new function: jit remembers the old one
+    packed = jax.jit(lambda actor_state: pack(actor_state))(VIEW)  # a new function: jit remembers the old one
     assert packed[0].shape == (7 if small else 0,)
     again = jax.jit(lambda p: unpack(p, like))(packed)
     assert jax.tree.structure(again) == jax.tree.structure(VIEW)

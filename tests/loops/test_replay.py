@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from renshu import load
-from renshu.algorithms.dqn import DQN
-from renshu.envs.classic import CartPole, Pendulum
-from renshu.envs.grid import Grid
+from renshu.algorithms.value_based.dqn import DQN
+from renshu.envs.builtin.classic import CartPole, Pendulum
+from renshu.envs.builtin.grid import Grid
 from tests.loops.tiny import advanced, same, without_target
 
 SMALL = {"learning_rate": 1e-2, "batch_size": 8, "buffer_size": 200, "learning_starts": 20, "train_freq": 4}
@@ -21,11 +21,11 @@ MANY = DQN(**SMALL, net_arch=[8], target_update_interval=16, gradient_steps=2, n
     ("algorithm", "env", "options"),
     [
         (PLAIN, CartPole(), {}),
-        (MANY, CartPole(), {"history": 3}),
+        (MANY, CartPole(), {"frame_stack": 3}),
         (PLAIN, Pendulum(), {"bins": 3}),
         (MANY, Grid(), {}),
     ],
-    ids=["plain", "many-history", "plain-bins", "many"],
+    ids=["plain", "many-frame_stack", "plain-bins", "many"],
 )
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(algorithm, env, options):
     agents = [algorithm.on(env, num_envs=2, seed=3, loop=loop, **options) for loop in ("host", "compiled")]
@@ -60,12 +60,12 @@ def test_epsilon_begins_again_with_each_training():
 
 def test_history_is_what_the_policy_remembers():
     """The player's second action is that of both observations; predict knows the newest only."""
-    agent = DQN(**SMALL, net_arch=[16]).on("renshu/CartPole-v1", num_envs=2, seed=0, history=2)
+    agent = DQN(**SMALL, net_arch=[16]).on("renshu/CartPole-v1", num_envs=2, seed=0, frame_stack=2)
     rng, differs = np.random.default_rng(0), 0
     for _ in range(50):
         policy, (first, second) = agent.player(deterministic=True), rng.normal(size=(2, 4)).astype(np.float32)
         assert policy(first, True) == agent.predict(first)
-        values = agent.learner.values(agent.parameters, np.stack([first, second])[None])
+        values = agent.trainer.learner.values(agent.parameters, np.stack([first, second])[None])
         action = policy(second, False)
         assert action == int(np.argmax(values))
         differs += action != agent.predict(second)

@@ -26,11 +26,11 @@ def same(a, b):
 
 def advanced(agent, iterations):
     """Train for so many updates; returns the finished episodes, one array a column."""
-    agent.set_target(10**6)
-    loop, size = agent.start_loop(nullcontext), agent.learner.rollout_length * agent.spec.num_envs
-    found, goal = [], agent.iteration + iterations
-    while agent.iteration < goal:
-        found.append(loop.advance((goal - agent.iteration) * size).finished)
+    agent.trainer.set_target(10**6)
+    loop, size = agent.trainer.start_loop(nullcontext), agent.trainer.learner.rollout_length * agent.spec.num_envs
+    found, goal = [], agent.trainer.iteration + iterations
+    while agent.trainer.iteration < goal:
+        found.append(loop.advance((goal - agent.trainer.iteration) * size).finished)
     return [np.concatenate(column) for column in zip(*found, strict=True)]
 
 

@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 from renshu.errors import SpaceError
 from renshu.ops.distributions import Categorical
-from renshu.ops.masks import FORBIDDEN, batched_with_mask, hide, mask_values, split, uniform_actions
+from renshu.ops.masks import FORBIDDEN, batched_with_mask, mask_for_display, mask_values, split, uniform_actions
 
 KEY = jax.random.key(0)
 MASK = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 0]], np.int8)
@@ -29,9 +29,9 @@ def test_of_several_observations_at_once_the_mask_of_the_newest_counts():
 def test_values_of_what_is_not_allowed():
     values, allowed = jnp.array([[1.0, 2.0, 3.0]]), jnp.array([[True, False, True]])
     np.testing.assert_array_equal(mask_values(values, allowed), np.array([[1.0, FORBIDDEN, 3.0]], np.float32))
-    np.testing.assert_array_equal(hide(values, allowed), [[1.0, -np.inf, 3.0]])
+    np.testing.assert_array_equal(mask_for_display(values, allowed), [[1.0, -np.inf, 3.0]])
     assert mask_values(values, None) is values
-    assert hide(values, None) is values
+    assert mask_for_display(values, None) is values
 
 
 def test_random_actions_are_uniform_among_what_is_allowed():

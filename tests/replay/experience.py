@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 
-from renshu.replay.ring import Place, Ring
+from renshu.replay.ring import Index, Ring
 from renshu.types import Rollout
 
 
@@ -109,12 +109,12 @@ class NaiveMemory:
             stream[-1:] = rows_of(rollout, env)
             del stream[: -self.rows - 1]
 
-    def transitions(self, n_step: int, gamma: float, history: int) -> dict[int, Transition]:
+    def transitions(self, n_step: int, gamma: float, frame_stack: int) -> dict[int, Transition]:
         """What can be drawn, by the id of its observation."""
         found: dict[int, Transition] = {}
         for stream in self.streams:
             for episode in episodes(stream):
-                found |= transitions_of(episode, n_step, gamma, history)
+                found |= transitions_of(episode, n_step, gamma, frame_stack)
         return found
 
 
@@ -128,12 +128,12 @@ def episodes(stream: list[Row]) -> list[list[Row]]:
     return cut
 
 
-def transitions_of(episode: list[Row], n_step: int, gamma: float, history: int) -> dict[int, Transition]:
+def transitions_of(episode: list[Row], n_step: int, gamma: float, frame_stack: int) -> dict[int, Transition]:
     """The steps of an episode, whose last row is only an observation."""
     ids = [row.id for row in episode]
 
     def seen(at: int) -> list[int]:
-        return [ids[max(0, at - back)] for back in reversed(range(history))]
+        return [ids[max(0, at - back)] for back in reversed(range(frame_stack))]
 
     found = {}
     for start in range(len(ids) - 1):
@@ -153,11 +153,11 @@ def ids_of(obs: Any) -> np.ndarray:
     return ids
 
 
-def whole_places(ring: Ring) -> Place:
+def whole_places(ring: Ring) -> Index:
     """All rows that hold a step or a reset, oldest first, of all environments."""
     total, n = ring.first.shape
     rows = (int(ring.head) - np.arange(int(ring.size), 0, -1)) % total
-    return Place(np.repeat(rows, n).astype(np.int32), np.tile(np.arange(n, dtype=np.int32), len(rows)))
+    return Index(np.repeat(rows, n).astype(np.int32), np.tile(np.arange(n, dtype=np.int32), len(rows)))
 
 
 def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from renshu.replay.good_episodes import GoodEpisodes
-from renshu.replay.memory import Replay
+from renshu.replay.buffer import ReplayBuffer
+from renshu.replay.elite import EliteEpisodes
 from renshu.types import Rollout
 
 N, REPEATS, BATCH = 4, 50, 32
@@ -20,14 +20,14 @@ OBS, ACTION = np.zeros((N, 4), np.float32), np.zeros(N, np.int32)
 KINDS = ["prioritized", "good and prioritized"]
 
 
-def make(kind: str, capacity: int) -> Replay:
+def make(kind: str, capacity: int) -> ReplayBuffer:
     alpha = 0.6 if "prioritized" in kind else None
     if "good" in kind:
-        return GoodEpisodes(capacity, OBS, ACTION, num_envs=N, rollout_length=1, longest=50, alpha=alpha)
-    return Replay(capacity, OBS, ACTION, num_envs=N, rollout_length=1, alpha=alpha)
+        return EliteEpisodes(capacity, OBS, ACTION, num_envs=N, rollout_length=1, longest=50, alpha=alpha)
+    return ReplayBuffer(capacity, OBS, ACTION, num_envs=N, rollout_length=1, alpha=alpha)
 
 
-def program(replay: Replay) -> Any:
+def program(replay: ReplayBuffer) -> Any:
     """Add a step, draw, set priorities, `count` times: a loop of unknown length, as learners have it."""
 
     def step(i: Any, carry: Any) -> Any:
@@ -39,7 +39,7 @@ def program(replay: Replay) -> Any:
         memory = replay.add(memory, rollout, key_add)
         samples = replay.sample(memory, key_draw, BATCH)
         error = samples.reward + samples.next_obs.sum(axis=-1)
-        return replay.reprioritize(memory, samples.place, error), total + (samples.weight * error).sum(), key
+        return replay.reprioritize(memory, samples.indices, error), total + (samples.weight * error).sum(), key
 
     def run(memory: Any, key: Any, count: Any) -> Any:
         return jax.lax.fori_loop(0, count, step, (memory, jnp.float32(0.0), key))[:2]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renshu.replay import ring
-from renshu.replay.ring import Place, Samples
+from renshu.replay.ring import Index, Transitions
 from tests.replay.experience import (
     SHAPES,
     NaiveMemory,
@@ -26,23 +26,25 @@ from tests.replay.experience import (
 QUICK = settings(max_examples=30, deadline=None)
 GAMMA = 0.5
 add = jax.jit(ring.add)
-gather = jax.jit(ring.gather, static_argnames=("n_step", "history"))
+gather = jax.jit(ring.gather, static_argnames=("n_step", "frame_stack"))
 draw = jax.jit(ring.draw, static_argnames="count")
 
 
-def gathered(held: ring.Ring, n_step: int, history: int) -> tuple[np.ndarray, Samples]:
-    place = whole_places(held)
+def gathered(held: ring.Ring, n_step: int, frame_stack: int) -> tuple[np.ndarray, Transitions]:
+    index = whole_places(held)
     # One shape for all fillings, so that one program serves all.
-    room = (held.first.shape[0] - 1) * held.first.shape[1] - len(place.row)
-    padded = Place(*(np.pad(x, (0, room), mode="edge") for x in place))
-    samples = gather(held, padded, np.ones(len(padded.row)), n_step=n_step, gamma=GAMMA, history=history)
-    samples = jax.tree.map(lambda x: np.asarray(x)[: len(place.row)], samples)
+    room = (held.first.shape[0] - 1) * held.first.shape[1] - len(index.row)
+    padded = Index(*(np.pad(x, (0, room), mode="edge") for x in index))
+    samples = gather(held, padded, np.ones(len(padded.row)), n_step=n_step, gamma=GAMMA, frame_stack=frame_stack)
+    samples = jax.tree.map(lambda x: np.asarray(x)[: len(index.row)], samples)
     return samples.weight > 0, samples
 
 
-def assert_transitions(samples: Samples, real: np.ndarray, expected: dict[int, Transition], history: int) -> None:
+def assert_transitions(
+    samples: Transitions, real: np.ndarray, expected: dict[int, Transition], frame_stack: int
+) -> None:
     obs, next_obs = ids_of(samples.obs), ids_of(samples.next_obs)
-    if history == 1:
+    if frame_stack == 1:
         obs, next_obs = obs[:, None], next_obs[:, None]
     assert sorted(obs[real, -1].tolist()) == sorted(expected)
     for i in np.flatnonzero(real):
@@ -59,13 +61,13 @@ def assert_transitions(samples: Samples, real: np.ndarray, expected: dict[int, T
     seeds, st.sampled_from(SHAPES), st.integers(1, 9), st.sampled_from([(1, 1), (3, 3)]), st.sampled_from([0.1, 0.6])
 )
 def test_gather_gives_what_lists_of_episodes_give(seed, shape, count, n_step_history, ends) -> None:
-    (rows, N, T), (n_step, history) = shape, n_step_history
+    (rows, N, T), (n_step, frame_stack) = shape, n_step_history
     held, naive = ring.empty(rows, *templates(N)), NaiveMemory(rows, N)
     for rollout in make_rollouts(seed, count, T, N, ends=ends):
         held = add(held, rollout)
         naive.add(rollout)
-        real, samples = gathered(held, n_step, history)
-        assert_transitions(samples, real, naive.transitions(n_step, GAMMA, history), history)
+        real, samples = gathered(held, n_step, frame_stack)
+        assert_transitions(samples, real, naive.transitions(n_step, GAMMA, frame_stack), frame_stack)
     assert held.size == min(count * T, rows)
 
 
@@ -89,8 +91,8 @@ def test_only_steps_in_the_ring_are_drawn(seed, shape, count, ends) -> None:
     for rollout in make_rollouts(seed, count, T, N, ends=ends):
         held = add(held, rollout)
         naive.add(rollout)
-    place, real = jax.tree.map(np.asarray, draw(held, jax.random.key(seed), count=64))
-    drawn = ids_of(held.obs)[place.row, place.env]
+    index, real = jax.tree.map(np.asarray, draw(held, jax.random.key(seed), count=64))
+    drawn = ids_of(held.obs)[index.row, index.env]
     possible = set(naive.transitions(1, GAMMA, 1))
     assert set(drawn[real].tolist()) <= possible
     assert not possible & set(drawn[~real].tolist())
@@ -102,8 +104,8 @@ def test_draws_are_uniform_over_steps() -> None:
     for rollout in make_rollouts(3, 4, T, N, anew=0.0):
         held = add(held, rollout)
         naive.add(rollout)
-    place, real = draw(held, jax.random.key(0), count=20_000)
-    ids, counts = np.unique(ids_of(held.obs)[place.row, place.env][real], return_counts=True)
+    index, real = draw(held, jax.random.key(0), count=20_000)
+    ids, counts = np.unique(ids_of(held.obs)[index.row, index.env][real], return_counts=True)
     assert sorted(ids.tolist()) == sorted(naive.transitions(1, GAMMA, 1))
     assert len(ids) < rows * N  # there were resets to avoid
     assert chi_square(counts, np.full(len(counts), counts.mean())) < 5
@@ -113,9 +115,9 @@ def test_draws_are_uniform_over_steps() -> None:
 
 def test_nothing_is_drawn_from_an_empty_ring() -> None:
     held = ring.empty(5, *templates(2))
-    place, real = draw(held, jax.random.key(0), count=8)
+    index, real = draw(held, jax.random.key(0), count=8)
     assert not real.any()
-    samples = gather(held, place, real, n_step=2, gamma=GAMMA)
+    samples = gather(held, index, real, n_step=2, gamma=GAMMA)
     assert (samples.weight == 0).all()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(samples))
 
@@ -140,8 +142,8 @@ def test_vmap_equals_a_loop() -> None:
 
     def run(rollouts, key):
         held = jax.lax.scan(lambda r, x: (ring.add(r, x), None), ring.empty(rows, *templates(N)), rollouts)[0]
-        place, real = ring.draw(held, key, 16)
-        return held, ring.gather(held, place, real, n_step=3, gamma=GAMMA, history=2)
+        index, real = ring.draw(held, key, 16)
+        return held, ring.gather(held, index, real, n_step=3, gamma=GAMMA, frame_stack=2)
 
     keys = jax.random.split(jax.random.key(0), 3)
     together = jax.jit(jax.vmap(run))(stacked(streams), keys)

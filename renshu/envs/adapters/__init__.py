@@ -1,7 +1,7 @@
 """Environments of other libraries that are pure functions too: gymnax, Brax, MuJoCo Playground, pgx, Gymnasium's own.
 
-Each adapter is a DeviceEnv around an environment of its library. A library is imported when a name is given, never
-before; its own automatic resets are not used. Keys reach a library as raw uint32 [2], which all of them take.
+Each adapter is a DeviceEnv around an environment of its library. A library is imported only when an environment is
+given by name; its own automatic resets are not used. Keys reach a library as raw uint32 [2], which all of them take.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ADAPTERS: dict[tuple[str, str], Callable[[Any], DeviceEnv]] = {
 
 
 def adapt(env: Any) -> DeviceEnv | None:
-    """Take an environment object of another library, known by the classes it descends from; None for anything else.
+    """Wrap an environment object of another library, recognised by its base classes; None for anything else.
 
     Imports no library. A DeviceEnv is returned as it is.
     """

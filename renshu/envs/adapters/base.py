@@ -1,4 +1,4 @@
-"""What all adapters share: fixed shapes and dtypes, spaces, and clear words for what is missing."""
+"""Common part of all adapters: fixed shapes and dtypes, spaces, and clear messages about what is missing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from renshu.types import Array, Key, PyTree
 
 
 class Adapter(DeviceEnv):
-    """What all adapters share: states, observations and rewards get fixed shapes and dtypes, whatever a library gives.
+    """Base of all adapters: states, observations and rewards get fixed shapes and dtypes, whatever a library gives.
 
-    env: the library's environment. Raises SpaceError when it is not one environment of the spaces that it claims,
+    env: the library's environment. Raises SpaceError when it is not a single environment with the spaces it declares,
     EnvironmentFault when it cannot be traced or its states change their structure between steps.
     """
 
@@ -40,7 +40,7 @@ class Adapter(DeviceEnv):
 
     @property
     def name(self) -> str:
-        """The library's name and that of the environment's class."""
+        """Name of the library and of the environment's class."""
         return f"{self.library}:{type(self.env).__name__}"
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class Adapter(DeviceEnv):
         return _fix(self._state, state), _fix(self._obs, obs)
 
     def step(self, state: PyTree, action: PyTree, key: Key) -> Step:
-        """Go on by one action."""
+        """Advance by one action."""
         after = self._step(state, action, jax.random.key_data(key))
         reward = jnp.asarray(after.reward, jnp.float32)
         ends = (jnp.asarray(end, jnp.bool_) for end in (after.terminated, after.truncated))
@@ -85,8 +85,8 @@ class Adapter(DeviceEnv):
             )
         self._state, self._obs = after.state, _like(self.observation_space)
         given, wanted = (jax.tree.map(lambda x: x.shape, tree) for tree in (after.obs, self._obs))
-        alike = jax.tree.structure((obs, after.obs)) == jax.tree.structure((self._obs, self._obs))
-        if not alike or given != wanted or after.reward.shape != ():
+        same_structure = jax.tree.structure((obs, after.obs)) == jax.tree.structure((self._obs, self._obs))
+        if not same_structure or given != wanted or after.reward.shape != ():
             raise SpaceError(
                 f"{self.name} gives observations of shape {given} and rewards of shape {after.reward.shape}; "
                 f"its space {self.observation_space} says {wanted}, and one environment has rewards of shape (). "
@@ -95,7 +95,7 @@ class Adapter(DeviceEnv):
 
 
 def space_like(obs: PyTree) -> spaces.Space:
-    """The space of observations that are known by shape and dtype only. Anything but bool becomes float32."""
+    """Return the space of observations that are known by shape and dtype only. Anything but bool becomes float32."""
     if isinstance(obs, Mapping):
         return spaces.Dict({key: space_like(part) for key, part in obs.items()})
     if obs.dtype == jnp.bool_:
@@ -104,7 +104,7 @@ def space_like(obs: PyTree) -> spaces.Space:
 
 
 def load(module: str, extra: str) -> Any:
-    """Import a library that an extra brings. Raises EnvironmentFault, naming the extra, when it is not installed."""
+    """Import a library that an extra installs. Raises EnvironmentFault, naming the extra, when it is missing."""
     library = module.partition(".")[0]
     try:
         return importlib.import_module(module)
@@ -129,5 +129,5 @@ def _fix(like: PyTree, tree: PyTree) -> PyTree:
 
 
 def _like(space: spaces.Space) -> PyTree:
-    """The shapes and dtypes of a space's values, as JAX has them."""
+    """Return the shapes and dtypes that a space's values have in JAX."""
     return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, space.sample()))

@@ -20,11 +20,11 @@ class Brax(Adapter):
     """An environment of Brax. Actions are within [-1, 1], as Brax's own learners give them.
 
     env: its name ("ant", "halfcheetah") or the object, without wrappers that batch. An AutoResetWrapper around it is
-    taken off; the truncations of an EpisodeWrapper are told from terminations.
-    max_episode_steps: the time limit; Brax trains with 1,000. The shorter one of it and an EpisodeWrapper's counts.
-    kwargs: what a name is made with (`backend="spring"`).
+    taken off; the truncations of an EpisodeWrapper are distinguished from terminations.
+    max_episode_steps: the time limit; Brax trains with 1,000. The shorter of it and an EpisodeWrapper's limit counts.
+    kwargs: arguments for a name (`backend="spring"`).
     Raises UnknownNameError for a name that Brax does not know, EnvironmentFault when Brax is not installed,
-    HyperparameterError for kwargs beside an object, SpaceError for an object that is several environments.
+    HyperparameterError for kwargs with an object, SpaceError for an object that is several environments.
     """
 
     def __init__(self, env: Any, *, max_episode_steps: int | None = 1000, **kwargs: Any) -> None:
@@ -43,11 +43,11 @@ class Brax(Adapter):
 
     @property
     def name(self) -> str:
-        """Brax and the class of the environment."""
+        """Name of the library and of the environment's class."""
         return f"brax:{type(self.env.unwrapped).__name__}"
 
     def render(self, state: PyTree) -> np.ndarray:
-        """Draw a state by MuJoCo's renderer: [240, 320, 3] uint8. It needs OpenGL (MUJOCO_GL=egl without a screen)."""
+        """Draw a state with MuJoCo's renderer: [240, 320, 3] uint8. Needs OpenGL (MUJOCO_GL=egl without a screen)."""
         return np.asarray(self.env.unwrapped.render([state.pipeline_state])[0])
 
     def _reset(self, key: Array) -> tuple[PyTree, PyTree]:
@@ -62,10 +62,10 @@ class Playground(Adapter):
     """An environment of MuJoCo Playground. Actions are within [-1, 1], as its own learners give them.
 
     env: its name ("CartpoleBalance", "Go1JoystickFlatTerrain") or the object, without wrappers that batch. A wrapper
-    that resets by itself is taken off. The time limit is `episode_length` of its configuration.
-    config, config_overrides: what a name is loaded with; `config_overrides={"impl": "jax"}` compiles faster on a CPU.
+    that resets automatically is taken off. The time limit is `episode_length` of its configuration.
+    config, config_overrides: arguments for a name; `config_overrides={"impl": "jax"}` compiles faster on a CPU.
     Raises UnknownNameError for a name that it does not know, EnvironmentFault when it is not installed,
-    HyperparameterError for a configuration beside an object, SpaceError for an object that is several environments.
+    HyperparameterError for a configuration with an object, SpaceError for an object that is several environments.
     """
 
     def __init__(self, env: Any, config: Any = None, config_overrides: Mapping[str, Any] | None = None) -> None:
@@ -82,11 +82,11 @@ class Playground(Adapter):
 
     @property
     def name(self) -> str:
-        """The library and the class of the environment."""
+        """Name of the library and of the environment's class."""
         return f"playground:{type(self.env.unwrapped).__name__}"
 
     def render(self, state: PyTree) -> np.ndarray:
-        """Draw a state by MuJoCo's renderer: [240, 320, 3] uint8. It needs OpenGL (MUJOCO_GL=egl without a screen)."""
+        """Draw a state with MuJoCo's renderer: [240, 320, 3] uint8. Needs OpenGL (MUJOCO_GL=egl without a screen)."""
         return np.asarray(self.env.unwrapped.render(state))
 
     def _reset(self, key: Array) -> tuple[PyTree, PyTree]:
@@ -113,7 +113,7 @@ def _unit_box(size: int) -> spaces.Box:
 
 
 def _without_resets(env: Any) -> Any:
-    """An environment of Brax or Playground without the outer wrappers that reset it."""
+    """Return an environment of Brax or Playground without the outer wrappers that reset it."""
     while type(env).__name__.endswith("AutoResetWrapper"):
         env = env.env
     inner = env

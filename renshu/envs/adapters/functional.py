@@ -17,8 +17,8 @@ class Functional(Adapter):
     """One of Gymnasium's functional environments, such as `gymnasium.envs.phys2d.cartpole.CartPoleFunctional()`.
 
     env: the FuncEnv; its own defaults are its parameters. max_episode_steps: the time limit; a FuncEnv has none.
-    Raises EnvironmentFault when it was vectorised by `transform(jax.vmap)` or cannot be compiled, SpaceError when it
-    gives other shapes than its spaces say.
+    Raises EnvironmentFault when it was vectorised by `transform(jax.vmap)` or cannot be compiled, SpaceError when its
+    values do not have the shapes of its spaces.
     """
 
     def __init__(self, env: Any, *, max_episode_steps: int | None = None) -> None:

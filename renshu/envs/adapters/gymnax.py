@@ -21,7 +21,7 @@ class Gymnax(Adapter):
     env: its name ("CartPole-v1", "Breakout-MinAtar") or the object. params: its parameters, of which
     `max_steps_in_episode` is the time limit; None for the defaults.
     Raises UnknownNameError for a name that gymnax does not know, EnvironmentFault when gymnax is not installed,
-    SpaceError for spaces that Gymnasium has not.
+    SpaceError for spaces without a counterpart in Gymnasium.
     """
 
     def __init__(self, env: Any, params: Any = None) -> None:
@@ -32,7 +32,7 @@ class Gymnax(Adapter):
             env = library.make(env)[0]
         self.params = env.default_params if params is None else params
         limit = getattr(self.params, "max_steps_in_episode", None)
-        # Before 1.0 reaching the limit counted as termination: asked with a limit out of reach, it does not.
+        # Before gymnax 1.0, reaching the limit counted as termination; with a limit out of reach it never does.
         self._no_limit = self.params
         if limit is not None and not hasattr(env, "is_truncated"):
             self._no_limit = self.params.replace(max_steps_in_episode=_LARGEST)
@@ -41,7 +41,7 @@ class Gymnax(Adapter):
 
     @property
     def name(self) -> str:
-        """gymnax and its name for the environment."""
+        """Name of the library and its name for the environment."""
         return f"gymnax:{self._title}"
 
     def _reset(self, key: Array) -> tuple[PyTree, PyTree]:
@@ -59,7 +59,7 @@ class Gymnax(Adapter):
 
 
 def _gymnax(space: Any) -> spaces.Space:
-    """Gymnasium's word for a space of gymnax."""
+    """Convert a space of gymnax to one of Gymnasium."""
     match type(space).__name__:
         case "Discrete":
             return spaces.Discrete(int(space.n))

@@ -14,22 +14,22 @@ from renshu.envs.device import Step
 from renshu.types import Array, Key, PyTree
 
 Opponent = Callable[[Key, Array, Array], Array]
-"""A player of pgx: from a key, its observation and its legal actions ([A] bool) to its action ([] int32)."""
+"""A player of pgx: a function from a key, its observation and its legal actions ([A] bool) to its action ([] int32)."""
 
 
 class PgxState(NamedTuple):
     """A game in which it is our turn, or which has ended."""
 
     game: Any  # pgx's state
-    seat: Array  # [] int32   the player that we are
-    owed: Array  # [] float32 reward of ours from before our first move
+    seat: Array  # [] int32   the player we are
+    owed: Array  # [] float32 our reward from before our first move
 
 
 class Pgx(Adapter):
     """A game of pgx, played by us in one seat and by an opponent in all others: the reward is ours.
 
-    Our seat is drawn anew for each game, so that we move first in half the games of two. A step is our move and the
-    replies to it, until it is our turn again. A move that is not legal ends the game with pgx's penalty (-1 for us);
+    Our seat is newly drawn for each game, so that we move first in half of the two-player games. A step is our move and
+    the replies to it, until it is our turn again. An illegal move ends the game with pgx's penalty (-1 for us);
     `action_mask(state)` says which are legal. After the last move the observation is of the player next in turn.
 
     env: its name ("tic_tac_toe", "connect_four") or the object. opponent: a pure function from a key, its observation
@@ -50,11 +50,11 @@ class Pgx(Adapter):
 
     @property
     def name(self) -> str:
-        """pgx and its name for the game."""
+        """Name of the library and its name for the game."""
         return f"pgx:{self.env.id}"
 
     def action_mask(self, state: PgxState) -> Array:
-        """The legal actions in a state: [A] bool. All are, where the game has ended."""
+        """Return the legal actions in a state: [A] bool. When the game has ended, all are legal."""
         return state.game.legal_action_mask
 
     def _reset(self, key: Array) -> tuple[PyTree, PyTree]:
@@ -71,7 +71,7 @@ class Pgx(Adapter):
         return Step(after, game.observation, reward, game.terminated, game.truncated)
 
     def _others(self, game: Any, seat: Array, key: Array, reward: Array) -> tuple[Any, Array]:
-        """Let the opponent move until it is our turn or the game has ended; adds to our reward."""
+        """Let the opponent move until it is our turn or the game has ended, and add to our reward."""
         if self.env.num_players == 1:
             return game, reward
 

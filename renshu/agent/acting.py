@@ -1,0 +1,104 @@
+"""Acting with what a trainer has learned: predictions, explanations, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from renshu.agent.backends import make_backend
+from renshu.agent.trainer import Trainer, fit_spaces_for
+from renshu.envs.source import EnvSource
+from renshu.errors import SpaceError
+from renshu.loops.evaluation import Evaluation
+from renshu.ops.masks import batched_with_mask
+from renshu.ops.spaces import batched, same_structure
+from renshu.types import EnvSpec, PyTree
+
+
+def predict(trainer: Trainer, observation: PyTree, action_mask: Any, deterministic: bool) -> Any:
+    """Choose the action for one observation, or actions `[B, ...]` for a batch; see `Agent.predict`."""
+    obs, batch, single = _batched(trainer, observation, action_mask)
+    carry = trainer.learner.initial_carry(batch)
+    actions, _ = _choose(trainer, obs, np.ones(batch, np.bool_), carry, deterministic)
+    return actions[0] if single else actions
+
+
+def player(trainer: Trainer, deterministic: bool) -> Callable[[PyTree, bool], Any]:
+    """Make a policy for one environment that remembers its episode; see `Agent.player`."""
+    carry = trainer.learner.initial_carry(1)
+
+    def policy(observation: PyTree, first: bool) -> Any:
+        nonlocal carry
+        obs, _, _ = _batched(trainer, observation)
+        actions, carry = _choose(trainer, obs, np.array([first]), carry, deterministic)
+        return actions[0]
+
+    return policy
+
+
+def explain(trainer: Trainer, observation: PyTree, action_mask: Any) -> dict[str, np.ndarray]:
+    """Explain the choice for an observation, or for a batch of them; see `Agent.explain`."""
+    obs, batch, single = _batched(trainer, observation, action_mask)
+    found = trainer.programs.explain(trainer.actor_state, trainer.learner.initial_carry(batch), obs)
+    return {name: np.asarray(value)[0] if single else np.asarray(value) for name, value in found.items()}
+
+
+def evaluate(
+    trainer: Trainer, env: Any, *, count: int, episodes: int, deterministic: bool, seed: int | None
+) -> Evaluation:
+    """Run whole episodes apart from training; see `Agent.evaluate`. count: environments that step together."""
+    backend, fitted = None, trainer.fitted
+    if env is not None:
+        backend = make_backend(other_source(trainer, env), None, loop=None, processes=False, timeout=trainer.timeout)
+    try:
+        if backend is not None:
+            spec, name = backend.spec(), backend.source.name
+            check_compatible(name, trainer.spec, spec)
+            fitted = fit_spaces_for(trainer.algorithm, spec, trainer.space_config)
+            check_compatible(name, trainer.fitted.spec, fitted.spec)
+        return (backend or trainer.backend).evaluate(
+            trainer.programs,
+            trainer.actor_state,
+            fitted.decode_action,
+            count=count,
+            episodes=episodes,
+            deterministic=deterministic,
+            seed=trainer.env_seed(1) if seed is None else seed,
+            key=trainer.keys[3],
+        )
+    finally:
+        if backend is not None:
+            backend.close_own()
+
+
+def other_source(trainer: Trainer, env: Any) -> EnvSource:
+    """Take another environment, with masks if the trainer's learner uses them."""
+    return EnvSource.of(env).with_masks(trainer.space_config.masks)
+
+
+def check_compatible(name: str, ours: EnvSpec, theirs: EnvSpec) -> None:
+    """Raise SpaceError where what was learned by one spec is of no use by the other, that of the environment `name`."""
+    spaces = (ours.observation_space, theirs.observation_space), (ours.action_space, theirs.action_space)
+    if not all(same_structure(a, b) for a, b in spaces) or ours.frame_stack != theirs.frame_stack:
+        raise SpaceError(f"the agent learned {_in_words(ours)}; {name} has {_in_words(theirs)}, which do not fit")
+
+
+def _in_words(spec: EnvSpec) -> str:
+    several = f" ({spec.frame_stack} at once)" if spec.frame_stack > 1 else ""
+    return f"observations of {spec.observation_space}{several} and actions of {spec.action_space}"
+
+
+def _batched(trainer: Trainer, observation: PyTree, action_mask: Any = None) -> tuple[PyTree, int, bool]:
+    if trainer.fitted.spec.masks:
+        return batched_with_mask(trainer.spec.observation_space, observation, action_mask)
+    if action_mask is not None:
+        raise SpaceError(f"this agent learned without masks of its {trainer.spec.action_space} actions: give none")
+    return batched(trainer.spec.observation_space, observation)
+
+
+def _choose(trainer: Trainer, obs: PyTree, first: np.ndarray, carry: PyTree, deterministic: bool) -> tuple[Any, PyTree]:
+    act = trainer.programs.act_greedy if deterministic else trainer.programs.act
+    chosen = act(trainer.actor_state, carry, obs, first, *next(trainer.prediction_keys))
+    return trainer.fitted.decode_action(np.asarray(chosen.action)), chosen.carry

@@ -1,0 +1,367 @@
+"""Agent: an algorithm on an environment, that learns, acts, explains itself, and is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+
+from renshu.agent import acting, training
+from renshu.agent.loading import load_trainer, record_of, resume_trainer
+from renshu.agent.summary import describe
+from renshu.agent.trainer import COUNT, TIMEOUT, Trainer
+from renshu.algorithms.base import Algorithm
+from renshu.envs.adapt import FittedSpaces
+from renshu.errors import HyperparameterError, SpaceError
+from renshu.loops.evaluation import Evaluation
+from renshu.types import EnvSpec, PyTree
+from renshu.viewing import play, recording
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from renshu.agent.callbacks import Callback
+    from renshu.tracking.run import Run
+
+
+class Agent:
+    """An algorithm on an environment.
+
+    algorithm: hyperparameters, as in `PPO(n_steps=256)`. env: a Gymnasium id, an environment, a class or function that
+    makes one, a vector environment, or a DeviceEnv. num_envs: how many step together (a vector environment brings its
+    own number). seed: of everything; None draws one, which `summary()` shows. loop: "host" or "compiled"; None takes
+    the compiled one for a DeviceEnv. processes: True steps each environment in a worker process of its own. timeout:
+    seconds after which a worker that does not answer counts as hanging.
+    bins: for an algorithm of Discrete actions in an environment of Box actions, how many points of each dimension it
+    chooses from, ends included; several numbers are one for each dimension; None is 5. frame_stack: number of latest
+    observations that it sees at once; None is 1. masks: whether to leave out actions that the environment's mask does
+    not allow; None: where the environment gives masks and the algorithm takes them, True: or else it is an error.
+    env_kwargs: arguments of `gymnasium.make` besides the id.
+
+    Raises UnknownNameError, SpaceError, HyperparameterError before anything is trained.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        env: Any,
+        *,
+        num_envs: int | None = None,
+        seed: int | None = None,
+        loop: str | None = None,
+        processes: bool = False,
+        timeout: float = TIMEOUT,
+        bins: int | Sequence[int] | None = None,
+        frame_stack: int | None = None,
+        masks: bool | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        **unknown: Any,
+    ) -> None:
+        self.trainer = Trainer.on(
+            algorithm,
+            env,
+            num_envs=num_envs,
+            seed=seed,
+            loop=loop,
+            processes=processes,
+            timeout=timeout,
+            bins=bins,
+            frame_stack=frame_stack,
+            masks=masks,
+            env_kwargs=env_kwargs,
+            **unknown,
+        )
+
+    @classmethod
+    def of_trainer(cls, trainer: Trainer) -> Agent:
+        """Make the agent of a trainer that has its state already."""
+        agent = cls.__new__(cls)
+        agent.trainer = trainer
+        return agent
+
+    # --- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm with its hyperparameters."""
+        return self.trainer.algorithm
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Description of the environment: spaces, number, limits."""
+        return self.trainer.spec
+
+    @property
+    def fitted(self) -> FittedSpaces:
+        """The environment as the algorithm sees it."""
+        return self.trainer.fitted
+
+    @property
+    def seed(self) -> int:
+        """Root of all randomness."""
+        return self.trainer.seed
+
+    @property
+    def name(self) -> str:
+        """Name of the environment."""
+        return self.trainer.name
+
+    @property
+    def loop_name(self) -> str | None:
+        """The loop that trains, "host" or "compiled"; None after loading, until there is an environment."""
+        return self.trainer.loop_name
+
+    @property
+    def title(self) -> str:
+        """Algorithm and environment: "ppo CartPole-v1"."""
+        return f"{type(self.algorithm).__name__.lower()} {self.name}"
+
+    def __repr__(self) -> str:
+        return f"<Agent: {self.algorithm!r} on {self.name}, {self.steps:,} steps>"
+
+    def summary(self) -> None:
+        """Print what was fitted to what and why, and the size of it all."""
+        print(describe(self.trainer))
+
+    # --- progress ---------------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Environment steps learned from, over all calls of learn."""
+        return self.trainer.steps
+
+    @property
+    def state(self) -> Any:
+        """The learner's whole state, a pytree of arrays."""
+        return self.trainer.state
+
+    @property
+    def parameters(self) -> PyTree:
+        """The weights, a pytree of arrays. They are replaced, not changed, when the agent learns."""
+        return self.trainer.state.params
+
+    @property
+    def recent_returns(self) -> deque[float]:
+        """Returns of the last 100 training episodes."""
+        return self.trainer.recent_returns
+
+    @property
+    def recent_lengths(self) -> deque[int]:
+        """Lengths of the last 100 training episodes, in steps."""
+        return self.trainer.recent_lengths
+
+    @property
+    def run(self) -> Run | None:
+        """Run folder of the call of learn that is running, or that a resumed agent goes on with."""
+        return self.trainer.run
+
+    @property
+    def last_run(self) -> Run | None:
+        """Run folder of the latest call of learn that had one."""
+        return self.trainer.last_run
+
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_steps: int | None = None,
+        *,
+        progress: bool = True,
+        run: Run | str | Path | bool | None = None,
+        callbacks: Callback | Callable | Iterable[Callback | Callable] = (),
+        stop_at: float | str | None = None,
+        eval_every: int | None = None,
+        eval_episodes: int = 10,
+        checkpoint_every: int | None = None,
+    ) -> Agent:
+        """Train for `total_steps` more environment steps; returns the agent itself.
+
+        progress: a progress bar. run: a folder that keeps everything about this training (True: `runs/NAME-1`, ...).
+        callbacks: functions of (agent, metrics) that may return False to stop, or Callbacks. stop_at: stop when the
+        mean return of the last 100 episodes reaches this; "threshold" is the environment's own. eval_every: steps
+        between evaluations of `eval_episodes` episodes, the best agent is kept in the run folder. checkpoint_every:
+        steps between checkpoints there. After `Agent.resume`, `total_steps=None` goes on to where the run would end.
+
+        Raises NotFiniteError, EnvironmentFault; the agent then keeps its state from before the bad rollout.
+        """
+        training.learn(
+            self,
+            total_steps,
+            run=run,
+            progress=progress,
+            callbacks=callbacks,
+            stop_at=stop_at,
+            eval_every=eval_every,
+            eval_episodes=eval_episodes,
+            checkpoint_every=checkpoint_every,
+        )
+        return self
+
+    def on(
+        self,
+        env: Any,
+        *,
+        num_envs: int | None = None,
+        seed: int | None = None,
+        bins: int | Sequence[int] | None = None,
+        frame_stack: int | None = None,
+        masks: bool | None = None,
+        **options: Any,
+    ) -> Agent:
+        """Put the agent into another environment of the same spaces: a new Agent that carries on from this state.
+
+        Raises SpaceError where observations or actions have other shapes.
+        """
+        if num_envs is None and not isinstance(env, gymnasium.vector.VectorEnv):
+            num_envs = self.spec.num_envs
+        spaces = self.trainer.space_config.override(bins, frame_stack, masks)
+        options |= {"bins": spaces.bins, "frame_stack": spaces.frame_stack, "masks": spaces.masks}
+        other = Agent(self.algorithm, env, num_envs=num_envs, seed=self.seed if seed is None else seed, **options)
+        try:
+            for ours, theirs in ((self.spec, other.spec), (self.fitted.spec, other.fitted.spec)):
+                acting.check_compatible(other.name, ours, theirs)
+        except SpaceError:
+            other.close()
+            raise
+        other.trainer.transfer(self.trainer)
+        return other
+
+    # --- acting -----------------------------------------------------------------------------------------------------
+
+    def predict(self, observation: PyTree, action_mask: Any = None, *, deterministic: bool = True) -> Any:
+        """Choose the action for one observation, or actions `[B, ...]` for a batch, as the environment takes them.
+
+        Each observation counts as the first of an episode; to go on in one, see `player`. action_mask: which actions
+        are allowed, `[n]` or `[B, n]`, for an agent that learned with masks; None: as the observation says, or all.
+        deterministic: the greedy action; otherwise one is drawn from the policy. Raises SpaceError where observation
+        or mask have another shape than the environment's.
+        """
+        return acting.predict(self.trainer, observation, action_mask, deterministic)
+
+    def player(self, *, deterministic: bool = True) -> Callable[[PyTree, bool], Any]:
+        """Make a policy for one environment: from an observation and whether it is an episode's first to an action.
+
+        Where the algorithm uses what came before in the episode this policy remembers it, which `predict` does not.
+        """
+        return acting.player(self.trainer, deterministic)
+
+    def explain(self, observation: PyTree, action_mask: Any = None) -> dict[str, np.ndarray]:
+        """Explain the choice for an observation, or for a batch of them. action_mask: as for `predict`.
+
+        Returns the "value" (expected discounted return), and "probabilities" of the actions, or "mean" and "std" of
+        continuous ones, or "action_values". An action that is not allowed has probability 0 or the value -inf.
+        """
+        return acting.explain(self.trainer, observation, action_mask)
+
+    def evaluate(
+        self,
+        episodes: int = 20,
+        *,
+        deterministic: bool = True,
+        seed: int | None = None,
+        env: Any = None,
+        num_envs: int | None = None,
+    ) -> Evaluation:
+        """Run whole episodes in environments apart from those of training, which are not disturbed.
+
+        deterministic: greedy actions. seed: of the environments; None gives the same episodes each time. env: another
+        environment, as for Agent. num_envs: how many step together, at most 10 by default.
+        """
+        episodes = COUNT.check("episodes", episodes)
+        count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
+        options = {"count": count, "episodes": episodes, "deterministic": deterministic, "seed": seed}
+        return acting.evaluate(self.trainer, env, **options)
+
+    def record(
+        self,
+        path: str | Path,
+        *,
+        episodes: int = 1,
+        deterministic: bool = True,
+        seed: int | None = None,
+        env: Any = None,
+    ) -> Path:
+        """Play episodes and save them as a video, `.mp4` or `.gif`. Returns the path.
+
+        env: another environment than the agent's own; it must render to "rgb_array".
+        """
+        source = self.trainer.backend.source if env is None else acting.other_source(self.trainer, env)
+        seed = self.trainer.env_seed(2) if seed is None else seed
+        recording.record(Path(path), source, self.player(deterministic=deterministic), episodes, seed)
+        return Path(path)
+
+    def watch(
+        self, episodes: int = 1, *, deterministic: bool = True, seed: int | None = None, terminal: bool = False
+    ) -> list[tuple[float, int]]:
+        """Play episodes in a window, or step by step in the terminal; returns (return, length) of each."""
+        source = self.trainer.backend.source
+        seed = self.trainer.env_seed(2) if seed is None else seed
+        if terminal:
+            from renshu.viewing.terminal import step_through
+
+            return step_through(self, source, episodes, seed, deterministic)
+        return play.watch(source, self.player(deterministic=deterministic), episodes, seed)
+
+    # --- keeping ----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Save weights, optimiser, normaliser, hyperparameters and spaces in one file that holds no code.
+
+        The file is written whole or not at all. Raises CheckpointError where that is not possible.
+        """
+        record_of(self.trainer).write(Path(path), self.state, self.trainer.loop_snapshot())
+        return Path(path)
+
+    def checkpoint(self, keep: int = 3) -> Path:
+        """Save the whole training state in the run folder, where the newest `keep` stay."""
+        if self.run is None:
+            raise HyperparameterError("there is no run folder to keep a checkpoint in: agent.learn(..., run='runs/a')")
+        path = self.save(self.run.checkpoint_path(self.steps))
+        self.run.keep_checkpoints(keep)
+        return path
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None = None, **overrides: Any
+    ) -> Agent:
+        """Load an agent from a file that `agent.save` wrote.
+
+        Nothing in the file is run, and nothing is imported because the file names it. Your own objects are passed
+        again: `env=MyEnv`, `algorithm=MyAlgorithm` (unless registered), `network=MyNet` or any other hyperparameter.
+
+        An environment that is passed goes on where the one of training stood if it can, and from its start otherwise.
+
+        Raises CheckpointError for a file that is missing, cut short, changed, not Renshu's, or from a newer version,
+        and for an `env` or hyperparameters that its networks do not fit.
+        """
+        return cls.of_trainer(load_trainer(path, env, algorithm, overrides))
+
+    @classmethod
+    def resume(
+        cls, run: Run | str | Path, *, env: Any = None, algorithm: type[Algorithm] | None = None, **overrides: Any
+    ) -> Agent:
+        """Load the newest checkpoint of a run folder; `agent.learn()` goes on from there in that folder.
+
+        env: the environment, where the run does not say how to make it. overrides: hyperparameters that no file can
+        hold, as `network=MyNet`. Raises UnknownNameError where there is no run, CheckpointError where it has no
+        checkpoint that can be read.
+        """
+        return cls.of_trainer(resume_trainer(run, env, algorithm, overrides))
+
+    def close(self) -> None:
+        """Close all environments. The agent can still act, and makes new ones when it needs them."""
+        self.trainer.close()
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None = None, **overrides: Any) -> Agent:
+    """Load an agent from a file that `agent.save` wrote; see `Agent.load`."""
+    return Agent.load(path, env=env, algorithm=algorithm, **overrides)

@@ -1,0 +1,179 @@
+"""Backends: Gymnasium environments under the host loop, DeviceEnvs under the compiled one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax
+
+from renshu.algorithms.base import Learner
+from renshu.envs.device import DeviceEnv, DeviceEnvs
+from renshu.envs.gymnasium.vector import HostEnvs
+from renshu.envs.source import EnvSource
+from renshu.errors import CheckpointError, HyperparameterError, SpaceError
+from renshu.files.checkpoint import named
+from renshu.loops.compiled import CompiledLoop, TrainIteration, without_keys
+from renshu.loops.evaluation import CompiledEvaluation, Evaluation, evaluate
+from renshu.loops.host import HostLoop
+from renshu.loops.programs import Programs
+from renshu.types import EnvSpec, Key, PyTree
+
+LOOPS = ("host", "compiled")
+
+
+def make_backend(
+    source: EnvSource, num_envs: int | None, *, loop: str | None, processes: bool, timeout: float
+) -> HostBackend | CompiledBackend:
+    """Choose the loop for an environment, or take the requested one.
+
+    Raises HyperparameterError for an unknown loop, SpaceError where the environment cannot be compiled.
+    """
+    if loop not in (None, *LOOPS):
+        raise HyperparameterError(f'loop={loop!r}: expected "host", "compiled" or None, which chooses')
+    device = source.device
+    if loop == "compiled" and device is None:
+        raise SpaceError(
+            f'loop="compiled" needs a DeviceEnv, an environment of pure functions, and {source.name} is none. '
+            "`renshu list` shows those that there are"
+        )
+    if loop == "compiled" and processes:
+        raise HyperparameterError('processes=True is for loop="host": a compiled loop has no environments in processes')
+    if device is None or loop == "host" or processes:
+        return HostBackend(source, num_envs, processes, timeout)
+    return CompiledBackend(source, device, num_envs or 1)
+
+
+class HostBackend:
+    """Environments that step in Python. They are made when first needed, or to read their spaces."""
+
+    loop_name = "host"
+
+    def __init__(self, source: EnvSource, num_envs: int | None, processes: bool, timeout: float) -> None:
+        self.source, self.num_envs, self.processes, self.timeout = source, num_envs or 1, processes, timeout
+        self._envs: HostEnvs | None = None
+        self._evaluation_envs: dict[int, HostEnvs] = {}
+        self._owned = not isinstance(source.given, gymnasium.Env | gymnasium.vector.VectorEnv)
+        if isinstance(source.given, gymnasium.vector.VectorEnv):
+            if num_envs not in (None, source.given.num_envs):
+                raise HyperparameterError(f"num_envs={num_envs}, but {source.name} has {source.given.num_envs} already")
+            self.num_envs = source.given.num_envs
+
+    @property
+    def envs(self) -> HostEnvs:
+        """The environments to train in."""
+        if self._envs is None:
+            vector = self.source.vector(self.num_envs, processes=self.processes, timeout=self.timeout)
+            self._envs = HostEnvs(vector, self.timeout, self.source.name)
+        return self._envs
+
+    def spec(self) -> EnvSpec:
+        """Describe the environments for a learner."""
+        return self.source.spec(self.envs.vector_env, self.num_envs)
+
+    def probe_spec(self) -> EnvSpec:
+        """Describe them by one environment that is made for this alone, unless they are all made already."""
+        if isinstance(self.source.given, gymnasium.vector.VectorEnv):
+            return self.spec()
+        vector = self.source.vector(1)
+        if self._owned:
+            vector.close()
+        return self.source.spec(vector, self.num_envs)
+
+    def make_loop(
+        self, programs: Programs, state: Any, decode_action: Callable, *, snapshot: PyTree = None, **options: Any
+    ) -> HostLoop:
+        """Make a loop on freshly reset environments. snapshot: not used, since these cannot be saved."""
+        return HostLoop(programs, state, self.envs, decode_action, **options)
+
+    def evaluate(
+        self, programs: Programs, actor_state: PyTree, decode_action: Callable, *, count: int, **options: Any
+    ) -> Evaluation:
+        """Run whole episodes in `count` environments apart from those of training; see `loops.evaluation.evaluate`."""
+        envs = self._evaluation_envs.pop(count, None)
+        envs = envs or HostEnvs(self.source.evaluation(count), self.timeout, self.source.name)
+        result = evaluate(programs, actor_state, envs, decode_action, **options)
+        self._evaluation_envs[count] = envs  # only now: after a fault they would be of no use
+        return result
+
+    def close_training(self) -> None:
+        """Close the environments of training; the next loop gets new ones."""
+        envs, self._envs = self._envs, None
+        if envs is not None:
+            envs.close()
+
+    def close_own(self) -> None:
+        """Close everything, unless the environment is an object that belongs to the user."""
+        if self._owned:
+            self.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        self.close_training()
+        for envs in self._evaluation_envs.values():
+            envs.close()
+        self._evaluation_envs.clear()
+
+
+class CompiledBackend:
+    """Environments on the device: nothing to open, nothing to close."""
+
+    loop_name = "compiled"
+    processes = False
+
+    def __init__(self, source: EnvSource, env: DeviceEnv, num_envs: int) -> None:
+        self.source, self.env, self.num_envs = source, env, num_envs
+        self._evaluations: dict[tuple[int, Learner], CompiledEvaluation] = {}
+
+    def spec(self) -> EnvSpec:
+        """Describe the environments for a learner."""
+        return self.source.device_spec(self.num_envs)
+
+    probe_spec = spec
+
+    def make_loop(
+        self, programs: Programs, state: Any, decode_action: Callable, *, snapshot: PyTree = None, **options: Any
+    ) -> CompiledLoop:
+        """Make a loop on freshly reset environments, or on those of a `snapshot`.
+
+        Raises CheckpointError where the snapshot does not fit.
+        """
+        if snapshot is not None and (differing := self.mismatches(programs.learner, snapshot)):
+            raise CheckpointError(
+                f"where {self.source.name} stood when the agent was saved does not fit {self.source.name} as it is now "
+                f"({', '.join(differing[:3])}). To begin in new environments name it, as in load(path, env=...)"
+            )
+        envs = DeviceEnvs(self.env, self.num_envs)
+        return CompiledLoop(programs, state, envs, decode_action, snapshot=snapshot, **options)
+
+    def mismatches(self, learner: Learner, snapshot: PyTree) -> list[str]:
+        """Names of the arrays in a loop's snapshot that are missing, too many, or of another shape or dtype."""
+        start = TrainIteration(learner, DeviceEnvs(self.env, self.num_envs), lambda action: action).start
+        wanted = named(jax.eval_shape(lambda key: without_keys(start(key)), jax.random.key(0)))
+        found = named(snapshot)
+        kinds = [{name: (x.shape, x.dtype) for name, x in leaves.items()} for leaves in (wanted, found)]
+        return sorted(name for name in {**wanted, **found} if kinds[0].get(name) != kinds[1].get(name))
+
+    def evaluate(
+        self,
+        programs: Programs,
+        actor_state: PyTree,
+        decode_action: Callable,
+        *,
+        count: int,
+        episodes: int,
+        deterministic: bool,
+        seed: int,
+        key: Key,
+    ) -> Evaluation:
+        """Run whole episodes in `count` environments apart from those of training."""
+        known = count, programs.learner
+        if known not in self._evaluations:
+            self._evaluations[known] = CompiledEvaluation(programs.learner, DeviceEnvs(self.env, count), decode_action)
+        return self._evaluations[known](actor_state, episodes=episodes, deterministic=deterministic, seed=seed, key=key)
+
+    def close_training(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+    close_own = close = close_training

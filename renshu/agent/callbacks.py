@@ -1,0 +1,257 @@
+"""Callbacks of training: any function of (agent, metrics), or a subclass of Callback."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from renshu.errors import HyperparameterError
+from renshu.tracking.curves import read_evaluations
+
+if TYPE_CHECKING:
+    from renshu.agent.agent import Agent
+    from renshu.loops.evaluation import Evaluation
+
+
+class Callback:
+    """Base of callbacks, which `agent.learn` calls. Override the methods that you need."""
+
+    def on_start(self, agent: Agent) -> None:
+        """Handle the start of training."""
+
+    def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Handle an update; `metrics` holds its numbers, `steps`, and `return_mean` of the last 100 episodes.
+
+        Return False to stop training.
+        """
+
+    def on_end(self, agent: Agent) -> None:
+        """Handle the end of training, whatever the reason."""
+
+
+class Every(Callback):
+    """Base of callbacks that act every `every` environment steps."""
+
+    def __init__(self, every: int) -> None:
+        if every < 1:
+            raise HyperparameterError(f"{type(self).__name__}: every must be at least 1 step, not {every}")
+        self.every = every
+        self._next = 0
+
+    def on_start(self, agent: Agent) -> None:
+        """Count from the step at which training starts."""
+        self._next = agent.steps + self.every
+
+    def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Act when `every` steps have passed since the last time."""
+        if agent.steps < self._next:
+            return None
+        self._next += self.every * ((agent.steps - self._next) // self.every + 1)
+        return self.act(agent, metrics)
+
+    def act(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Act; return False to stop training."""
+
+
+class Evaluate(Every):
+    """Evaluation every `every` steps, which keeps the best agent.
+
+    every: environment steps. episodes: of each evaluation. path: where the best agent is saved; by default
+    `best.safetensors` in the run folder, if there is one. stop_at: stop training when an evaluation's mean reaches
+    this. patience: stop when that many evaluations in a row brought nothing better. `history` holds the pairs of steps
+    and Evaluation, `best` the highest mean; both go on over several calls of learn, so give each agent its own.
+
+    Raises HyperparameterError for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        episodes: int = 10,
+        *,
+        path: str | Path | None = None,
+        stop_at: float | None = None,
+        patience: int | None = None,
+    ) -> None:
+        super().__init__(every)
+        if episodes < 1 or (patience is not None and patience < 1):
+            raise HyperparameterError(f"Evaluate: episodes={episodes}, patience={patience}: each must be at least 1")
+        self.episodes, self.path, self.stop_at, self.patience = episodes, path, stop_at, patience
+        self.history: list[tuple[int, Evaluation]] = []
+        self.best = -math.inf
+        self._without_gain = 0
+
+    def on_start(self, agent: Agent) -> None:
+        """Count from here. A run that is resumed keeps its best agent until there is a better one."""
+        super().on_start(agent)
+        self._without_gain = 0
+        if self.path is None and agent.run is not None and agent.run.best_path.exists():
+            self.best = max([self.best, *read_evaluations(agent.run.path)["mean"]])
+
+    def act(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Evaluate, keep the best, and return False to stop."""
+        result = agent.evaluate(self.episodes)
+        self.history.append((agent.steps, result))
+        if agent.run is not None:
+            agent.run.log_evaluation(agent.steps, result.returns, result.lengths)
+        self._without_gain += 1
+        if result.mean > self.best:
+            self.best, self._without_gain = result.mean, 0
+            path = self.path or (agent.run.best_path if agent.run is not None else None)
+            if path is not None:
+                agent.save(path)
+        reached = self.stop_at is not None and result.mean >= self.stop_at
+        stuck = self.patience is not None and self._without_gain >= self.patience
+        return False if reached or stuck else None
+
+
+class Checkpoint(Every):
+    """Checkpoint of the whole training state every `every` steps.
+
+    path: a folder; by default `checkpoints` in the run folder. keep: how many of the newest stay.
+
+    Raises HyperparameterError for numbers below 1, and when training starts with neither a path nor a run folder.
+    """
+
+    def __init__(self, every: int, *, path: str | Path | None = None, keep: int = 3) -> None:
+        super().__init__(every)
+        if keep < 1:
+            raise HyperparameterError(f"Checkpoint: keep must be at least 1, not {keep}")
+        self.path, self.keep = path, keep
+        self._written: list[Path] = []
+
+    def on_start(self, agent: Agent) -> None:
+        """Refuse to train where nothing would be kept."""
+        super().on_start(agent)
+        if self.path is None and agent.run is None:
+            raise HyperparameterError("Checkpoint: give it path=FOLDER, or give learn a run folder, as in run='runs/a'")
+
+    def act(self, agent: Agent, metrics: dict[str, float]) -> None:
+        """Save, and delete what is older than the newest `keep`."""
+        if self.path is None:
+            agent.checkpoint(self.keep)
+            return
+        path = Path(self.path) / f"step_{agent.steps:09d}.safetensors"
+        agent.save(path)
+        self._written.append(path)
+        while len(self._written) > self.keep:
+            self._written.pop(0).unlink(missing_ok=True)
+
+
+class StopAtReturn(Callback):
+    """Stop of training when the mean return of the last 100 episodes reaches `threshold`.
+
+    threshold: a number, or "threshold" for the one that the environment is registered with.
+
+    Raises HyperparameterError for anything else, and when training starts where none is registered.
+    """
+
+    def __init__(self, threshold: float | str) -> None:
+        number = isinstance(threshold, numbers.Real) and math.isfinite(threshold)
+        if not number and threshold != "threshold":
+            raise HyperparameterError(f'the return to stop at must be a number or "threshold", not {threshold!r}')
+        self.threshold = threshold
+
+    def value(self, agent: Agent) -> float:
+        """Return the threshold as a number, looked up where it is the environment's own."""
+        if self.threshold != "threshold":
+            return float(self.threshold)
+        if agent.spec.reward_threshold is None:
+            raise HyperparameterError(
+                f"{agent.name} has no registered reward threshold: give a number, as in stop_at=200"
+            )
+        return float(agent.spec.reward_threshold)
+
+    def on_start(self, agent: Agent) -> None:
+        """Look the environment's own threshold up."""
+        self.value(agent)
+
+    def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Stop at the threshold."""
+        enough = len(agent.recent_returns) == agent.recent_returns.maxlen
+        return False if enough and metrics["return_mean"] >= self.value(agent) else None
+
+
+class StopWithoutImprovement(Callback):
+    """Stop of training when the mean return of 100 episodes has not risen by `least` for `steps` steps."""
+
+    def __init__(self, steps: int, least: float = 0.0) -> None:
+        if steps < 1:
+            raise HyperparameterError(f"StopWithoutImprovement: steps must be at least 1, not {steps}")
+        self.steps, self.least = steps, least
+        self._best, self._since = -math.inf, 0
+
+    def on_start(self, agent: Agent) -> None:
+        """Forget earlier training."""
+        self._best, self._since = -math.inf, agent.steps
+
+    def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Stop when nothing improves."""
+        mean = metrics.get("return_mean", math.nan)
+        if mean > self._best + self.least:
+            self._best, self._since = mean, agent.steps
+        return False if agent.steps - self._since >= self.steps else None
+
+
+class Progress(Callback):
+    """A progress bar: steps, steps per second, mean return of the last 100 episodes, time left.
+
+    Where the output is no terminal it prints a line for every tenth of the training instead.
+    """
+
+    def __init__(self, total: int, start: int) -> None:
+        self.total, self.start = total, start
+        self._bar: Any = None
+
+    def on_start(self, agent: Agent) -> None:
+        """Draw the bar."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._lines = not console.is_terminal
+        self._next_line, self._next_update = 0.1, 0.0
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:>9,.0f}/{task.total:,.0f} steps"),
+            TextColumn("{task.fields[speed]}"),
+            TextColumn("[green]{task.fields[returns]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            refresh_per_second=4,
+            disable=self._lines,
+        )
+        self._task = self._bar.add_task(agent.title, total=self.total, speed="", returns="")
+        self._bar.start()
+
+    def on_update(self, agent: Agent, metrics: dict[str, float]) -> None:
+        """Move the bar."""
+        done, now = agent.steps - self.start, time.monotonic()
+        if self._lines:
+            if done >= self._next_line * self.total:
+                self._next_line = math.floor(10 * done / self.total) / 10 + 0.1
+                print(f"{agent.title}: {done:,} of {self.total:,} steps{_words(metrics)}", file=sys.stderr, flush=True)
+            return
+        if now < self._next_update and done < self.total:
+            return
+        self._next_update = now + 0.1
+        self._bar.update(
+            self._task,
+            completed=min(done, self.total),
+            speed=f"{metrics['steps_per_second']:,.0f}/s",
+            returns=f"return {metrics['return_mean']:.1f}" if "return_mean" in metrics else "",
+        )
+
+    def on_end(self, agent: Agent) -> None:
+        """Leave the finished bar on the screen."""
+        self._bar.stop()
+
+
+def _words(metrics: dict[str, float]) -> str:
+    words = f", {metrics['steps_per_second']:,.0f} a second"
+    return words + (f", mean return {metrics['return_mean']:.1f}" if "return_mean" in metrics else "")

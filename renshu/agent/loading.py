@@ -1,0 +1,99 @@
+"""Trainers from files: load one, or resume the one of a run folder."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import jax
+
+from renshu.agent.backends import LOOPS, CompiledBackend, make_backend
+from renshu.agent.trainer import TIMEOUT, Backend, Trainer
+from renshu.envs.source import EnvSource
+from renshu.errors import CheckpointError
+from renshu.files.agents import AgentFile, AgentRecord
+from renshu.tracking.run import Run
+from renshu.types import PyTree
+
+if TYPE_CHECKING:
+    from renshu.algorithms.base import Algorithm
+
+
+def record_of(trainer: Trainer) -> AgentRecord:
+    """Describe a trainer for the header of its file."""
+    return AgentRecord(
+        algorithm=type(trainer.algorithm).__name__,
+        hyperparameters=trainer.algorithm.to_json(),
+        spec=trainer.spec,
+        environment=trainer.name,
+        seed=trainer.seed,
+        steps=trainer.steps,
+        iteration=trainer.iteration,
+        processes=trainer.processes,
+        loop=trainer.requested_loop,
+        spaces=trainer.space_config,
+    )
+
+
+def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, overrides: dict[str, Any]) -> Trainer:
+    """Make the trainer that a file describes. Arguments and errors as for `Agent.load`."""
+    file = AgentFile.read(path, LOOPS)
+    record, spec = file.record, file.record.spec
+    made = record.make_algorithm(file.path, algorithm, overrides)
+    how: dict[str, Any] = {"loop": record.loop, "processes": record.processes}
+    backend = None
+    if env is not None:
+        # Who names the environment of the file means it with the arguments of the file.
+        source = EnvSource.of(env, spec.kwargs if env == spec.id else None).with_masks(record.spaces.masks)
+        several = isinstance(source.given, gymnasium.vector.VectorEnv)
+        backend = make_backend(source, None if several else spec.num_envs, timeout=TIMEOUT, **how)
+        spec = backend.probe_spec()
+    trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how)
+    shapes = jax.eval_shape(trainer.learner.init, jax.ShapeDtypeStruct((), trainer.keys[0].dtype))
+    state = file.state(shapes, [*overrides, *(["env"] if env is not None else [])])
+    snapshot = _usable(file, trainer, backend)
+    trainer.restore(state, steps=record.steps, iteration=record.iteration, snapshot=snapshot)
+    return trainer
+
+
+def _usable(file: AgentFile, trainer: Trainer, backend: Backend | None) -> PyTree:
+    """State of the file's environments; None, with a warning, where those that were passed are others."""
+    snapshot = file.snapshot
+    if snapshot is None or not isinstance(backend, CompiledBackend):
+        return snapshot
+    differing = backend.mismatches(trainer.learner, snapshot)
+    if not differing:
+        return snapshot
+    warnings.warn(
+        f"the environments that {file.path} holds in the middle of things are not like {backend.source.name} "
+        f"({', '.join(differing[:3])}): training begins in new ones",
+        stacklevel=4,
+    )
+    return None
+
+
+def resume_trainer(
+    run: Run | str | Path, env: Any, algorithm: type[Algorithm] | None, overrides: dict[str, Any]
+) -> Trainer:
+    """Load the newest checkpoint of a run that can be read, and take the run's folder up again from that step.
+
+    Raises UnknownNameError where there is no run, CheckpointError where it has no checkpoint that can be read.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    paths = list(reversed(run.checkpoints))
+    if not paths:
+        raise CheckpointError(f"{run.path} has no checkpoint to go on from")
+    failures: list[CheckpointError] = []
+    for path in paths:
+        try:
+            trainer = load_trainer(path, env, algorithm, overrides)
+        except CheckpointError as error:
+            failures.append(error)
+            continue
+        run.truncate(trainer.steps)
+        trainer.run = run
+        return trainer
+    older = f" (nor can any of the {len(failures) - 1} older ones be loaded)" if len(failures) > 1 else ""
+    raise CheckpointError(f"{failures[0]}{older}") from failures[0]

@@ -1,0 +1,82 @@
+"""Summary of an agent in words: what was fitted to what and why, and the size of it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from renshu.algorithms.hyperparameters import kind_of
+from renshu.ops.spaces import leaf_spaces
+
+if TYPE_CHECKING:
+    from renshu.agent.trainer import Trainer
+    from renshu.types import EnvSpec
+
+_COLUMN = 17
+_WIDEST = 120
+_LONG = 60
+
+
+def describe(trainer: Trainer) -> str:
+    """Describe the agent of a trainer in several lines, for `agent.summary()`, no wider than the terminal."""
+    algorithm, spec = trainer.algorithm, trainer.spec
+    limit = f"{spec.max_episode_steps} steps an episode" if spec.max_episode_steps else "no time limit known"
+    threshold = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
+    sections = [
+        ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),
+        ("environment", f"{spec.num_envs} at once{' in processes' if trainer.processes else ''}, {limit}{threshold}"),
+        *([("loop", trainer.loop_name)] if trainer.loop_name else []),
+        *(_pair(_without_bounds(note, spec)) for note in trainer.fitted.notes),
+        ("rollout", f"{trainer.learner.rollout_length} steps of each environment"),
+        ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(trainer.state.params)):,}"),
+    ]
+    steps = f"{trainer.steps:,} steps learned" if trainer.steps else "untrained"
+    lines = [f"{type(algorithm).__name__} on {trainer.name}, {steps}, seed {trainer.seed}"]
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    for name, text in sections:
+        wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+        wrapper.initial_indent, wrapper.subsequent_indent = f"  {name:<{_COLUMN}}", " " * (_COLUMN + 2)
+        lines += wrapper.wrap(text)
+    layers = _layers(trainer.state.params)
+    longest = max(map(len, layers))
+    lines += [f"    {layer:<{longest}}  {shapes}" for layer, shapes in layers.items()]
+    return "\n".join(lines)
+
+
+def _without_bounds(note: str, spec: EnvSpec) -> str:
+    """Replace long bounds of a Box, which tell less than its shape does."""
+    for leaf in [*leaf_spaces(spec.observation_space), *leaf_spaces(spec.action_space)]:
+        if len(str(leaf)) > _LONG:
+            note = note.replace(str(leaf), f"{type(leaf).__name__}(shape={leaf.shape}, dtype={leaf.dtype})")
+    return note
+
+
+def _changed(algorithm: Any) -> list[str]:
+    """List the hyperparameters that are not at their defaults, as `name=value`."""
+    changed = []
+    for field in dataclasses.fields(algorithm):
+        value, default = getattr(algorithm, field.name), field.default
+        # A default is compared as it is after checking, [64, 64] as NetArch; a field without one always shows.
+        if default is dataclasses.MISSING or value != kind_of(field).check(field.name, default):
+            changed.append(f"{field.name}={value!r}")
+    return changed
+
+
+def _layers(parameters: Any) -> dict[str, str]:
+    """Collect the shapes of the weights, layer by layer: {"policy_head/Dense_0": "kernel 64x2, bias 2"}."""
+    layers: dict[str, list[str]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
+        *layer, name = [str(getattr(key, "key", key)) for key in path] or [""]
+        shape = "x".join(map(str, leaf.shape)) or "scalar"
+        layers.setdefault("/".join(layer), []).append(f"{name} {shape}")
+    return {layer: ", ".join(sorted(shapes, reverse=True)) for layer, shapes in layers.items()}
+
+
+def _pair(note: str) -> tuple[str, str]:
+    name, _, text = note.partition(": ")
+    return name, text

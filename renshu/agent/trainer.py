@@ -1,0 +1,278 @@
+"""Trainer: a learner, its environments, the loop that runs there, and the progress made."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from renshu import runtime
+from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
+from renshu.algorithms.base import Algorithm
+from renshu.algorithms.hyperparameters import Number
+from renshu.envs.adapt import DEFAULT_SPACES, FittedSpaces, SpaceConfig, fit_spaces
+from renshu.envs.masks import has_mask
+from renshu.envs.source import EnvSource
+from renshu.errors import CheckpointError, HyperparameterError, did_you_mean
+from renshu.loops.programs import Programs
+from renshu.loops.report import Clock
+from renshu.types import EnvSpec, PyTree
+
+if TYPE_CHECKING:
+    from renshu.loops.compiled import CompiledLoop
+    from renshu.loops.host import HostLoop
+    from renshu.tracking.run import Run
+
+runtime.prepare()
+
+Backend = HostBackend | CompiledBackend
+
+COUNT = Number("a number of things", integer=True, least=1)
+SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
+TIMEOUT = 120.0
+OPTIONS = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "env_kwargs")
+
+
+@partial(jax.jit, static_argnums=1)
+def root_keys(seed: int, count: int) -> list[jax.Array]:
+    """Keys folded from one seed: of initialisation, training, predictions, evaluation."""
+    return [jax.random.fold_in(jax.random.key(seed), i) for i in range(count)]
+
+
+def fit_spaces_for(algorithm: Algorithm, spec: EnvSpec, config: SpaceConfig) -> FittedSpaces:
+    """Fit an environment to an algorithm; see `envs.adapt.fit_spaces`."""
+    own = getattr(algorithm, "network", None) is not None
+    return fit_spaces(spec, algorithm.accepts, algorithm=type(algorithm).__name__, own_network=own, config=config)
+
+
+def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raise HyperparameterError for options that a function does not have, with the names that were meant."""
+    for name, value in unknown.items():
+        if name == "history":
+            raise HyperparameterError(f"history= is called frame_stack= now: write frame_stack={value!r}")
+        raise HyperparameterError(f"{function} has no option {name!r}.{did_you_mean(name, known)}")
+
+
+class Trainer:
+    """A learner in its environments, as `agent.learn` trains it; held by an Agent.
+
+    spec: of the environments. seed: None draws one. space_config: how they are fitted to the algorithm. backend: where
+    they are; None makes them as the spec says when they are first needed. loop, processes, timeout: as for Agent.
+
+    It has no state yet: give it one by `init_state` or `restore`. Raises SpaceError, HyperparameterError.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        spec: EnvSpec,
+        seed: int | None,
+        space_config: SpaceConfig,
+        backend: Backend | None,
+        *,
+        loop: str | None = None,
+        processes: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self.algorithm, self.spec, self.space_config = algorithm, spec, space_config
+        self.requested_loop, self.processes, self.timeout = loop, processes, timeout
+        self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
+        self.keys = root_keys(np.uint32(self.seed), 4)
+        self.fitted = fit_spaces_for(algorithm, spec, space_config)
+        self.learner = algorithm.build(self.fitted.spec)
+        self.programs = Programs(self.learner)
+        self.prediction_keys = self.programs.key_stream(self.keys[2])
+        self.run: Run | None = None
+        self.last_run: Run | None = None
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.recent_lengths: deque[int] = deque(maxlen=100)
+        self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
+        self._backend = backend
+        self._loop: HostLoop | CompiledLoop | None = None
+        self._state: Any = None
+        self._snapshot: PyTree = None  # where a compiled loop stood
+        self._iteration = self._steps = self._restarts = 0
+
+    @classmethod
+    def on(
+        cls,
+        algorithm: Algorithm,
+        env: Any,
+        *,
+        num_envs: int | None = None,
+        seed: int | None = None,
+        loop: str | None = None,
+        processes: bool = False,
+        timeout: float = TIMEOUT,
+        bins: int | Sequence[int] | None = None,
+        frame_stack: int | None = None,
+        masks: bool | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        **unknown: Any,
+    ) -> Trainer:
+        """Make the trainer of an algorithm on an environment, with new parameters. Arguments as for Agent.
+
+        Raises UnknownNameError, SpaceError, HyperparameterError; what was opened is closed then.
+        """
+        refuse_unknown("on(...)", unknown, OPTIONS)
+        config = DEFAULT_SPACES.override(bins, frame_stack, masks)
+        takes_masks = algorithm.accepts.masks and masks is not False
+        source = EnvSource.of(env, env_kwargs).with_masks(None if takes_masks else False)
+        count = None if num_envs is None else COUNT.check("num_envs", num_envs)
+        backend = make_backend(source, count, loop=loop, processes=processes, timeout=timeout)
+        try:
+            spec = backend.spec()
+            if masks is None:
+                config = config.override(masks=takes_masks and has_mask(spec.observation_space, spec.action_space))
+            backend.source = source.with_masks(config.masks)
+            trainer = cls(algorithm, spec, seed, config, backend, loop=loop, processes=processes, timeout=timeout)
+        except BaseException:
+            backend.close_own()
+            raise
+        trainer.init_state()
+        return trainer
+
+    def init_state(self) -> None:
+        """Begin with new parameters."""
+        self._state = self.programs.init(self.keys[0])
+
+    def restore(self, state: Any, *, steps: int, iteration: int, snapshot: PyTree = None) -> None:
+        """Go on from a state that was learned elsewhere: in an experiment, or by the agent of a file."""
+        self._state, self._steps, self._iteration, self._snapshot = state, steps, iteration, snapshot
+        self.target, self._restarts = int(state.counters.target), 1
+
+    def transfer(self, other: Trainer) -> None:
+        """Take over a copy of the state of another trainer, whose environments have the same spaces."""
+        self._state = self.learner.resize(jax.tree.map(jax.numpy.copy, other.state))
+        self._steps, self._iteration = other.steps, other.iteration
+
+    # --- progress ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> Any:
+        """The learner's whole state, a pytree of arrays."""
+        return self._loop.state if self._loop is not None else self._state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        if self._loop is not None:
+            self._loop.state = state
+        else:
+            self._state = state
+
+    @property
+    def actor_state(self) -> PyTree:
+        """The part of the state that acting needs."""
+        return self.learner.actor_state(self.state)
+
+    @property
+    def steps(self) -> int:
+        """Environment steps learned from, over all calls of learn."""
+        return self._loop.episodes.steps if self._loop is not None else self._steps
+
+    @property
+    def iteration(self) -> int:
+        """Rollouts learned from."""
+        return self._loop.iteration if self._loop is not None else self._iteration
+
+    @property
+    def clock(self) -> Clock:
+        """Seconds spent acting, stepping environments and learning, since the loop began."""
+        return self._loop.clock if self._loop is not None else Clock()
+
+    def target_after(self, total_steps: int | None) -> int:
+        """Return the steps to reach by `total_steps` more than there are, or by the earlier target for None.
+
+        Raises HyperparameterError where there is no target, or nothing would be learned until then.
+        """
+        if total_steps is not None:
+            target = self.steps + COUNT.check("total_steps", total_steps)
+        elif self.target is None or self.target <= self.steps:
+            raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
+        else:
+            target = self.target
+        self.learner.check_steps(self.steps, target)
+        return target
+
+    def set_target(self, total_steps: int | None) -> int:
+        """Set the target that `target_after` returns; schedules end there. With None they go on as they were."""
+        target = self.target_after(total_steps)
+        if total_steps is not None:
+            counters = self.state.counters._replace(start=jax.numpy.int32(self.steps), target=jax.numpy.int32(target))
+            self.state, self.target = self.state._replace(counters=counters), target
+        return target
+
+    # --- environments -----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name of the environment."""
+        return self._backend.source.name if self._backend is not None else self.spec.id or "environment"
+
+    @property
+    def loop_name(self) -> str | None:
+        """The loop that trains, "host" or "compiled"; None after loading, until there is an environment."""
+        return None if self._backend is None else self._backend.loop_name
+
+    @property
+    def backend(self) -> Backend:
+        """The environments. After loading they are made when first needed."""
+        if self._backend is None:
+            if self.spec.id is None or ":" in self.spec.id:
+                raise CheckpointError(
+                    "this agent was loaded from a file, which does not say how to make its environment: "
+                    "pass it, as in load(path, env=MyEnv)"
+                )
+            source = EnvSource.of(self.spec.id, dict(self.spec.kwargs)).with_masks(self.space_config.masks)
+            how = {"loop": self.requested_loop, "processes": self.processes, "timeout": self.timeout}
+            self._backend = make_backend(source, self.spec.num_envs, **how)
+        return self._backend
+
+    def env_seed(self, *stream: int) -> int:
+        """Seed of the environments for the use that the numbers name; the agent's own for zeros."""
+        if not any(stream):
+            return self.seed
+        return int(np.random.SeedSequence([self.seed, *stream]).generate_state(1)[0] % 2**31)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def start_loop(self, uninterrupted: Callable) -> HostLoop | CompiledLoop:
+        """Return the loop of the last call of learn, or a new one on fresh environments."""
+        if self._loop is None:
+            self._loop = self.backend.make_loop(
+                self.programs,
+                self._state,
+                self.fitted.decode_action,
+                key=self.keys[1],
+                seed=self.env_seed(0, self._restarts, self._steps),
+                iteration=self._iteration,
+                steps=self._steps,
+                snapshot=self._snapshot,
+            )
+        self._loop.uninterrupted = uninterrupted
+        return self._loop
+
+    def loop_snapshot(self) -> PyTree:
+        """State of the environments of training, as arrays; None in the host loop, whose cannot be saved."""
+        return self._loop.snapshot() if self._loop is not None else self._snapshot
+
+    def reset_environments(self) -> None:
+        """Forget the environments of training, as after a fault; the next call of learn starts with new ones."""
+        if self._loop is not None:
+            self._state, self._iteration, self._steps = self.state, self.iteration, self.steps
+            self._loop = None
+        self._snapshot = None
+        self._restarts += 1
+        if self._backend is not None:
+            self._backend.close_training()
+
+    def close(self) -> None:
+        """Close all environments. The agent can still act; new ones are made when they are needed."""
+        self.reset_environments()
+        if self._backend is not None:
+            self._backend.close()

@@ -1,0 +1,224 @@
+"""One call of `learn`: a loop is advanced until the steps are done, with callbacks, run folder and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Progress, StopAtReturn
+from renshu.errors import HyperparameterError, RenshuError
+from renshu.loops.interruption import Interruptions
+from renshu.tracking.curves import plot_runs
+from renshu.tracking.run import Run
+
+if TYPE_CHECKING:
+    from renshu.agent.agent import Agent
+    from renshu.loops.compiled import CompiledLoop
+    from renshu.loops.host import HostLoop
+    from renshu.loops.report import Report
+
+LOGGED_ROWS = 500
+"""Rows of metrics that a call of learn writes, about."""
+REPORTS = 100
+"""Reports of a compiled loop in a call of learn, at least about, where its rollouts allow it."""
+
+
+class Function(Callback):
+    """A user's function of (agent, metrics) as a callback."""
+
+    def __init__(self, function: Callable[[Agent, dict[str, float]], bool | None]) -> None:
+        self.function = function
+
+    def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Call it."""
+        return self.function(agent, metrics)
+
+
+def callbacks_for(
+    agent: Agent,
+    total: int,
+    *,
+    progress: bool,
+    callbacks: Callback | Callable | Iterable[Callback | Callable],
+    stop_at: float | str | None,
+    eval_every: int | None,
+    eval_episodes: int,
+    checkpoint_every: int | None,
+) -> list[Callback]:
+    """Make the callbacks of one call of learn, the user's own first.
+
+    Raises HyperparameterError for what is no callback and for what cannot be done, before a run folder is made.
+    """
+    given = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for callback in given:
+        if isinstance(callback, type) or not (callable(callback) or isinstance(callback, Callback)):
+            raise HyperparameterError(f"a callback is a function of (agent, metrics) or a Callback, not {callback!r}")
+    chosen = [callback if isinstance(callback, Callback) else Function(callback) for callback in given]
+    if eval_every is not None:
+        chosen.append(Evaluate(eval_every, eval_episodes))
+    if checkpoint_every is not None:
+        chosen.append(Checkpoint(checkpoint_every))
+    if stop_at is not None:
+        stop = StopAtReturn(stop_at)
+        stop.value(agent)
+        chosen.append(stop)
+    if progress:
+        chosen.append(Progress(total, agent.steps))
+    return chosen
+
+
+def learn(agent: Agent, total_steps: int | None, *, run: Any, **options: Any) -> None:
+    """Do the work of `agent.learn`: set the target, open the run folder, train, keep the result, draw the curve.
+
+    options: those of `callbacks_for`.
+    """
+    target = agent.trainer.target_after(total_steps)
+    callbacks = callbacks_for(agent, target - agent.steps, **options)
+    kept = {name: options[name] for name in ("stop_at", "eval_every", "eval_episodes", "checkpoint_every")}
+    trainer = agent.trainer
+    trainer.run = run_folder(run, agent, {**settings(agent), "total_steps": target, **kept}) or trainer.run
+    trainer.set_target(total_steps)  # only now: what is refused changes nothing
+    try:
+        train(agent, target, callbacks)
+    finally:
+        if trainer.run is not None:
+            trainer.run, trainer.last_run = None, trainer.run
+            finish(trainer.last_run)
+
+
+def settings(agent: Agent) -> dict[str, Any]:
+    """Collect the settings of an agent for its run folder."""
+    return {
+        "algorithm": type(agent.algorithm).__name__,
+        "hyperparameters": agent.algorithm.to_json(),
+        "environment": agent.name,
+        "env_kwargs": dict(agent.spec.kwargs),
+        "num_envs": agent.spec.num_envs,
+        "spaces": agent.trainer.space_config.to_json(),
+        "processes": agent.trainer.processes,
+        "seed": agent.seed,
+        "loop": agent.trainer.backend.loop_name,
+        "reward_threshold": agent.spec.reward_threshold,
+    }
+
+
+def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
+    """Advance the agent's loop until it has `target` steps or a callback returns False; then save it in its run.
+
+    Whatever ends training early (Ctrl-C, SIGTERM, a fault of the environment, NaN, an error in a callback): the agent
+    keeps its last good state, and with a run folder it is saved there before the exception goes on.
+    """
+    with Interruptions() as interruptions:
+        try:
+            loop = agent.trainer.start_loop(interruptions.deferred)
+            with ExitStack() as ends:
+                for callback in callbacks:
+                    callback.on_start(agent)
+                    ends.callback(callback.on_end, agent)
+                _advance_until(target, agent, loop, callbacks, interruptions)
+            if agent.run is not None:
+                with interruptions.deferred():
+                    agent.checkpoint()
+                    agent.save(agent.run.agent_path)
+        except BaseException as error:
+            with interruptions.deferred():
+                _rescue(agent, error)
+            raise
+
+
+def _advance_until(
+    target: int, agent: Agent, loop: HostLoop | CompiledLoop, callbacks: list[Callback], interruptions: Interruptions
+) -> None:
+    begin_time, begin_steps = time.perf_counter(), agent.steps
+    every = max(1, (target - begin_steps) // LOGGED_ROWS)
+    most = max(1, (target - begin_steps) // REPORTS)
+    next_log = begin_steps + every
+    going = agent.steps < target
+    while going:
+        report = _advance(agent, loop, min(most, target - agent.steps), interruptions, begin_time)
+        going = agent.steps < target
+        log = agent.run is not None and (agent.steps >= next_log or not going)
+        metrics: dict[str, float] = {}
+        if log or callbacks:
+            metrics = summary(agent, report, (agent.steps - begin_steps) / (time.perf_counter() - begin_time))
+        if log:
+            next_log = agent.steps + every
+            _log_metrics(agent, metrics)
+        for callback in callbacks:
+            going = not _stops(callback.on_update(agent, metrics)) and going
+
+
+def _advance(
+    agent: Agent, loop: HostLoop | CompiledLoop, most_steps: int, interruptions: Interruptions, begin_time: float
+) -> Report:
+    """Advance the loop once and log its episodes. From the update on, Ctrl-C waits until they are.
+
+    Otherwise it would find an agent that has learned from steps which nobody counted.
+    """
+    with ExitStack() as noted:
+        loop.uninterrupted = lambda: nullcontext(noted.enter_context(interruptions.deferred()))
+        report = loop.advance(most_steps)
+        finished = report.finished
+        agent.recent_returns.extend(finished.returns)
+        agent.recent_lengths.extend(finished.lengths)
+        if agent.run is not None and len(finished.steps):
+            seconds = [time.perf_counter() - begin_time] * len(finished.steps)
+            agent.run.log_episodes(finished.steps, finished.envs, finished.returns, finished.lengths, seconds)
+    return report
+
+
+def _stops(answer: Any) -> bool:
+    """Tell whether to stop: only a False does, Python's or NumPy's; many functions return something by accident."""
+    return isinstance(answer, bool | np.bool_) and not answer
+
+
+def summary(agent: Agent, report: Report, steps_per_second: float) -> dict[str, float]:
+    """Collect the metrics that callbacks get: the learner's own, and the progress of training."""
+    metrics = {**report.metrics, "steps": agent.steps, "steps_per_second": steps_per_second}
+    if agent.recent_returns:
+        metrics["return_mean"] = float(np.mean(agent.recent_returns))
+        metrics["length_mean"] = float(np.mean(agent.recent_lengths))
+    return metrics
+
+
+def _log_metrics(agent: Agent, metrics: dict[str, float]) -> None:
+    if agent.run is not None:
+        agent.run.log_metrics(agent.steps, {name: value for name, value in metrics.items() if name != "steps"})
+        agent.run.flush()
+
+
+def _rescue(agent: Agent, error: BaseException) -> None:
+    """Save what can be saved, and say where; then let go of environments that may be in the middle of a step."""
+    if agent.run is not None:
+        try:
+            path = agent.checkpoint()
+            agent.run.flush()
+            error.add_note(f"The agent as of step {agent.steps:,} is saved in {path}")
+            error.add_note(f"Go on from there with: renshu train --resume {agent.run.path}")
+        except (RenshuError, OSError) as failure:
+            error.add_note(f"The agent could not be saved: {failure}")
+    try:
+        agent.trainer.reset_environments()
+    except RenshuError as failure:
+        error.add_note(f"The environments could not be closed: {failure}")
+
+
+def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:
+    """Return the run to write to: a new folder for a path or True, the one given for a Run, none for None or False."""
+    if run is None or run is False:
+        return None
+    if isinstance(run, Run):
+        return run
+    path = Run.new_path("runs", agent.title) if run is True else Path(run)
+    return Run.create(path, settings)
+
+
+def finish(run: Any) -> None:
+    """Draw the run's learning curve and close its files."""
+    run.close()
+    plot_runs([run.path], run.curve_path)

@@ -1,0 +1,1 @@
+"""Learners of a policy by its gradient: A2C, PPO."""

@@ -1,0 +1,255 @@
+"""Common part of PPO and A2C: a policy and a value function, learned from rollouts of the policy itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from renshu.algorithms.base import KINDS, OBSERVATIONS, Algorithm, Learner
+from renshu.algorithms.hyperparameters import (
+    NetArch,
+    ScheduleLike,
+    boolean,
+    choice,
+    integer,
+    layer_sizes,
+    module,
+    number,
+    schedule,
+)
+from renshu.networks.actor_critic import actor_critic, masked
+from renshu.networks.heads import Distribution
+from renshu.networks.layers import ACTIVATIONS
+from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical
+from renshu.ops.returns import gae
+from renshu.ops.schedules import value_of
+from renshu.ops.spaces import is_continuous, map_space
+from renshu.ops.statistics import RunningStats, init_stats, normalize, running_returns, update_stats
+from renshu.optim.gradient_steps import minibatch_descent
+from renshu.optim.guards import keep_if_finite
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticAlgorithm(Algorithm):
+    """Hyperparameters of PPO and A2C; names and meaning as in Stable-Baselines3."""
+
+    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=KINDS, masks=True)
+
+    learning_rate: ScheduleLike = schedule(7e-4, "step size of the optimiser", least=0)
+    n_steps: int = integer(5, "steps collected of each environment for one update", least=1)
+    gamma: float = number(0.99, "discount factor", least=0, most=1)
+    gae_lambda: float = number(1.0, "bias against variance of the advantage estimate", least=0, most=1)
+    normalize_advantage: bool = boolean(False, "give advantages zero mean and unit deviation within a minibatch")
+    ent_coef: float = number(0.0, "weight of the entropy bonus in the loss", least=0)
+    vf_coef: float = number(0.5, "weight of the value loss in the loss", least=0)
+    max_grad_norm: float = number(0.5, "gradients are scaled down to this norm", above=0)
+    norm_obs: bool = boolean(False, "normalise continuous observations by their running mean and deviation")
+    norm_reward: bool = boolean(False, "divide rewards by the running deviation of the discounted return")
+    clip_obs: float = number(10.0, "normalised observations are clipped at +- this", above=0)
+    clip_reward: float = number(10.0, "normalised rewards are clipped at +- this", above=0)
+    net_arch: NetArch = layer_sizes((64, 64), 'widths of the hidden layers: a list, or {"pi": [...], "vf": [...]}')
+    activation_fn: str = choice("tanh", "activation of the hidden layers", tuple(ACTIVATIONS))
+    ortho_init: bool = boolean(True, "orthogonal initialisation of the weights")
+    share_features_extractor: bool = boolean(False, "policy and value function share the hidden layers (widths of pi)")
+    log_std_init: float = number(0.0, "initial log standard deviation of continuous actions")
+    squash_output: bool = boolean(False, "squash continuous actions by tanh instead of clipping them")
+    network: Any = module("a Flax module of your own in place of the hidden layers: obs [B, ...] -> features [B, F]")
+
+
+class State(NamedTuple):
+    """Everything that learning changes."""
+
+    params: PyTree
+    opt_state: PyTree
+    obs_stats: PyTree  # RunningStats at each continuous leaf of the observation; () elsewhere, or as a whole
+    reward_stats: RunningStats | tuple[()]  # of the discounted return
+    returns: Array | tuple[()]  # [N] discounted return so far
+    counters: Counters
+
+
+class ActorState(NamedTuple):
+    """The part of the state that acting and explaining need."""
+
+    params: PyTree
+    obs_stats: PyTree
+    reward_stats: RunningStats | tuple[()]
+
+
+class Batch(NamedTuple):
+    """Steps to learn from, `[B, ...]`."""
+
+    obs: PyTree
+    action: PyTree
+    log_prob: Array  # under the policy that acted
+    value: Array  # before the update
+    advantage: Array
+    target: Array  # of the value function: advantage + value
+    valid: Array  # bool
+
+
+class ActorCriticLearner(Learner[State]):
+    """Networks, normalisation, acting and advantages. A subclass has the optimiser and `learn`."""
+
+    algorithm: Any
+    max_lag = 0
+
+    def __init__(self, algorithm: ActorCriticAlgorithm, spec: EnvSpec) -> None:
+        super().__init__(algorithm, spec)
+        self.rollout_length = algorithm.n_steps
+        self.network = actor_critic(
+            spec.network_space,
+            spec.action_space,
+            net_arch=algorithm.net_arch,
+            activation_fn=algorithm.activation_fn,
+            ortho_init=algorithm.ortho_init,
+            share_features_extractor=algorithm.share_features_extractor,
+            log_std_init=algorithm.log_std_init,
+            squash_output=algorithm.squash_output,
+            network=algorithm.network,
+        )
+        if spec.masks:
+            self.network = masked(self.network)
+        clip = optax.clip_by_global_norm(algorithm.max_grad_norm)
+        self.minibatch_descent = minibatch_descent(optax.chain(clip, self.optimizer()))
+
+    @abstractmethod
+    def optimizer(self) -> optax.GradientTransformation:
+        """Make the optimiser, without its learning rate and gradient clipping."""
+
+    def init(self, key: Key) -> State:
+        params = self.network.init(key)
+        a, n = self.algorithm, self.spec.num_envs
+        return State(
+            params=params,
+            opt_state=self.minibatch_descent.init(params),
+            obs_stats=map_space(_leaf_stats, self.spec.observation_space) if a.norm_obs else (),
+            reward_stats=init_stats(()) if a.norm_reward else (),
+            returns=jnp.zeros(n, jnp.float32) if a.norm_reward else (),
+            counters=Counters.zeros(),
+        )
+
+    def actor_state(self, state: State) -> ActorState:
+        return ActorState(state.params, state.obs_stats, state.reward_stats)
+
+    def act(
+        self, actor_state: ActorState, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool
+    ) -> ActorOutput:
+        policy = self.network.policy(actor_state.params, self.normalized(actor_state.obs_stats, obs))
+        return ActorOutput(policy.sample(key) if explore else policy.mode(), carry, ())
+
+    def explain(self, actor_state: ActorState, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+        """Return the policy's parameters and the value, `[N, ...]`; the value is in the units of the raw reward."""
+        policy, value = self.network.both(actor_state.params, self.normalized(actor_state.obs_stats, obs))
+        if isinstance(actor_state.reward_stats, RunningStats):
+            value = value * jnp.sqrt(actor_state.reward_stats.var + 1e-8)
+        return {**describe(policy), "value": value}
+
+    def resize(self, state: State) -> State:
+        """Restart the running returns where the number of environments differs; the rest stays."""
+        if not self.algorithm.norm_reward or state.returns.shape == (self.spec.num_envs,):  # type: ignore[union-attr]
+            return state
+        return state._replace(returns=jnp.zeros(self.spec.num_envs, jnp.float32))
+
+    def normalized(self, obs_stats: PyTree, obs: PyTree) -> PyTree:
+        """Normalise observations `[B, ...]` by running mean and deviation, clipped; without `norm_obs` do nothing."""
+        if not self.algorithm.norm_obs:
+            return obs
+        clip = self.algorithm.clip_obs
+        return map_space(
+            lambda leaf, stats, x: normalize(stats, x, clip) if is_continuous(leaf) else x,
+            self.spec.observation_space,
+            obs_stats,
+            obs,
+        )
+
+    def prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
+        """Make a flat batch `[T * N]` with advantages of a rollout, and the state with newer statistics.
+
+        Log-probabilities and values are computed here in one pass, under the parameters and statistics that acted.
+        """
+        a = self.algorithm
+        T, N = rollout.reward.shape
+        valid = rollout.valid
+        obs = jax.tree.map(lambda x: x.reshape((T + 1) * N, *x.shape[2:]), rollout.obs)
+        normalized = self.normalized(state.obs_stats, obs)
+        policy, value = self.network.both(state.params, normalized)
+        value = value.reshape(T + 1, N)
+        reward, after = self._scaled_reward(state, rollout)
+        advantage = gae(reward, value, rollout.terminated, valid, a.gamma, a.gae_lambda)
+        acted_on = jax.tree.map(lambda x: x[: T * N], normalized)
+        action = jax.tree.map(lambda x: x.reshape(T * N, *x.shape[2:]), rollout.action)
+        log_prob = jax.tree.map(lambda x: x[: T * N], policy).log_prob(action)
+        target = advantage + value[:-1]
+        batch = Batch(acted_on, action, log_prob, *(x.reshape(-1) for x in (value[:-1], advantage, target, valid)))
+        return self._finite(self._counted(after, rollout, obs), state), batch
+
+    def _scaled_reward(self, state: State, rollout: Rollout) -> tuple[Array, State]:
+        if not self.algorithm.norm_reward:
+            return rollout.reward, state
+        a = self.algorithm
+        returns, running = running_returns(state.returns, rollout.reward, rollout.first, a.gamma)  # type: ignore[arg-type]
+        stats = update_stats(state.reward_stats, running.reshape(-1), rollout.valid.reshape(-1))  # type: ignore[arg-type]
+        scaled = rollout.reward / jnp.sqrt(stats.var + 1e-8)
+        return scaled.clip(-a.clip_reward, a.clip_reward), state._replace(reward_stats=stats, returns=returns)
+
+    def _counted(self, state: State, rollout: Rollout, obs: PyTree) -> State:
+        """Update statistics for the next rollout: after the update, so that it sees what the actor saw."""
+        if self.algorithm.norm_obs:
+            T, N = rollout.reward.shape  # the last row comes again as the first of the next rollout
+
+            def update(leaf: Any, stats: PyTree, x: Array) -> PyTree:
+                return update_stats(stats, x[: T * N]) if is_continuous(leaf) else stats
+
+            state = state._replace(obs_stats=map_space(update, self.spec.observation_space, state.obs_stats, obs))
+        return state._replace(counters=state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=0))
+
+    def _finite(self, after: State, before: State) -> State:
+        """Keep the statistics from before where one of them went NaN, which would never leave them again."""
+        new, old = ((s.obs_stats, s.reward_stats, s.returns) for s in (after, before))
+        obs_stats, reward_stats, returns = keep_if_finite(new, old, {})
+        return after._replace(obs_stats=obs_stats, reward_stats=reward_stats, returns=returns)
+
+    def improve(
+        self, state: State, loss: Any, batches: PyTree, batch: Batch, progress_remaining: Array, stop: Any = None
+    ) -> tuple[State, Metrics]:
+        """Take a gradient step for each of `batches`; parameters stay as they were if anything went NaN."""
+        rate = value_of(self.algorithm.learning_rate, progress_remaining)
+        run = self.minibatch_descent.run(loss, state.params, state.opt_state, batches, rate, stop)
+        params, opt_state, taken, metrics = run
+        metrics |= {"explained_variance": explained_variance(batch), "learning_rate": rate}
+        kept = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
+        counters = state.counters.add(steps=0, updates=taken)
+        return state._replace(params=kept[0], opt_state=kept[1], counters=counters), metrics
+
+
+def _leaf_stats(leaf: Any) -> PyTree:
+    return init_stats(leaf.shape) if is_continuous(leaf) else ()
+
+
+def explained_variance(batch: Batch) -> Array:
+    """Compute 1 - Var[target - value] / Var[target] over valid steps: 1 is perfect, 0 no better than a constant."""
+    count = batch.valid.sum().clip(1)
+
+    def variance(x: Array) -> Array:
+        mean = jnp.where(batch.valid, x, 0).sum() / count
+        return jnp.where(batch.valid, (x - mean) ** 2, 0).sum() / count
+
+    target = variance(batch.target)
+    return jnp.where(target > 0, 1 - variance(batch.advantage) / jnp.maximum(target, 1e-12), 0.0)
+
+
+def describe(policy: Distribution) -> dict[str, Array]:
+    """Describe a distribution by the names that `explain` uses."""
+    if isinstance(policy, Categorical):
+        return {"probabilities": jax.nn.softmax(policy.logits)}
+    if isinstance(policy, MultiCategorical):
+        return {f"probabilities_{i}": jax.nn.softmax(part.logits) for i, part in enumerate(policy.parts)}
+    if isinstance(policy, Bernoulli):
+        return {"probabilities": jax.nn.sigmoid(policy.logits)}
+    return {"mean": policy.mode(), "std": jnp.exp(policy.log_std)}

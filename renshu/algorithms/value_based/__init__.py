@@ -1,0 +1,1 @@
+"""Learners of action values with a network: DQN and its variants, PQN."""

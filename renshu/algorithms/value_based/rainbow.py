@@ -1,0 +1,23 @@
+"""Rainbow (Hessel et al. 2018): DQN with six ideas at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from renshu.algorithms.hyperparameters import ScheduleLike, boolean, choice, integer, number, schedule
+from renshu.algorithms.value_based.dqn import DQN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rainbow(DQN):
+    """Double, dueling, prioritized, three steps, noisy, c51 (table 1 there, for Atari: set v_min and v_max)."""
+
+    learning_rate: ScheduleLike = schedule(6.25e-5, "step size of Adam", least=0)
+    adam_eps: float = number(1.5e-4, "added to the deviation by which Adam divides", above=0)
+    double: bool = boolean(True, "choose the next action by the network itself, value it by the target")
+    dueling: bool = boolean(True, "value of the state and advantages of the actions apart")
+    prioritized: bool = boolean(True, "draw steps in proportion to their last error")
+    prioritized_replay_alpha: float = number(0.5, "how much priorities matter: 0 not at all", least=0)
+    n_step: int = integer(3, "rewards summed up before the value of what comes after", least=1)
+    noisy: bool = boolean(True, "explore by noise on the weights")
+    distributional: str | None = choice("c51", "probabilities of returns", (None, "c51", "qr", "iqn"))

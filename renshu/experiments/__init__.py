@@ -1,0 +1,1 @@
+"""Many seeds and settings at once."""

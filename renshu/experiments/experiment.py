@@ -1,0 +1,237 @@
+"""Experiments: many seeds and settings of one or several algorithms on an environment, as agents and curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renshu.agent.agent import Agent
+from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
+from renshu.agent.trainer import COUNT, SEED, TIMEOUT, refuse_unknown
+from renshu.algorithms.base import Algorithm
+from renshu.algorithms.hyperparameters import Number, kind_of
+from renshu.envs.adapt import DEFAULT_SPACES, SpaceConfig
+from renshu.envs.masks import has_mask
+from renshu.envs.source import EnvSource
+from renshu.errors import HyperparameterError, did_you_mean
+from renshu.experiments.vmapped import Row, Trained, train_vmapped
+from renshu.tracking.comparison import Curves, Statistic, plot_curves, table, write_csv
+
+_OPTIONS = ("seeds", "steps", "num_envs", "grid", "loop", "bins", "frame_stack", "masks", "env_kwargs", "at_once")
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Result of `experiment`.
+
+    curves: one Curves a label, over all its seeds. rows: what was trained, in order. seconds: of training, compilation
+    apart. `agents[i]` is the trained agent of `rows[i]`, made when it is asked for.
+    """
+
+    curves: list[Curves]
+    rows: list[Row]
+    agents: Sequence[Agent]
+    seconds: float
+    compile_seconds: float
+
+    def plot(self, path: str | Path, statistic: Statistic = "iqm", title: str | None = None) -> Path:
+        """Draw the statistic over the seeds, its bootstrap band, and every curve faint behind."""
+        plot_curves(self.curves, path, statistic, title)
+        return Path(path)
+
+    def table(self, statistic: Statistic = "iqm") -> Any:
+        """Make a table of final returns, for `rich.print`."""
+        return table(self.curves, statistic)
+
+    def save(self, path: str | Path) -> Path:
+        """Write all curves to a csv file: label, seed, step, return."""
+        write_csv(self.curves, path)
+        return Path(path)
+
+
+def experiment(
+    algorithms: Algorithm | Sequence[Algorithm] | Mapping[str, Algorithm],
+    env: Any,
+    *,
+    seeds: int | Sequence[int] = 8,
+    steps: int,
+    num_envs: int | None = None,
+    grid: Mapping[str, Sequence[float]] | None = None,
+    loop: str | None = None,
+    bins: int | Sequence[int] | None = None,
+    frame_stack: int | None = None,
+    masks: bool | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    at_once: int | None = None,
+    points: int = 100,
+    progress: bool = True,
+    **unknown: Any,
+) -> Experiment:
+    """Train every algorithm with every seed and every combination of the grid's values.
+
+    On a DeviceEnv all seeds and values of an algorithm train at once, in a program for each core; elsewhere one after
+    the other.
+
+    algorithms: one, several, or a dict by label. env, loop, bins, frame_stack, masks, env_kwargs: as for
+    Agent.
+    seeds: how many (0, 1, ...), or which. steps: environment steps of each agent, at least. num_envs: of each agent.
+    grid: values of hyperparameters that are plain numbers, as {"learning_rate": [1e-3, 3e-4]}.
+    at_once: agents that train in one program at most; None chooses by memory. points: of each curve, about.
+
+    Raises HyperparameterError for a grid that is not possible, before anything is trained.
+    """
+    refuse_unknown("experiment(...)", unknown, _OPTIONS)
+    chosen = [SEED.check("seeds", seed) for seed in (range(seeds) if isinstance(seeds, int) else seeds)]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise HyperparameterError(f"seeds={seeds!r}: expected how many, at least 1, or different numbers")
+    num_envs = None if num_envs is None else COUNT.check("num_envs", num_envs)
+    at_once = None if at_once is None else COUNT.check("at_once", at_once)
+    steps, points = COUNT.check("steps", steps), COUNT.check("points", points)
+    source, space_config = EnvSource.of(env, env_kwargs), DEFAULT_SPACES.override(bins, frame_stack, masks)
+    # Checked for all of them before the first is trained.
+    groups = [_rows(label, algorithm, grid or {}, chosen) for label, algorithm in _labelled(algorithms).items()]
+    curves: list[Curves] = []
+    agents: list[Callable[[], Agent]] = []
+    seconds = compiling = 0.0
+    with _bar(sum(map(len, groups)) * steps if progress else None) as advance:
+        for rows in groups:
+            takes = rows[0].algorithm.accepts.masks and masks is not False
+            masked = source.with_masks(None if takes else False)
+            backend = make_backend(masked, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
+            if isinstance(backend, CompiledBackend):
+                spec = backend.spec()
+                found_masks = takes and has_mask(spec.observation_space, spec.action_space)
+                fits = space_config.override(masks=found_masks if masks is None else masks)
+                backend.source = source.with_masks(fits.masks)
+                found = train_vmapped(backend, rows, fits, steps, points, at_once, advance)
+            else:
+                found = _train_in_turn(backend, rows, space_config, masks, steps, points, advance)
+            backend.close()
+            curves += _curves(rows, found.curves, chosen)
+            agents += found.agents
+            seconds, compiling = seconds + found.seconds, compiling + found.compile_seconds
+    return Experiment(curves, [row for rows in groups for row in rows], _Agents(agents), seconds, compiling)
+
+
+class _Agents(Sequence):
+    """Agents that are made when first accessed."""
+
+    def __init__(self, makers: list[Callable[[], Agent]]) -> None:
+        self._makers, self._made = makers, {}
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if index not in self._made:
+            self._made[index] = self._makers[index]()
+        return self._made[index]
+
+
+def _labelled(algorithms: Any) -> dict[str, Algorithm]:
+    if isinstance(algorithms, Mapping):
+        return dict(algorithms)
+    several = [algorithms] if isinstance(algorithms, Algorithm) else list(algorithms)
+    names = [type(algorithm).__name__ for algorithm in several]
+    if len(set(names)) < len(names):
+        raise HyperparameterError(f"two algorithms have one name ({', '.join(names)}): give a dict, label: algorithm")
+    return dict(zip(names, several, strict=True))
+
+
+def _rows(label: str, algorithm: Algorithm, grid: Mapping[str, Sequence[float]], seeds: list[int]) -> list[Row]:
+    fields = {field.name: kind_of(field) for field in dataclasses.fields(algorithm)}
+    for name, values in grid.items():
+        if name not in fields:
+            raise HyperparameterError(f"{type(algorithm).__name__} has no {name!r}.{did_you_mean(name, list(fields))}")
+        kind = fields[name]
+        plain = isinstance(kind, Number) and not kind.integer and len(set(values)) == len(values) > 0
+        if not plain or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            raise HyperparameterError(
+                f"grid: {name} must vary over different plain numbers that shape no array, not {list(values)!r}. For "
+                'anything else give several algorithms: {"a": PPO(...), "b": PPO(...)}'
+            )
+    rows = []
+    for point in itertools.product(*grid.values()):
+        values = dict(zip(grid, point, strict=True))
+        words = ", ".join(f"{name}={value:g}" for name, value in values.items())
+        made = dataclasses.replace(algorithm, **values)
+        rows += [Row(f"{label} {words}".strip(), made, values, seed) for seed in seeds]
+    return rows
+
+
+def _curves(rows: list[Row], found: list[tuple[np.ndarray, np.ndarray]], seeds: list[int]) -> list[Curves]:
+    curves = []
+    for first in range(0, len(rows), len(seeds)):
+        group = found[first : first + len(seeds)]
+        steps = np.mean([steps for steps, _ in group], axis=0).round().astype(np.int64)
+        returns = np.stack([returns for _, returns in group])
+        grows = np.diff(steps, prepend=0) > 0  # not where every environment only reset
+        curves.append(Curves(rows[first].label, steps[grows], returns[:, grows], seeds))
+    return curves
+
+
+# --- one after the other: any environment ---------------------------------------------------------------------------
+
+
+def _train_in_turn(
+    backend: HostBackend,
+    rows: list[Row],
+    space_config: SpaceConfig,
+    masks: bool | None,
+    steps: int,
+    points: int,
+    advance: Callable,
+) -> Trained:
+    began, curves, agents = time.perf_counter(), [], []
+    points = min(points, steps)
+    edges = np.linspace(0, steps, points + 1)[1:]
+    for row in rows:
+        agent = Agent(
+            row.algorithm,
+            backend.source.given,
+            num_envs=backend.num_envs,
+            seed=row.seed,
+            loop="host",
+            bins=space_config.bins,
+            frame_stack=space_config.frame_stack,
+            masks=masks,
+            env_kwargs=backend.source.kwargs,
+        )
+        agent.trainer.set_target(steps)
+        loop, total, count = agent.trainer.start_loop(nullcontext), np.zeros(points), np.zeros(points)
+        while agent.steps < steps:
+            report = loop.advance(steps)
+            where = np.minimum(np.searchsorted(edges, report.finished.steps), points - 1)
+            np.add.at(total, where, report.finished.returns)
+            np.add.at(count, where, 1)
+            advance(report.steps)
+        agent.close()
+        curves.append((edges, np.where(count > 0, total / np.maximum(count, 1), np.nan)))
+        agents.append(lambda agent=agent: agent)
+    return Trained(curves, agents, time.perf_counter() - began, 0.0)
+
+
+@contextmanager
+def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar over the steps of all agents together."""
+    if total is None:
+        yield lambda steps: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.completed:>13,.0f}/{task.total:,.0f} steps"), TimeRemainingColumn())
+    with Progress(BarColumn(bar_width=30), *columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda steps: bar.update(task, advance=steps)

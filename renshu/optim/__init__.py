@@ -1,0 +1,1 @@
+"""Gradient steps, minibatches, and the guard against bad numbers."""

@@ -1,0 +1,121 @@
+"""Replay buffer of a learner: a ring of steps, drawn from uniformly or by priority."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from renshu.errors import HyperparameterError
+from renshu.replay import ring, sum_tree
+from renshu.replay.ring import Index, Ring, Transitions
+from renshu.types import Array, Key, PyTree, Rollout
+
+PRIORITY_EPS = 1e-6
+"""Added to priorities, so that every step may be drawn again."""
+
+
+class Priorities(NamedTuple):
+    """Priorities of the steps."""
+
+    tree: sum_tree.Tree  # leaf row * N + env: priority ** alpha; 0 for what cannot be drawn
+    highest: Array  # [] float32  priority ** alpha that new steps get
+
+
+class ReplayState(NamedTuple):
+    """State of a replay buffer: steps, priorities if any, and episodes that wait to enter if any."""
+
+    ring: Ring
+    priorities: Priorities | tuple[()]
+    pending: PyTree = ()
+
+
+class ReplayBuffer:
+    """Pure functions of a ReplayState.
+
+    capacity: steps of all environments together. num_envs: N. obs, action: of N environments, for shapes and dtypes.
+    n_step, gamma, frame_stack: see `ring.gather`. alpha: weight of priorities (Schaul et al. 2016, equation 1); None
+    draws uniformly. Raises HyperparameterError where a rollout of `rollout_length` steps does not fit.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        obs: PyTree,
+        action: PyTree,
+        *,
+        num_envs: int,
+        rollout_length: int,
+        n_step: int = 1,
+        gamma: float | Array = 0.99,
+        frame_stack: int = 1,
+        alpha: float | None = None,
+    ) -> None:
+        self.rows, self.num_envs = capacity // num_envs, num_envs
+        least = max(rollout_length, n_step, frame_stack)
+        if self.rows < least:
+            raise HyperparameterError(
+                f"buffer_size={capacity} is {self.rows} steps of each of {num_envs} environments, fewer than one "
+                f"rollout with its n-step returns and frame stack needs: give buffer_size >= {least * num_envs}"
+            )
+        self.obs, self.action = obs, action
+        self.n_step, self.gamma, self.frame_stack, self.alpha = n_step, gamma, frame_stack, alpha
+
+    def init(self) -> ReplayState:
+        """Return an empty memory."""
+        steps = ring.empty(self.rows, self.obs, self.action)
+        if self.alpha is None:
+            return ReplayState(steps, ())
+        return ReplayState(steps, Priorities(sum_tree.zeros(steps.first.size), jnp.float32(1.0)))
+
+    def add(self, memory: ReplayState, rollout: Rollout, key: Key) -> ReplayState:
+        """Add a rollout; its steps get the highest priority so far. key: for buffers that draw; not used here."""
+        steps = ring.add(memory.ring, rollout)
+        if not isinstance(memory.priorities, Priorities):
+            return ReplayState(steps, ())
+        tree, highest = memory.priorities
+        count = rollout.reward.shape[0]
+        rows = (memory.ring.head + jnp.arange(count + 1)) % (self.rows + 1)
+        leaves = rows[:, None] * self.num_envs + jnp.arange(self.num_envs)
+        # The row after the last has no action yet; what stood there before is gone.
+        drawable = jnp.concatenate([rollout.valid, jnp.zeros((1, self.num_envs), jnp.bool_)])
+        tree = sum_tree.put(tree, leaves.reshape(-1), jnp.where(drawable, highest, 0.0).reshape(-1))
+        return ReplayState(steps, Priorities(tree, highest))
+
+    def sample(self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0) -> Transitions:
+        """Draw `count` transitions. From a memory without any their weights are 0.
+
+        beta: how much of the bias of drawing by priority their weights take back (Schaul 2016, section 3.4); the
+        highest weight of the batch is 1.
+        """
+        return self.gather(memory, *self.draw(memory, key, count, beta))
+
+    def draw(self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0) -> tuple[Index, Array]:
+        """Draw indices and weights `[B]`, the first half of `sample`; it depends on priorities, `gather` does not."""
+        if not isinstance(memory.priorities, Priorities):
+            return ring.draw(memory.ring, key, count)
+        leaf, probability = sum_tree.draw(memory.priorities.tree, key, count)
+        smallest = jnp.where(probability > 0, probability, jnp.inf).min()
+        weight = jnp.where(probability > 0, (smallest / jnp.maximum(probability, 1e-30)) ** beta, 0.0)
+        return Index(leaf // self.num_envs, leaf % self.num_envs), weight
+
+    def gather(self, memory: ReplayState, index: Index, weight: Array) -> Transitions:
+        """Gather the transitions that begin at indices, the second half of `sample`."""
+        return ring.gather(
+            memory.ring, index, weight, n_step=self.n_step, gamma=self.gamma, frame_stack=self.frame_stack
+        )
+
+    def reprioritize(self, memory: ReplayState, index: Index, error: Array) -> ReplayState:
+        """Set priorities by the absolute errors `[B]` that learning found. Does nothing in a uniform buffer.
+
+        index: as in the transitions. An error that is not finite changes nothing.
+        """
+        if self.alpha is None or not isinstance(memory.priorities, Priorities):
+            return memory
+        tree, highest = memory.priorities
+        leaf = index.row * self.num_envs + index.env
+        before = sum_tree.at(tree, leaf)
+        value = (jnp.abs(error) + PRIORITY_EPS) ** self.alpha
+        value = jnp.where((before > 0) & jnp.isfinite(value), value, before)
+        priorities = Priorities(sum_tree.put(tree, leaf, value), jnp.maximum(highest, value.max()))
+        return memory._replace(priorities=priorities)

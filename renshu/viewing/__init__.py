@@ -1,0 +1,1 @@
+"""Showing an agent at work: videos, windows, the terminal."""
