@@ -21,7 +21,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 import renshu
 from bench.cases import CASES
-from renshu.algorithms.off_policy import OffPolicyLearner, State, TrainState
+from renshu.algorithms.replay_learner import ReplayLearner, State
 from renshu.loops.programs import compiler_options
 
 CALLS = 1_000
@@ -54,16 +54,13 @@ def products(jaxpr: Any, delayed: bool = False) -> Iterator[Product]:
             yield from products(inner, delayed or equation.primitive.name == "while")
 
 
-def of_one_update(learner: OffPolicyLearner) -> list[Product]:
+def of_one_update(learner: ReplayLearner) -> list[Product]:
     """Return the matrix products of one gradient step."""
     key = jax.random.key(0)
 
     def update(state: State) -> Any:
-        train_state = TrainState(
-            learner.pack(state.params), state.target, state.opt_state, jnp.int32(0), state.aux, jnp.bool_(1)
-        )
-        batch = learner.replay.sample(state.memory, key, learner.algorithm.batch_size)
-        return learner.gradient_step(train_state, batch, key, jnp.float32(0), jnp.float32(0))
+        batch = learner.replay.sample(state.memory, key, learner.config.batch_size, gamma=learner.config.gamma)
+        return learner.gradient_step(learner.pack(state.train), batch, key, jnp.float32(0))
 
     return list(products(jax.make_jaxpr(update)(jax.eval_shape(learner.init, key)).jaxpr))
 

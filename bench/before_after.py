@@ -1,11 +1,12 @@
 """This version beside an earlier commit: the same numbers to the bit, and no slower.
 
-    python -m bench.before_after COMMIT --part parameters [--updates 20]
+    python -m bench.before_after COMMIT --part parameters [--updates 20] [--weights]
     python -m bench.before_after COMMIT --part speed [--repeats 7] [--case ppo]
     python -m bench.before_after COMMIT --part rooms
 
 parameters: every algorithm is trained for some updates on fixed seeds in both loops; every array of the learner's state
-is compared to the bit. speed: both versions in turn, each run in a process of its own with an empty cache of programs;
+is compared to the bit, or weights alone, where the layout of states differs.
+speed: both versions in turn, each run in a process of its own with an empty cache of programs;
 medians, and the ratio pair by pair. rooms: folders of the package, with the number of files and lines of each.
 """
 
@@ -46,13 +47,17 @@ def run(library: Path, command: list[str], cache: Path) -> str:
     return (done.stdout.splitlines() or [""])[-1]
 
 
-def compare_parameters(before: Path, updates: int) -> bool:
+def compare_parameters(before: Path, updates: int, options: list[str]) -> bool:
     """Compare the states after some updates; prints a line per case and loop, and tells whether all are equal."""
     arrays = []
     for library in (before, ROOT):
         with tempfile.TemporaryDirectory(prefix="renshu-bench-") as cache:
             out = f"{cache}/out.npz"
-            run(library, [str(ROOT / "bench" / "run_parameters.py"), out, "--updates", str(updates)], Path(cache))
+            run(
+                library,
+                [str(ROOT / "bench" / "run_parameters.py"), out, "--updates", str(updates), *options],
+                Path(cache),
+            )
             arrays.append(dict(np.load(out)))
     old, new = arrays
     cases: dict[str, list[bool]] = {}
@@ -132,6 +137,7 @@ def main() -> None:
     parser.add_argument("commit")
     parser.add_argument("--part", choices=["parameters", "speed", "rooms"], required=True)
     parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--weights", action="store_true")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--case", choices=[*IMPORTS, *CASES], action="append")
     options = parser.parse_args()
@@ -141,7 +147,7 @@ def main() -> None:
             compare_rooms(before)
         elif options.part == "speed":
             compare_speed(before, options.case or [*IMPORTS, *CASES], options.repeats)
-        elif not compare_parameters(before, options.updates):
+        elif not compare_parameters(before, options.updates, ["--weights"] if options.weights else []):
             raise SystemExit(1)
 
 

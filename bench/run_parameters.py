@@ -1,6 +1,6 @@
-"""Train algorithms for some updates on fixed seeds and write every array of their states to a file.
+"""Train algorithms for some updates on fixed seeds and write the arrays of their states to a file.
 
-    python bench/run_parameters.py OUT.npz [--updates 20] [--case NAME]
+    python bench/run_parameters.py OUT.npz [--updates 20] [--case NAME] [--weights]
 
 Uses the public names of the library alone, and knows those that were renamed: so it runs on an older version too, with
 PYTHONPATH set to that. `python -m bench.before_after` does so, and compares.
@@ -74,8 +74,8 @@ def earlier_name(name: str, known: set[str]) -> str:
     return name if name in known else EARLIER.get(name, name)
 
 
-def state_after(case: str, loop: str, updates: int) -> list[np.ndarray]:
-    """Train a case and return the leaves of its state, in order."""
+def state_after(case: str, loop: str, updates: int, weights: bool) -> list[np.ndarray]:
+    """Train a case and return the leaves of its state, in order; or those of its weights alone."""
     name, hyperparameters, environment, options = CASES[case]
     kind = getattr(renshu, name)
     fields = {field.name for field in dataclasses.fields(kind)}
@@ -85,7 +85,7 @@ def state_after(case: str, loop: str, updates: int) -> list[np.ndarray]:
     agent = algorithm.on(environment, num_envs=2, seed=3, loop=loop, **options)
     rollout = getattr(algorithm, "n_steps", None) or getattr(algorithm, "train_freq", 1)
     agent.learn(2 * rollout * updates + hyperparameters.get("learning_starts", 0), progress=False)
-    state = agent.state
+    state = agent.parameters if weights else agent.state
     agent.close()
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
@@ -96,12 +96,13 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--case", choices=list(CASES), action="append")
+    parser.add_argument("--weights", action="store_true")
     options = parser.parse_args()
     arrays = {
         f"{case} | {loop} | {index}": leaf
         for case in options.case or CASES
         for loop in LOOPS
-        for index, leaf in enumerate(state_after(case, loop, options.updates))
+        for index, leaf in enumerate(state_after(case, loop, options.updates, options.weights))
     }
     np.savez(options.out, **arrays)
 

@@ -17,7 +17,7 @@ from renshu.algorithms.hyperparameters import integer, number
 from renshu.ops.returns import discounted_returns
 from renshu.ops.spaces import dummy, encode
 from renshu.ops.statistics import masked_mean
-from renshu.types import Accepts, ActorOutput, Counters
+from renshu.types import Accepts, ActorOutput, Counters, Needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,12 @@ class State(NamedTuple):
     counters: Counters
 
 
-class ReinforceLearner(Learner[State]):
+class ReinforceLearner(Learner[Reinforce, State]):
     """Pure functions over the state."""
 
     def __init__(self, algorithm, spec):
         super().__init__(algorithm, spec)
-        self.rollout_length = algorithm.n_steps
+        self.needs = Needs(steps=algorithm.n_steps)
         self.net = Net(spec.observation_space, int(spec.action_space.n))
         self.optimizer = optax.adam(algorithm.learning_rate)
 
@@ -75,11 +75,11 @@ class ReinforceLearner(Learner[State]):
         """Return the part of the state that acting needs: the parameters alone."""
         return state.params
 
-    def act(self, actor_state, carry, obs, first, key, *, explore):
+    def act(self, acting, carry, timestep, key, *, explore):
         """Draw an action, or take the likeliest."""
-        logits, _ = self.net.apply(actor_state, obs)
+        logits, _ = self.net.apply(acting, timestep.obs)
         action = jax.random.categorical(key, logits) if explore else logits.argmax(axis=-1)
-        return ActorOutput(action, carry, ())
+        return ActorOutput(action, carry)
 
     def learn(self, state, rollout, key):
         """Take one gradient step on a rollout."""
@@ -91,7 +91,7 @@ class ReinforceLearner(Learner[State]):
             logits, value = self.net.apply(params, obs)
             value = value.reshape(T + 1, N)
             returns = discounted_returns(
-                rollout.reward, jax.lax.stop_gradient(value), rollout.terminated, valid, self.algorithm.gamma
+                rollout.reward, jax.lax.stop_gradient(value), rollout.terminated, valid, self.config.gamma
             )
             advantage = jax.lax.stop_gradient(returns - value[:-1])
             log_prob = jax.nn.log_softmax(logits).reshape(T + 1, N, -1)[:-1]
@@ -102,7 +102,7 @@ class ReinforceLearner(Learner[State]):
 
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = self.optimizer.update(grads, state.opt_state)
-        counters = state.counters.add(steps=valid.sum(dtype=jnp.int32), updates=1)
+        counters = state.counters.after(rollout, updates=1)
         return State(optax.apply_updates(state.params, updates), opt_state, counters), metrics
 
 

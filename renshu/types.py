@@ -68,8 +68,26 @@ class Accepts:
     masks: bool = False
 
 
+class TimeStep(NamedTuple):
+    """N environments as an actor sees them. An optional field is () for all that do not need it."""
+
+    obs: PyTree  # [N, ...]
+    first: Array  # [N] bool  obs is the first of an episode
+    env_id: Array = ()  # [N] int32  which of all environments these are; (): all of them, in order
+    env_state: PyTree = ()  # [N, ...]  the bare environments' own states, for learners that plan in them
+    to_play: Array = ()  # [N] int32  whose turn it is, in games
+
+
+class ActorOutput(NamedTuple):
+    """Output of an actor for N environments."""
+
+    action: PyTree  # [N, ...]
+    carry: PyTree = ()  # [N, ...]  recurrent state
+    extras: PyTree = ()  # [N, ...]  recorded in rollouts: what learning cannot compute again
+
+
 class Rollout(NamedTuple):
-    """T steps of experience in N environments, time-major.
+    """T steps of experience in N environments, time-major. An optional field is () for all that do not need it.
 
     Environments reset by Gymnasium's NEXT_STEP rule: the observation that ends an episode is a row of its own, and the
     step after it only resets (its action is ignored, its reward is 0). So `valid` says which steps were real, and a
@@ -81,8 +99,12 @@ class Rollout(NamedTuple):
     action: PyTree  # [T, N, ...]    as the algorithm chose it (before it is fitted to the environment)
     reward: Array  # [T, N] float32 raw, as the environment gave it
     terminated: Array  # [T, N] bool    the episode ended for good: no value beyond
-    carry: PyTree  # [N, ...]       the actor's memory at obs[0] (recurrent state); () if it has none
-    extras: PyTree  # [T, N, ...]    what act knows and learn cannot compute again; () for nothing
+    carry: PyTree = ()  # [N, ...]       the actor's memory at obs[0] (recurrent state)
+    extras: PyTree = ()  # [T, N, ...]    what act knows and learn cannot compute again
+    env_id: Array = ()  # [N] int32      which of all environments these are; (): all of them, in order
+    continues: Array = ()  # [N] bool       obs[0] follows on that environment's previous rollout; (): it does
+    version: Array = ()  # [N] int32      number of the published actor state that acted; (): the newest
+    to_play: Array = ()  # [T+1, N] int32 whose turn it is, in games
 
     @property
     def valid(self) -> Array:
@@ -90,12 +112,24 @@ class Rollout(NamedTuple):
         return ~self.first[1:]
 
 
-class ActorOutput(NamedTuple):
-    """Output of an actor for N observations."""
+KEEP = frozenset({"obs", "action", "reward", "extras"})
+"""Fields of a rollout that a learner can do without; the others always stay."""
 
-    action: PyTree  # [N, ...]
-    carry: PyTree  # [N, ...] or ()
-    extras: PyTree  # [N, ...] or (): recorded in the rollout
+
+@dataclass(frozen=True)
+class Needs:
+    """Needs of a learner, from whichever loop runs it.
+
+    steps: T, steps of each environment in a rollout. max_lag: how many published actor states old experience may be, 0
+    on-policy, None any; a loop refuses older rollouts. fresh: a rollout is whole episodes, one for each environment.
+    env_state: `act` gets the environments' own states. keep: fields of the rollout that are wanted; others are ().
+    """
+
+    steps: int
+    max_lag: int | None = 0
+    fresh: bool = False
+    env_state: bool = False
+    keep: frozenset[str] = KEEP
 
 
 class Counters(NamedTuple):
@@ -103,6 +137,8 @@ class Counters(NamedTuple):
 
     steps: Array  # [] int32  valid environment steps learned from
     updates: Array  # [] int32  gradient steps taken
+    episodes: Array  # [] int32  episodes that ended
+    owed: Array  # [] float32  gradient steps that the steps so far entitle to and that were not taken
     start: Array  # [] int32  steps at which the current call of learn began
     target: Array  # [] int32  steps at which it ends
 
@@ -111,11 +147,17 @@ class Counters(NamedTuple):
         """Return counters before anything was learned."""
         import jax.numpy as jnp
 
-        return cls(*(jnp.int32(0) for _ in cls._fields))
+        zeros = cls(*(jnp.int32(0) for _ in cls._fields))
+        return zeros._replace(owed=jnp.float32(0.0))
 
-    def add(self, steps: Array, updates: Array | int) -> Counters:
-        """Return counters after `steps` more environment steps and `updates` more gradient steps."""
-        return self._replace(steps=self.steps + steps, updates=self.updates + updates)
+    def after(self, rollout: Rollout, updates: Array | int = 0) -> Counters:
+        """Return counters after the steps of a rollout, the episodes seen to end in it, and more gradient steps."""
+        return self._replace(
+            steps=self.steps + rollout.valid.sum(dtype="int32"),
+            # A step of one environment after the first of an episode was a reset: an episode ended before it.
+            episodes=self.episodes + rollout.first[1:].sum(dtype="int32"),
+            updates=self.updates + updates,
+        )
 
     @property
     def progress_remaining(self) -> Array:

@@ -14,7 +14,7 @@ from renshu.errors import SpaceError
 from renshu.loops.evaluation import Evaluation
 from renshu.ops.masks import batched_with_mask
 from renshu.ops.spaces import batched, same_structure
-from renshu.types import EnvSpec, PyTree
+from renshu.types import EnvSpec, PyTree, TimeStep
 
 
 def predict(trainer: Trainer, observation: PyTree, action_mask: Any, deterministic: bool) -> Any:
@@ -41,7 +41,8 @@ def player(trainer: Trainer, deterministic: bool) -> Callable[[PyTree, bool], An
 def explain(trainer: Trainer, observation: PyTree, action_mask: Any) -> dict[str, np.ndarray]:
     """Explain the choice for an observation, or for a batch of them; see `Agent.explain`."""
     obs, batch, single = _batched(trainer, observation, action_mask)
-    found = trainer.programs.explain(trainer.actor_state, trainer.learner.initial_carry(batch), obs)
+    timestep = TimeStep(obs, np.ones(batch, np.bool_))
+    found = trainer.programs.explain(trainer.actor_state, trainer.learner.initial_carry(batch), timestep)
     return {name: np.asarray(value)[0] if single else np.asarray(value) for name, value in found.items()}
 
 
@@ -100,5 +101,5 @@ def _batched(trainer: Trainer, observation: PyTree, action_mask: Any = None) -> 
 
 def _choose(trainer: Trainer, obs: PyTree, first: np.ndarray, carry: PyTree, deterministic: bool) -> tuple[Any, PyTree]:
     act = trainer.programs.act_greedy if deterministic else trainer.programs.act
-    chosen = act(trainer.actor_state, carry, obs, first, *next(trainer.prediction_keys))
+    chosen = act(trainer.actor_state, carry, TimeStep(obs, first), *next(trainer.prediction_keys))
     return trainer.fitted.decode_action(np.asarray(chosen.action)), chosen.carry

@@ -32,7 +32,7 @@ def describe(trainer: Trainer) -> str:
         ("environment", f"{spec.num_envs} at once{' in processes' if trainer.processes else ''}, {limit}{threshold}"),
         *([("loop", trainer.loop_name)] if trainer.loop_name else []),
         *(_pair(_without_bounds(note, spec)) for note in trainer.fitted.notes),
-        ("rollout", f"{trainer.learner.rollout_length} steps of each environment"),
+        ("rollout", f"{trainer.learner.needs.steps} steps of each environment"),
         ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(trainer.state.params)):,}"),
     ]
     steps = f"{trainer.steps:,} steps learned" if trainer.steps else "untrained"

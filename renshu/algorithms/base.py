@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from renshu.algorithms.hyperparameters import kind_of
 from renshu.algorithms.registry import agent_class
 from renshu.errors import HyperparameterError, did_you_mean
 from renshu.ops.masks import split
-from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
 if TYPE_CHECKING:
     from typing import Self
@@ -99,19 +100,24 @@ class LearnerState(Protocol):
     def _replace(self, **changes: Any) -> Any: ...
 
 
+Config = TypeVar("Config", bound=Algorithm)
 State = TypeVar("State", bound=LearnerState)
 
 
-class Learner(ABC, Generic[State]):
-    """An algorithm bound to the shapes of an environment: networks and optimiser. It holds no arrays; all is pure."""
+class Learner(ABC, Generic[Config, State]):
+    """An algorithm bound to the shapes of an environment: networks and optimiser. It holds no arrays; all is pure.
 
-    rollout_length: int
-    """T: steps of each environment in a rollout."""
-    max_lag: int | None = 0
-    """Largest age of experience in updates: 0 on-policy, k with a correction, None any."""
+    config: the hyperparameters. needs: what it asks of a loop; set in the constructor.
+    """
 
-    def __init__(self, algorithm: Algorithm, spec: EnvSpec) -> None:
-        self.algorithm: Any = algorithm
+    needs: Needs
+    idle_metrics: ClassVar[frozenset[str] | None] = None
+    """Metrics that hold where `learn` took no gradient step; a loop drops the others then. None: all of them."""
+    guards_itself: ClassVar[bool] = False
+    """True where `learn` itself keeps the state from before an update that went NaN; otherwise the library does."""
+
+    def __init__(self, config: Config, spec: EnvSpec) -> None:
+        self.config = config
         self.spec = spec
 
     @abstractmethod
@@ -122,23 +128,28 @@ class Learner(ABC, Generic[State]):
     def actor_state(self, state: State) -> PyTree:
         """Select the part of the state that acting needs. It only selects, it computes nothing."""
 
+    def prepare(self, actor_state: PyTree, env_id: Array) -> PyTree:
+        """Make what acts from the actor state, once a rollout, where the actor is. Default: it as it is.
+
+        env_id: [N] int32, the environments that it acts in; () for all of them, in order.
+        """
+        return actor_state
+
     def initial_carry(self, num_envs: int) -> PyTree:
         """Return the actor's memory at the start of an episode, `[num_envs, ...]`; () for feed-forward policies."""
         return ()
 
     @abstractmethod
-    def act(
-        self, actor_state: PyTree, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool
-    ) -> ActorOutput:
-        """Choose actions for N observations. `explore=False`: the greedy ones."""
+    def act(self, acting: PyTree, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
+        """Choose actions for N environments. acting: from `prepare`. `explore=False`: the greedy ones."""
 
     @abstractmethod
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
-        """Learn from a rollout: all gradient steps of it. Must leave the parameters as they were if they went NaN."""
+        """Learn from a rollout: all gradient steps of it."""
 
-    def explain(self, actor_state: PyTree, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+    def explain(self, acting: PyTree, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Explain N observations: probabilities, action values, value. Optional."""
-        raise NotImplementedError(f"{type(self.algorithm).__name__} has nothing to explain")
+        raise NotImplementedError(f"{type(self.config).__name__} has nothing to explain")
 
     def split(self, obs: PyTree) -> tuple[PyTree, Array | None]:
         """Split observations `[B, ...]` into the network's input and the mask of actions, `[B, A]` bool or None.
@@ -146,6 +157,18 @@ class Learner(ABC, Generic[State]):
         Of several observations at once, `[B, frame_stack, ...]`, the mask of the newest counts.
         """
         return split(obs) if self.spec.masks else (obs, None)
+
+    def with_values(self, values: Mapping[str, Array]) -> Self:
+        """Return a shallow copy whose hyperparameters have other values, which may be traced numbers.
+
+        For fields that are `traceable` alone: what a constructor read from the others stays as it was.
+        """
+        config = copy.copy(self.config)
+        for name, value in values.items():
+            object.__setattr__(config, name, value)  # past the checks, which a traced number cannot answer
+        learner = copy.copy(self)
+        learner.config = config
+        return learner
 
     def check_steps(self, start: int, target: int) -> None:
         """Raise HyperparameterError where training from step `start` to step `target` could not work. Optional."""

@@ -16,20 +16,22 @@ from renshu.types import Array, Counters, Key
 class EpsilonGreedy:
     """Hyperparameters of epsilon-greedy exploration, as in Stable-Baselines3; and by episodes."""
 
-    exploration_fraction: float = number(0.1, "share of training in which epsilon falls", above=0, most=1)
-    exploration_initial_eps: float = number(1.0, "epsilon at the start", least=0, most=1)
-    exploration_final_eps: float = number(0.05, "epsilon at the end", least=0, most=1)
+    exploration_fraction: float = number(
+        0.1, "share of training in which epsilon falls", above=0, most=1, traceable=True
+    )
+    exploration_initial_eps: float = number(1.0, "epsilon at the start", least=0, most=1, traceable=True)
+    exploration_final_eps: float = number(0.05, "epsilon at the end", least=0, most=1, traceable=True)
     exploration_by: str = choice(
         "steps",
         '"steps": in a straight line; "episodes": exploration_initial_eps / (episodes + 1), not below the final one',
         ("steps", "episodes"),
     )
 
-    def epsilon(self, counters: Counters, episodes: Array) -> Array:
+    def epsilon(self, counters: Counters) -> Array:
         """Compute the share of random actions, [] float32."""
         start, end = self.exploration_initial_eps, self.exploration_final_eps
         if self.exploration_by == "episodes":
-            return jnp.maximum(start / (episodes + 1.0), end)
+            return jnp.maximum(start / (counters.episodes + 1.0), end)
         passed = jnp.minimum((1 - counters.progress_remaining) / self.exploration_fraction, 1.0)
         return start + passed * (end - start)
 

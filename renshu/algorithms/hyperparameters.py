@@ -46,7 +46,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A number in a range; `None` where `optional`; a function of `progress_remaining` where `scheduled`."""
+    """A number in a range; `None` where `optional`; a function of `progress_remaining` where `scheduled`.
+
+    traceable: an experiment may hand it to the learner as a traced number; so no constructor of a learner reads it.
+    """
 
     integer: bool = False
     least: float = -math.inf
@@ -54,6 +57,7 @@ class Number(Kind):
     above: float = -math.inf
     optional: bool = False
     scheduled: bool = False
+    traceable: bool = False
 
     def check(self, name: str, value: Any) -> Any:
         if value is None and self.optional:
@@ -218,7 +222,7 @@ def _field(default: Any, kind: Kind) -> Any:
 
 
 def number(default: float | None, doc: str, **bounds: Any) -> Any:
-    """Field: a finite number. Bounds: `least`, `most`, `above`; `optional=True` allows None."""
+    """Field: a finite number. `least`, `most`, `above`; `optional=True` allows None; `traceable` as in Number."""
     return _field(default, Number(doc, **bounds))
 
 

@@ -98,11 +98,12 @@ def experiment(
     source, space_config = EnvSource.of(env, env_kwargs), DEFAULT_SPACES.override(bins, frame_stack, masks)
     # Checked for all of them before the first is trained.
     groups = [_rows(label, algorithm, grid or {}, chosen) for label, algorithm in _labelled(algorithms).items()]
-    curves: list[Curves] = []
-    agents: list[Callable[[], Agent]] = []
+    order = [row for rows in groups for row in rows]
+    curves: dict[int, Curves] = {}  # by the place of the first row
+    agents: dict[int, Callable[[], Agent]] = {}
     seconds = compiling = 0.0
-    with _bar(sum(map(len, groups)) * steps if progress else None) as advance:
-        for rows in groups:
+    with _bar(len(order) * steps if progress else None) as advance:
+        for rows in [part for group in groups for part in _alike(group)]:
             takes = rows[0].algorithm.accepts.masks and masks is not False
             masked = source.with_masks(None if takes else False)
             backend = make_backend(masked, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
@@ -115,10 +116,21 @@ def experiment(
             else:
                 found = _train_in_turn(backend, rows, space_config, masks, steps, points, advance)
             backend.close()
-            curves += _curves(rows, found.curves, chosen)
-            agents += found.agents
+            places = [next(i for i, row in enumerate(order) if row is one) for one in rows]
+            curves |= zip(places[:: len(chosen)], _curves(rows, found.curves, chosen), strict=True)
+            agents |= zip(places, found.agents, strict=True)
             seconds, compiling = seconds + found.seconds, compiling + found.compile_seconds
-    return Experiment(curves, [row for rows in groups for row in rows], _Agents(agents), seconds, compiling)
+    in_order = [agents[i] for i in range(len(order))]
+    return Experiment([curves[i] for i in sorted(curves)], order, _Agents(in_order), seconds, compiling)
+
+
+def _alike(rows: list[Row]) -> list[list[Row]]:
+    """Part rows into those that one program can train: they differ in seeds and in values that may be traced."""
+    parts: dict[tuple, list[Row]] = {}
+    for row in rows:
+        built_in = tuple((name, value) for name, value in row.values.items() if name not in row.traced)
+        parts.setdefault(built_in, []).append(row)
+    return list(parts.values())
 
 
 class _Agents(Sequence):
@@ -161,12 +173,13 @@ def _rows(label: str, algorithm: Algorithm, grid: Mapping[str, Sequence[float]],
                 f"grid: {name} must vary over different plain numbers that shape no array, not {list(values)!r}. For "
                 'anything else give several algorithms: {"a": PPO(...), "b": PPO(...)}'
             )
-    rows = []
+    rows: list[Row] = []
+    traced = tuple(name for name in grid if getattr(fields[name], "traceable", False))
     for point in itertools.product(*grid.values()):
         values = dict(zip(grid, point, strict=True))
         words = ", ".join(f"{name}={value:g}" for name, value in values.items())
         made = dataclasses.replace(algorithm, **values)
-        rows += [Row(f"{label} {words}".strip(), made, values, seed) for seed in seeds]
+        rows += [Row(f"{label} {words}".strip(), made, values, seed, traced) for seed in seeds]
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import time
@@ -35,12 +34,16 @@ CACHE = 2**23
 
 @dataclass(frozen=True)
 class Row:
-    """One agent of an experiment: its label, the algorithm with the grid's values, the values alone, its seed."""
+    """One agent of an experiment.
+
+    algorithm: with the values of the grid. values: those alone. traced: names of those that may be traced numbers.
+    """
 
     label: str
     algorithm: Algorithm
     values: Mapping[str, float]
     seed: int
+    traced: tuple[str, ...] = ()
 
 
 class Trained(NamedTuple):
@@ -78,14 +81,14 @@ class PopulationTrainer:
         self.fitted = fit_spaces_for(algorithm, backend.spec(), space_config)
         self.envs = DeviceEnvs(backend.env, backend.num_envs)
         self.learner = algorithm.build(self.fitted.spec)
-        self.rollout = self.learner.rollout_length * backend.num_envs
+        self.rollout = self.learner.needs.steps * backend.num_envs
         options = compiler_options() | single_threaded()
         self.start = jax.jit(self._start, compiler_options=options)
         self.chunk = jax.jit(self._chunk, donate_argnums=0, compiler_options=options)
 
     def inputs(self, rows: list[Row]) -> tuple[Array, dict[str, Array]]:
         """Seeds [R] and values of the grid, each [R], of some rows."""
-        values = {name: np.array([row.values[name] for row in rows], np.float32) for name in rows[0].values}
+        values = {name: np.array([row.values[name] for row in rows], np.float32) for name in rows[0].traced}
         return np.array([row.seed for row in rows], np.uint32), values
 
     def compile(
@@ -98,10 +101,8 @@ class PopulationTrainer:
 
     def train_iteration(self, values: Mapping[str, Array]) -> TrainIteration:
         """Make the iteration (a rollout and an update) of the algorithm with these values, which may be traced."""
-        algorithm = copy.copy(self.algorithm)
-        for name, value in values.items():
-            object.__setattr__(algorithm, name, value)  # past the checks, which a traced number cannot answer
-        return TrainIteration(algorithm.build(self.fitted.spec), self.envs, self.fitted.decode_action, refuse=False)
+        learner = self.learner.with_values(values)
+        return TrainIteration(learner, self.envs, self.fitted.decode_action, refuse=False)
 
     def _start(self, seeds: Array, values: dict[str, Array], steps: Array) -> PopulationState:
         def start(row: tuple[Array, dict[str, Array]]) -> PopulationState:
@@ -237,7 +238,7 @@ def _points(stats: list[TrainingStats]) -> list[tuple[np.ndarray, np.ndarray]]:
 def rows_per_program(trainer: PopulationTrainer, rows: list[Row], steps: int) -> int:
     """Estimate how many rows fit in memory: state, gradients, moments and a rollout, counted four times."""
     seed = jax.ShapeDtypeStruct((1,), np.uint32)
-    values = {name: jax.ShapeDtypeStruct((1,), np.float32) for name in rows[0].values}
+    values = {name: jax.ShapeDtypeStruct((1,), np.float32) for name in rows[0].traced}
     population = jax.eval_shape(trainer.start, seed, values, jax.ShapeDtypeStruct((), np.int32))
     state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(population.state))
     obs = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(population.loop_state.obs)) // trainer.envs.num_envs

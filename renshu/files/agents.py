@@ -21,16 +21,6 @@ from renshu.types import EnvSpec, PyTree
 if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
 
-_RENAMED = {
-    "leaves": {"learner/extra": "learner/aux", "learner/memory/staging": "learner/memory/pending"},
-    "hyperparameters": {
-        "good_episodes": "elite_episodes",
-        "best_episodes": "elite_count",
-        "other_episodes": "non_elite_fraction",
-    },
-}
-"""Names in files of format 1, and those that took their place."""
-
 
 @dataclass(frozen=True)
 class AgentRecord:
@@ -101,8 +91,6 @@ class AgentFile:
         path = Path(path)
         header, leaves = load_tree(path)
         try:
-            if "spaces" not in header:
-                header, leaves = _upgraded(header, leaves)
             record = AgentRecord(
                 algorithm=str(header["algorithm"]),
                 hyperparameters=dict(header["hyperparameters"]),
@@ -140,21 +128,3 @@ class AgentFile:
     def snapshot(self) -> PyTree:
         """State of the environments as the file holds it, or None."""
         return nested(self.leaves).get("loop")
-
-
-def _upgraded(header: dict[str, Any], leaves: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Convert the header and arrays of a file of format 1 to the names of format 2."""
-    spaces = dict(header.get("fitting", {}))
-    if "history" in spaces:
-        spaces["frame_stack"] = spaces.pop("history")
-    renamed = _RENAMED["hyperparameters"]
-    hyperparameters = {renamed.get(name, name): value for name, value in dict(header["hyperparameters"]).items()}
-
-    def new_name(leaf: str) -> str:
-        for old, new in _RENAMED["leaves"].items():
-            if leaf == old or leaf.startswith(f"{old}/"):
-                return new + leaf.removeprefix(old)
-        return leaf
-
-    header = {**header, "spaces": spaces, "hyperparameters": hyperparameters}
-    return header, {new_name(name): leaf for name, leaf in leaves.items()}

@@ -28,8 +28,8 @@ from safetensors.numpy import save_file
 from renshu.errors import CheckpointError
 from renshu.types import PyTree
 
-FORMAT = 2
-"""The format that this version writes, and the newest that it reads. 2 differs from 1 in some names of agents."""
+FORMAT = 3
+"""The format that this version writes, and the only one that it reads: agents of earlier ones hold other arrays."""
 
 DTYPES = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
@@ -289,10 +289,16 @@ def _parsed(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     types = {"format": int, "version": str, "header": dict, "tensors": str}
     if not isinstance(entry, dict) or not isinstance(entry.get("format"), int) or entry["format"] < 1:
         raise CheckpointError(_changed(path, "its header names no format"))
+    if entry["format"] < FORMAT:
+        raise CheckpointError(
+            f"{path} was made by Renshu {entry.get('version')!r} in format {entry['format']}, whose agents hold other "
+            f"arrays than those of format {FORMAT}, which Renshu {_version()} reads: load it with the version "
+            "that made it, or train the agent again"
+        )
     if entry["format"] > FORMAT:
         raise CheckpointError(
             f"{path} was made by Renshu {entry.get('version')!r} in format {entry['format']}; this is Renshu "
-            f"{_version()}, which reads formats up to {FORMAT}: upgrade Renshu"
+            f"{_version()}, which reads format {FORMAT}: upgrade Renshu"
         )
     wrong = [key for key, kind in types.items() if not isinstance(entry.get(key), kind)]
     if wrong:

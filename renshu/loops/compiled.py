@@ -15,10 +15,11 @@ from renshu.algorithms.base import Learner
 from renshu.envs.device import DeviceEnvs, EnvsState
 from renshu.errors import NotFiniteError
 from renshu.files.checkpoint import named, restore
-from renshu.loops.programs import Programs, compiler_options, is_small, single_threaded
+from renshu.loops.programs import Programs, compiler_options, is_small, single_threaded, valid_metrics
 from renshu.loops.report import Clock, Report, StepCount
 from renshu.ops.spaces import map_space, storage_dtype
-from renshu.types import Array, Key, PyTree, Rollout
+from renshu.optim.guards import guarded_learn
+from renshu.types import Array, Key, PyTree, Rollout, TimeStep
 
 CHUNK_STEPS = 2**14
 """Environment steps between two reports to the host, about, at most; always whole rollouts."""
@@ -41,6 +42,7 @@ class RolloutStats(NamedTuple):
     """Statistics of one rollout."""
 
     metrics: Array  # [M] float32
+    updates: Array  # [] int32    gradient steps taken
     steps: Array  # [T] int32     valid steps, over the environments
     ended: Array  # [T, N] bool   the step was an episode's last
     returns: Array  # [T, N] float32  sum of raw rewards of the episode up to here
@@ -84,7 +86,7 @@ class TrainIteration:
     def __call__(
         self, state: Any, loop_state: LoopState, key: Key, iteration: Array
     ) -> tuple[Any, LoopState, RolloutStats]:
-        T = self.learner.rollout_length
+        T = self.learner.needs.steps
         fold = jax.vmap(jax.random.fold_in, (None, 0))
         keys = fold(jax.random.fold_in(key, iteration), jnp.arange(T + 1))
         loop_state, rollout, stats = self.collect(self.learner.actor_state(state), loop_state, keys[:T])
@@ -92,7 +94,7 @@ class TrainIteration:
         rollout = jax.lax.optimization_barrier(rollout)
 
         def learn() -> tuple[Any, Array]:
-            after, metrics = self.learner.learn(state, rollout, keys[T])
+            after, metrics = guarded_learn(self.learner)(state, rollout, keys[T])
             self.metric_names = sorted(metrics)
             return after, jnp.array([metrics[name] for name in self.metric_names], jnp.float32)
 
@@ -100,17 +102,19 @@ class TrainIteration:
             return state, jnp.full(len(self.metric_names), jnp.nan)
 
         after, metrics = jax.lax.cond(~stats.faults.any(), learn, refuse) if self.refuse else learn()
-        return after, loop_state, stats._replace(metrics=metrics)
+        updates = after.counters.updates - state.counters.updates
+        return after, loop_state, stats._replace(metrics=metrics, updates=updates)
 
     def collect(
         self, actor_state: PyTree, loop_state: LoopState, keys: Key, explore: bool = True
     ) -> tuple[LoopState, Rollout, RolloutStats]:
         """Step the environments once for each of `keys`. The statistics returned lack the metrics of learn."""
 
+        acting = self.learner.prepare(actor_state, ())
+
         def step(loop_state: LoopState, key: Key) -> tuple[LoopState, Any]:
-            act = self.learner.act(
-                actor_state, loop_state.carry, loop_state.obs, loop_state.first, key, explore=explore
-            )
+            timestep = TimeStep(loop_state.obs, loop_state.first)
+            act = self.learner.act(acting, loop_state.carry, timestep, key, explore=explore)
             envs, outcome = self.envs.step(loop_state.envs, self.decode_action(act.action))
             resets = loop_state.envs.ended
             total = jnp.where(resets, 0.0, loop_state.running_return + outcome.reward)
@@ -138,7 +142,7 @@ class TrainIteration:
             extras=extras,
         )
         faults = jnp.stack([_not_finite(part) for part in (rollout.obs, reward, action)])
-        return after, rollout, RolloutStats(jnp.zeros(0), stats[0], stats[1], stats[2], stats[3], faults)
+        return after, rollout, RolloutStats(jnp.zeros(0), jnp.int32(0), stats[0], stats[1], stats[2], stats[3], faults)
 
 
 class Chunk(NamedTuple):
@@ -203,7 +207,7 @@ class CompiledLoop:
         self.uninterrupted = uninterrupted
         self.clock, self.episodes = Clock(), StepCount(steps)
         self.train_iteration = TrainIteration(programs.learner, envs, decode_action)
-        self.size = programs.learner.rollout_length * envs.num_envs
+        self.size = programs.learner.needs.steps * envs.num_envs
         self.most = max(1, CHUNK_STEPS // self.size)
         options = compiler_options() | (single_threaded() if is_small(programs.learner.actor_state(state)) else {})
         self._chunk = jax.jit(
@@ -232,6 +236,7 @@ class CompiledLoop:
             self.iteration += done
         stats: RolloutStats = jax.tree.map(lambda x: np.asarray(x)[:done], chunk.stats)
         metrics = dict(zip(self.train_iteration.metric_names, stats.metrics[-1].tolist(), strict=True))
+        metrics = valid_metrics(self.train_iteration.learner, metrics, stats.updates[-1])
         steps, finished = self.episodes.add(stats)
         self.clock.learn += perf_counter() - began
         self.clock.total += perf_counter() - began

@@ -17,7 +17,7 @@ from renshu.errors import NotFiniteError
 from renshu.loops.compiled import FAULTS, LoopState, RolloutStats, TrainIteration
 from renshu.loops.programs import Programs, compiler_options, single_threaded
 from renshu.ops.spaces import stored
-from renshu.types import Array, Key, PyTree
+from renshu.types import Array, Key, PyTree, TimeStep
 
 CHUNK = 512
 """Steps of an evaluation in one call to the device, at most."""
@@ -77,7 +77,7 @@ def evaluate(
     missing, t, stream = share.sum(), 0, programs.key_stream(key)
     while missing:
         obs = stored(space, obs)
-        chosen = act(actor_state, carry, obs, first, *next(stream))
+        chosen = act(actor_state, carry, TimeStep(obs, first), *next(stream))
         action, carry = np.asarray(chosen.action), chosen.carry
         if action.dtype.kind == "f" and not np.isfinite(action).all():
             raise NotFiniteError(f"an action is NaN or infinite in step {t} of the evaluation; observation: {obs}")

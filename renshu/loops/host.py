@@ -16,7 +16,7 @@ from renshu.errors import NotFiniteError
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock, Episodes, Report
 from renshu.ops.spaces import flatten, leaf_spaces, storage_dtype, unflatten
-from renshu.types import Array, Key, Rollout
+from renshu.types import Array, Key, Rollout, TimeStep
 
 
 class HostLoop:
@@ -88,12 +88,12 @@ class HostLoop:
         return Report(1, steps, metrics, finished)
 
     def collect(self) -> tuple[Rollout, Array]:
-        """Step the environments `rollout_length` times. Returns the rollout and `ended` [T, N]: an episode's last step.
+        """Step the environments `needs.steps` times. Returns the rollout and `ended` [T, N]: an episode's last step.
 
         Buffers are new each time: jax may read them in place while the next rollout is being collected.
         """
         learner, n = self.programs.learner, self.envs.num_envs
-        T = learner.rollout_length
+        T = learner.needs.steps
         packed = self.programs.pack(learner.actor_state(self.state))
         rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
         marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
@@ -110,7 +110,7 @@ class HostLoop:
         for t in range(T):
             tick = perf_counter()
             obs = obs_rows[t] if single else unflatten(space, [row[t] for row in rows])
-            chosen = act(packed, self.carry, obs, marks[t], keys, t)
+            chosen = act(packed, self.carry, TimeStep(obs, marks[t]), keys, t)
             action = np.asarray(chosen.action)
             self.carry = chosen.carry
             tock = perf_counter()
@@ -127,8 +127,7 @@ class HostLoop:
                 for row, leaf in zip(rows, flatten(space, observed), strict=True):
                     row[t + 1] = leaf
             actions.append(action)
-            if chosen.extras != ():
-                extras.append(chosen.extras)
+            extras.append(chosen.extras)
         self.obs = [row[T] for row in rows]
         self.first, self.ended = marks[T].copy(), marks[T + 1].copy()
         rollout = Rollout(
@@ -138,7 +137,7 @@ class HostLoop:
             reward=reward,
             terminated=terminated,
             carry=start,
-            extras=jax.tree.map(lambda *x: np.stack(x), *extras) if extras else (),
+            extras=jax.tree.map(lambda *x: np.stack(x), *extras),
         )
         self._check_observations(rows, T + 1)
         if not np.isfinite(reward).all():

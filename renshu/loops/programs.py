@@ -13,53 +13,70 @@ import jax.numpy as jnp
 import numpy as np
 
 from renshu.algorithms.base import Learner
-from renshu.types import ActorOutput, Array, Key, PyTree, Rollout
+from renshu.optim.guards import guarded_learn
+from renshu.types import ActorOutput, Array, Key, PyTree, Rollout, TimeStep
 
 
 class Programs:
     """Jitted functions of one learner, whose rollouts have T steps.
 
     init(key) -> state. keys(key, iteration) -> [T + 1] keys: one for each step of a rollout, the last for learn.
-    act(actor_state, carry, obs, first, keys, t) -> ActorOutput, exploring; act_greedy: the same, greedy.
+    act(actor_state, carry, timestep, keys, t) -> ActorOutput, exploring; act_greedy: the same, greedy.
     pack(actor_state) -> packed, and act_packed(packed, carry, ...): the same as act, for many calls on one actor state.
-    learn(state, rollout, keys) -> (state, metrics as a vector); donates the state.
-    explain(actor_state, carry, obs) -> dict.
+    learn(state, rollout, keys) -> (state, vector of metrics and the number of gradient steps); donates the state.
+    explain(actor_state, carry, timestep) -> dict.
     """
 
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
         self.metric_names: list[str] = []
-        steps = learner.rollout_length
+        steps = learner.needs.steps
 
         def keys(key: Key, iteration: int) -> Key:
             return jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, iteration)))(jnp.arange(steps + 1))
 
         def act(
-            actor_state: PyTree, carry: PyTree, obs: PyTree, first: Array, keys: Key, t: int, *, explore: bool
+            actor_state: PyTree, carry: PyTree, timestep: TimeStep, keys: Key, t: int, *, explore: bool
         ) -> ActorOutput:
-            return learner.act(actor_state, carry, obs, first, keys[t], explore=explore)
+            acting = learner.prepare(actor_state, timestep.env_id)
+            return learner.act(acting, carry, timestep, keys[t], explore=explore)
+
+        def explain(actor_state: PyTree, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
+            return learner.explain(learner.prepare(actor_state, timestep.env_id), carry, timestep)
+
+        guarded = guarded_learn(learner)
 
         def learn(state: Any, rollout: Rollout, keys: Key) -> tuple[Any, Array]:
-            state, metrics = learner.learn(state, rollout, keys[steps])
+            before = state.counters.updates
+            state, metrics = guarded(state, rollout, keys[steps])
             self.metric_names = sorted(metrics)
-            return state, jnp.array([metrics[name] for name in self.metric_names], jnp.float32)
+            numbers = [metrics[name] for name in self.metric_names]
+            return state, jnp.array([*numbers, state.counters.updates - before], jnp.float32)
 
-        def act_packed(packed: list[Array], *inputs: Any) -> ActorOutput:
-            like = jax.eval_shape(lambda key: learner.actor_state(learner.init(key)), jax.random.key(0))
-            return act(unpack(packed, like), *inputs, explore=True)
+        def acting(state: Any) -> PyTree:
+            return learner.prepare(learner.actor_state(state), ())
+
+        def act_packed(packed: list[Array], carry: PyTree, timestep: TimeStep, keys: Key, t: int) -> ActorOutput:
+            like = jax.eval_shape(lambda key: acting(learner.init(key)), jax.random.key(0))
+            return learner.act(unpack(packed, like), carry, timestep, keys[t], explore=True)
 
         jit = partial(jax.jit, compiler_options=compiler_options())
         self.init = jax.jit(learner.init, compiler_options=compiler_options() | fast_to_compile())
         self.keys = jit(keys)
         self.act = jit(lambda *inputs: act(*inputs, explore=True))
         self.act_greedy = jit(lambda *inputs: act(*inputs, explore=False))
+        self._prepare = (
+            None if is_default(learner, "prepare") else jit(lambda actor_state: learner.prepare(actor_state, ()))
+        )
         self._pack, self._packs, self._nothing = jit(pack), True, jnp.zeros(0)
         self.act_packed = jax.jit(act_packed, compiler_options=compiler_options() | single_threaded())
         self.learn = jit(learn, donate_argnums=0)
-        self.explain = jit(learner.explain)
+        self.explain = jit(explain)
 
     def pack(self, actor_state: PyTree) -> list[Array]:
         """Put an actor state into the form of `act_packed`; a large one is not copied, and valid until learn."""
+        if self._prepare is not None:
+            actor_state = self._prepare(actor_state)
         if not self._packs:
             return [self._nothing, *jax.tree.leaves(actor_state)]
         packed = self._pack(actor_state)
@@ -68,14 +85,15 @@ class Programs:
         return packed
 
     def metrics(self, vector: Array) -> dict[str, float]:
-        """Name the numbers of the vector that learn returned."""
-        return dict(zip(self.metric_names, np.asarray(vector).tolist(), strict=True))
+        """Name the numbers of the vector that learn returned; those of gradient steps only where one was taken."""
+        *numbers, updates = np.asarray(vector).tolist()
+        return valid_metrics(self.learner, dict(zip(self.metric_names, numbers, strict=True)), updates)
 
     def key_stream(self, key: Key) -> Iterator[tuple[Key, int]]:
         """Yield keys for acting outside of rollouts, endlessly: `(keys, t)` as `act` takes them."""
         for block in count():
             keys = self.keys(key, block)
-            for t in range(self.learner.rollout_length):
+            for t in range(self.learner.needs.steps):
                 yield keys, t
 
     def compiled(self) -> int:
@@ -83,6 +101,19 @@ class Programs:
         programs = (self.init, self.keys, self.act, self.act_greedy, self._pack, self.act_packed, self.learn)
         programs += (self.explain,)
         return sum(getattr(program, "_cache_size")() for program in programs)
+
+
+def valid_metrics(learner: Learner, metrics: dict[str, float], updates: float) -> dict[str, float]:
+    """Drop the metrics of gradient steps where none was taken, and nothing went wrong."""
+    idle = learner.idle_metrics
+    if updates or idle is None or not all(map(math.isfinite, metrics.values())):
+        return metrics
+    return {name: value for name, value in metrics.items() if name in idle}
+
+
+def is_default(learner: Learner, method: str) -> bool:
+    """Tell whether a learner leaves a method of the contract as it is."""
+    return getattr(type(learner), method) is getattr(Learner, method)
 
 
 SMALL = 2**16

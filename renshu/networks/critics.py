@@ -44,6 +44,12 @@ def unstack(stacked: PyTree, count: int) -> tuple[PyTree, ...]:
     return tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count))
 
 
+def random_subset(members: tuple[PyTree, ...], count: int, key: Key) -> tuple[PyTree, ...]:
+    """Draw `count` different members of an ensemble."""
+    chosen = jax.random.permutation(key, len(members))[:count]
+    return unstack(jax.tree.map(lambda *x: jnp.stack(x)[chosen], *members), count)
+
+
 def map_ensemble(fn: Callable[..., PyTree], *of: tuple[Any, ...]) -> PyTree:
     """Apply `fn` to the parameters (and other inputs) of each member; results are stacked along a new first axis.
 

@@ -24,6 +24,17 @@ def huber(x: Array, delta: float = 1.0) -> Array:
     return jnp.where(size <= delta, 0.5 * x**2, delta * (size - 0.5 * delta))
 
 
+def quantile_huber(out: Array, target: Array, taus: Array) -> tuple[Array, Array]:
+    """Compute quantile regression with Huber's loss (QR-DQN, equation 10), `[B]`, and mean absolute errors, `[B]`.
+
+    out: `[B, K]`, quantiles at fractions `taus` `[B, K]`, summed over. target: `[B, K']`, averaged over.
+    """
+    error = target[:, None, :] - out[:, :, None]  # [B, K, K']
+    slope = jnp.abs(taus[:, :, None] - (error < 0))
+    loss = (slope * huber(error)).mean(axis=2).sum(axis=1)
+    return loss, jnp.abs(error).mean(axis=(1, 2))
+
+
 def rescale(x: Array, eps: float = 1e-3) -> Array:
     """Squash returns: sign(x) (sqrt(|x| + 1) - 1) + eps x (Pohlen 2018, "Observe and look further", section 3.2)."""
     return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + eps * x
@@ -116,8 +127,5 @@ class Quantiles:
         return rescale(target) if self.rescaled else target
 
     def loss(self, out: Array, target: Array, taus: Array) -> tuple[Array, Array]:
-        """Compute Huber's quantile regression loss (QR-DQN, equation 10): sum over `taus` [B, K], mean over targets."""
-        error = target[:, None, :] - out[:, :, None]  # [B, K, K']
-        slope = jnp.abs(taus[:, :, None] - (error < 0))
-        loss = (slope * huber(error)).mean(axis=2).sum(axis=1)
-        return loss, jnp.abs(error).mean(axis=(1, 2))
+        """Compute the loss of `quantile_huber`."""
+        return quantile_huber(out, target, taus)

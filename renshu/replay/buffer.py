@@ -34,7 +34,7 @@ class ReplayBuffer:
     """Pure functions of a ReplayState.
 
     capacity: steps of all environments together. num_envs: N. obs, action: of N environments, for shapes and dtypes.
-    n_step, gamma, frame_stack: see `ring.gather`. alpha: weight of priorities (Schaul et al. 2016, equation 1); None
+    n_step, frame_stack: see `ring.gather`. alpha: weight of priorities (Schaul et al. 2016, equation 1); None
     draws uniformly. Raises HyperparameterError where a rollout of `rollout_length` steps does not fit.
     """
 
@@ -47,7 +47,6 @@ class ReplayBuffer:
         num_envs: int,
         rollout_length: int,
         n_step: int = 1,
-        gamma: float | Array = 0.99,
         frame_stack: int = 1,
         alpha: float | None = None,
     ) -> None:
@@ -59,7 +58,7 @@ class ReplayBuffer:
                 f"rollout with its n-step returns and frame stack needs: give buffer_size >= {least * num_envs}"
             )
         self.obs, self.action = obs, action
-        self.n_step, self.gamma, self.frame_stack, self.alpha = n_step, gamma, frame_stack, alpha
+        self.n_step, self.frame_stack, self.alpha = n_step, frame_stack, alpha
 
     def init(self) -> ReplayState:
         """Return an empty memory."""
@@ -82,13 +81,16 @@ class ReplayBuffer:
         tree = sum_tree.put(tree, leaves.reshape(-1), jnp.where(drawable, highest, 0.0).reshape(-1))
         return ReplayState(steps, Priorities(tree, highest))
 
-    def sample(self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0) -> Transitions:
+    def sample(
+        self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0, *, gamma: float | Array = 0.99
+    ) -> Transitions:
         """Draw `count` transitions. From a memory without any their weights are 0.
 
-        beta: how much of the bias of drawing by priority their weights take back (Schaul 2016, section 3.4); the
-        highest weight of the batch is 1.
+        gamma: discount a step. beta: how much of the bias of drawing by priority their weights take back (Schaul 2016,
+        section 3.4); the highest weight of the batch is 1.
         """
-        return self.gather(memory, *self.draw(memory, key, count, beta))
+        index, weight = self.draw(memory, key, count, beta)
+        return self.gather(memory, index, weight, gamma)
 
     def draw(self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0) -> tuple[Index, Array]:
         """Draw indices and weights `[B]`, the first half of `sample`; it depends on priorities, `gather` does not."""
@@ -99,11 +101,9 @@ class ReplayBuffer:
         weight = jnp.where(probability > 0, (smallest / jnp.maximum(probability, 1e-30)) ** beta, 0.0)
         return Index(leaf // self.num_envs, leaf % self.num_envs), weight
 
-    def gather(self, memory: ReplayState, index: Index, weight: Array) -> Transitions:
+    def gather(self, memory: ReplayState, index: Index, weight: Array, gamma: float | Array) -> Transitions:
         """Gather the transitions that begin at indices, the second half of `sample`."""
-        return ring.gather(
-            memory.ring, index, weight, n_step=self.n_step, gamma=self.gamma, frame_stack=self.frame_stack
-        )
+        return ring.gather(memory.ring, index, weight, n_step=self.n_step, gamma=gamma, frame_stack=self.frame_stack)
 
     def reprioritize(self, memory: ReplayState, index: Index, error: Array) -> ReplayState:
         """Set priorities by the absolute errors `[B]` that learning found. Does nothing in a uniform buffer.

@@ -52,7 +52,7 @@ class EliteEpisodes(ReplayBuffer):
     last enter. An episode cut off by a rollout that begins with a reset never does.
 
     capacity: rows of the memory: steps, and a row for the observation that ends each episode. obs, action: of N
-    environments. For n_step, gamma, frame_stack and alpha see ReplayBuffer. Raises HyperparameterError where a number
+    environments. For n_step, frame_stack and alpha see ReplayBuffer. Raises HyperparameterError where a number
     is out of range or the longest episode does not fit.
     """
 
@@ -68,7 +68,6 @@ class EliteEpisodes(ReplayBuffer):
         best: int = 100,
         probability: float = 0.01,
         n_step: int = 1,
-        gamma: float | Array = 0.99,
         frame_stack: int = 1,
         alpha: float | None = None,
     ) -> None:
@@ -93,7 +92,6 @@ class EliteEpisodes(ReplayBuffer):
             num_envs=1,
             rollout_length=1,
             n_step=n_step,
-            gamma=gamma,
             frame_stack=frame_stack,
             alpha=alpha,
         )

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from renshu.algorithms.base import Learner
 from renshu.ops.spaces import map_space, storage_dtype
-from renshu.types import EnvSpec, Rollout
+from renshu.types import EnvSpec, Rollout, TimeStep
 
 OBSERVATION = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 
@@ -39,7 +39,7 @@ def make_rollout(
     truncated: tuple[tuple[int, int], ...] = (),
 ) -> Rollout:
     """Random experience; the episodes of environments n end at steps t for the (t, n) given."""
-    T, N = learner.rollout_length, learner.spec.num_envs
+    T, N = learner.needs.steps, learner.spec.num_envs
     ends, first = np.zeros((T, N), bool), np.zeros((T + 1, N), bool)
     for t, n in terminated:
         ends[t, n] = True
@@ -84,3 +84,8 @@ def assert_same(one: Any, other: Any) -> None:
 def assert_close(one: Any, other: Any, rtol: float = 1e-4, atol: float = 1e-6) -> None:
     """Two trees are equal but for rounding."""
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
+
+
+def beginning(obs: Any) -> TimeStep:
+    """Observations `[B, ...]` as the first of an episode each."""
+    return TimeStep(obs, np.ones(jax.tree.leaves(obs)[0].shape[0], np.bool_))

@@ -61,7 +61,6 @@ def test_a_step_that_goes_wrong_changes_nothing(name, gradient_steps):
     assert int(good.counters.updates) == gradient_steps
     assert np.isfinite(list(metrics.values())).all()
     bad, metrics = after(np.nan)
-    for part in ("params", "target", "opt_state", "aux"):
-        assert same(getattr(bad, part), getattr(before, part)), part
+    assert same(bad.train, before.train)
     assert int(bad.counters.updates) == 0
     assert not np.isfinite(list(metrics.values())).all(), "the loop hears of it"

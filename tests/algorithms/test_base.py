@@ -14,7 +14,7 @@ from renshu.algorithms.hyperparameters import integer, number
 from renshu.algorithms.registry import algorithm, algorithms
 from renshu.errors import CheckpointError, HyperparameterError, SpaceError, UnknownNameError, did_you_mean
 from renshu.ops.returns import discounted_returns
-from renshu.types import Accepts, ActorOutput, Counters, EnvSpec
+from renshu.types import Accepts, ActorOutput, Counters, EnvSpec, Needs
 from tests import probes
 from tests.algorithms.rollouts import assert_same
 
@@ -36,10 +36,10 @@ class Reinforce(Algorithm):
         return ReinforceLearner(self, spec)
 
 
-class ReinforceLearner(Learner[State]):
+class ReinforceLearner(Learner[Any, State]):
     def __init__(self, algorithm, spec):
         super().__init__(algorithm, spec)
-        self.rollout_length = algorithm.n_steps
+        self.needs = Needs(steps=algorithm.n_steps)
 
     def init(self, key):
         shape = (self.spec.observation_space.shape[0], int(self.spec.action_space.n))  # type: ignore
@@ -48,9 +48,9 @@ class ReinforceLearner(Learner[State]):
     def actor_state(self, state):
         return state.params
 
-    def act(self, actor_state, carry, obs, first, key, *, explore):
-        logits = obs @ actor_state["w"]
-        return ActorOutput(jax.random.categorical(key, logits) if explore else jnp.argmax(logits, -1), carry, ())
+    def act(self, acting, carry, timestep, key, *, explore):
+        logits = timestep.obs @ acting["w"]
+        return ActorOutput(jax.random.categorical(key, logits) if explore else jnp.argmax(logits, -1), carry)
 
     def learn(self, state, rollout, key):
         nothing = jnp.zeros(rollout.first.shape)
@@ -62,8 +62,8 @@ class ReinforceLearner(Learner[State]):
             return -(chosen * (returns - 0.5) * rollout.valid).sum() / rollout.valid.sum()
 
         grad = jax.grad(loss)(state.params)
-        params = jax.tree.map(lambda p, g: p - self.algorithm.step_size * g, state.params, grad)
-        counters = state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=1)
+        params = jax.tree.map(lambda p, g: p - self.config.step_size * g, state.params, grad)
+        counters = state.counters.after(rollout, 1)
         return State(params, counters), {"return": returns.mean()}
 
 
@@ -80,13 +80,13 @@ class Random(Algorithm):
 class RandomLearner(ReinforceLearner):
     def __init__(self, algorithm, spec):
         Learner.__init__(self, algorithm, spec)
-        self.rollout_length = 4
+        self.needs = Needs(steps=4)
 
-    def act(self, actor_state, carry, obs, first, key, *, explore):
-        return ActorOutput(jax.random.randint(key, obs.shape[:1], 0, int(self.spec.action_space.n)), carry, ())  # type: ignore
+    def act(self, acting, carry, timestep, key, *, explore):
+        return ActorOutput(jax.random.randint(key, timestep.first.shape, 0, int(self.spec.action_space.n)), carry)  # type: ignore
 
     def learn(self, state, rollout, key):
-        return state._replace(counters=state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=0)), {}
+        return state._replace(counters=state.counters.after(rollout, 0)), {}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def test_what_it_cannot_explain(trained):
 def test_defaults_of_a_learner():
     learner = Reinforce().build(EnvSpec(probes.Probe().observation_space, probes.Probe().action_space, 3))
     state = learner.init(jax.random.key(0))
-    assert learner.max_lag == 0
+    assert learner.needs.max_lag == 0
     assert learner.initial_carry(5) == ()
     assert learner.resize(state) is state
 

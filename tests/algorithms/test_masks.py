@@ -21,6 +21,7 @@ from renshu.errors import NotFiniteError, SpaceError
 from renshu.files.checkpoint import load_tree
 from renshu.types import EnvSpec
 from renshu.viewing.terminal import page, play_through
+from tests.algorithms.rollouts import beginning
 from tests.algorithms.transitions import moved, samples_of
 
 OFF_POLICY = {"batch_size": 16, "buffer_size": 200, "learning_starts": 16, "net_arch": [8], "train_freq": 2}
@@ -132,8 +133,8 @@ def dqn_target(**options):
         support = np.linspace(-10, 110, learner.head.outputs)
         kernel = -5.0 * jnp.abs(kernel[..., None] - support).reshape(2, -1)  # nearly all on one atom
     params = {"Dense_0": {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1])}}
-    train_state = learner.init_train_state(jax.random.key(0))._replace(
-        params=learner.pack(params), target=learner.pack(params)
+    train_state = learner.init_train(jax.random.key(0))._replace(
+        params={"network": learner.layout.pack(params)}, target={"network": learner.layout.pack(params)}
     )
     return learner.target(train_state, SAMPLE, Keys(*jax.random.split(jax.random.key(1), 3))), learner
 
@@ -174,12 +175,12 @@ def test_expectations_and_entropies_of_soft_actor_critic_leave_it_out():
         },
         "critics": ({"Dense_0": {"kernel": jnp.asarray(VALUES), "bias": jnp.zeros(3)}},) * 2,
     }
-    train_state = learner.init_train_state(jax.random.key(0))
+    train_state = learner.init_train(jax.random.key(0))
     policy = np.exp(logits[1:]) / np.exp(logits[1:]).sum()
     soft = (policy * (VALUES[1, 1:] - temperature * np.log(policy))).sum()
     np.testing.assert_allclose(learner.target(train_state, SAMPLE, jax.random.key(0)), [[1 + 0.5 * soft]], rtol=1e-5)
     actor_state = learner.actor_state(learner.init(jax.random.key(0)))
-    found = learner.explain(actor_state, (), seen(1))
+    found = learner.explain(actor_state, (), beginning(seen(1)))
     np.testing.assert_allclose(found["probabilities"], [[0.0, *policy]], rtol=1e-5)
     np.testing.assert_allclose(found["action_values"], [[-np.inf, 1.0, 3.0]])
 

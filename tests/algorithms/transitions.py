@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from renshu.algorithms.off_policy import TrainState
+from renshu.algorithms.continuous.noise import perturb
+from renshu.optim.train_state import TrainState
 from renshu.replay.ring import Index, Transitions
 from renshu.types import EnvSpec
 
@@ -25,8 +26,20 @@ def spec_of(action: spaces.Space | int = 2, num_envs: int = 2, frame_stack: int 
 
 def quick(learner: Any) -> Any:
     """The learner, with parameters drawn by NumPy: Flax's own take seconds to compile."""
-    shapes = jax.eval_shape(learner.init_params, jax.random.key(0))
-    learner.init_params = lambda key: drawn(shapes, 0)
+    made = learner.init_train
+
+    def init_train(key: Any) -> TrainState:
+        shapes = jax.eval_shape(made, key)
+        params = drawn(shapes.params, 0)
+        plain = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        target = {part: params[part] for part in shapes.target}
+        aux = plain.aux
+        if getattr(learner, "has_parameter_noise", False):
+            std = jnp.float32(learner.config.action_noise_std)
+            aux = aux._replace(noise=aux.noise._replace(actor=perturb(params["actor"], std, key), std=std))
+        return plain._replace(params=params, target=target, aux=aux, finite=jnp.bool_(True))
+
+    learner.init_train = init_train
     return learner
 
 
@@ -38,7 +51,7 @@ def drawn(shapes: Any, seed: int) -> Any:
 
 def started(learner: Any) -> TrainState:
     """The core of a learner whose late copies differ from its networks."""
-    train_state = learner.init_train_state(jax.random.key(0))
+    train_state = learner.init_train(jax.random.key(0))
     return jax.tree.map(jnp.asarray, train_state._replace(target=drawn(train_state.target, 1)))
 
 

@@ -201,8 +201,8 @@ class Stubborn(Reinforce):
 
 
 class StubbornLearner(ReinforceLearner):
-    def act(self, actor_state, carry, obs, first, key, *, explore):
-        return ActorOutput(jnp.full(first.shape, self.algorithm.side).astype(jnp.int32), carry, ())
+    def act(self, acting, carry, timestep, key, *, explore):
+        return ActorOutput(jnp.full(timestep.first.shape, self.config.side).astype(jnp.int32), carry)
 
 
 def test_agents_of_a_grid_act_by_their_own_values():

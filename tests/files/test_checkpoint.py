@@ -286,6 +286,9 @@ def test_other_files_are_named_for_what_they_are(tmp_path):
 def test_newer_and_malformed_entries(saved):
     cases = {
         resealed(saved, format=checkpoint.FORMAT + 1, version="9.1", header=[]): "made by Renshu '9.1'.*upgrade",
+        resealed(
+            saved, format=checkpoint.FORMAT - 1, version="0.1"
+        ): "made by Renshu '0.1'.*format 2.*load it with the version",
         resealed(saved, format=0): "names no format",
         resealed(saved, format="1"): "names no format",
         resealed(saved, version=None): "missing or of the wrong type: version",
@@ -334,7 +337,7 @@ def test_hostile_headers(tmp_path):
     ("dtype", "shape", "end"), [("F8_E4M3", "[1]", 1), ("U8", str([1] * 100), 1), ("F32", f"[0,{2**64 - 1}]", 0)]
 )
 def test_arrays_that_numpy_cannot_hold(dtype, shape, end, tmp_path):
-    text = json.dumps({"format": 1, "version": "0", "header": {}, "tensors": ""})
+    text = json.dumps({"format": checkpoint.FORMAT, "version": "0", "header": {}, "tensors": ""})
     (tmp_path / "x").write_bytes(sealed(text, tensor(dtype, shape, end)))
     assert read_header(tmp_path / "x") == {}
     with pytest.raises(CheckpointError, match="damaged"):

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from renshu import A2C, PPO
 from renshu.algorithms.base import Algorithm, Learner
 from renshu.errors import NotFiniteError
-from renshu.types import Accepts, ActorOutput, Counters
+from renshu.types import Accepts, ActorOutput, Counters, Needs
 
 
 class Scripted(gymnasium.Env):
@@ -59,8 +59,8 @@ class RecorderState(NamedTuple):
     counters: Counters
 
 
-class RecorderLearner(Learner[RecorderState]):
-    rollout_length = 4
+class RecorderLearner(Learner[Any, RecorderState]):
+    needs = Needs(steps=4)
 
     def init(self, key):
         return RecorderState({"w": jnp.zeros(1)}, Counters.zeros())
@@ -71,7 +71,8 @@ class RecorderLearner(Learner[RecorderState]):
     def initial_carry(self, num_envs):
         return np.zeros(num_envs, np.int32)
 
-    def act(self, actor_state, carry, obs, first, key, *, explore):
+    def act(self, acting, carry, timestep, key, *, explore):
+        first = timestep.first
         count = jnp.where(first, 0, carry) + 1
         return ActorOutput(jax.random.randint(key, first.shape, 0, 2), count, {"count": count, "first": first})
 

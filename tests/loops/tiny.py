@@ -27,7 +27,7 @@ def same(a, b):
 def advanced(agent, iterations):
     """Train for so many updates; returns the finished episodes, one array a column."""
     agent.trainer.set_target(10**6)
-    loop, size = agent.trainer.start_loop(nullcontext), agent.trainer.learner.rollout_length * agent.spec.num_envs
+    loop, size = agent.trainer.start_loop(nullcontext), agent.trainer.learner.needs.steps * agent.spec.num_envs
     found, goal = [], agent.trainer.iteration + iterations
     while agent.trainer.iteration < goal:
         found.append(loop.advance((goal - agent.trainer.iteration) * size).finished)

@@ -31,7 +31,7 @@ def test_every_preset_builds(name: str, environment: str):
     assert isinstance(found.total_steps, int)
     action = spaces.Box(-1, 1, (1,)) if environment.startswith(CONTINUOUS) else spaces.Discrete(2)
     spec = EnvSpec(spaces.Box(-1, 1, (3,), np.float32), action, found.num_envs)
-    assert 0 < found.algorithm.build(spec).rollout_length * found.num_envs <= found.total_steps
+    assert 0 < found.algorithm.build(spec).needs.steps * found.num_envs <= found.total_steps
 
 
 def test_what_a_preset_says_arrives():

@@ -84,7 +84,6 @@ def functions(shape: tuple[int, int, int], best: int, probability: float, alpha:
         probability=probability,
         alpha=alpha,
         n_step=2,
-        gamma=0.5,
     )
     return memory, jax.jit(memory.add), jax.jit(memory.sample, static_argnames="count")
 
@@ -114,7 +113,7 @@ def test_good_episodes_enter_whole_and_in_order(seed, kind, count, ends) -> None
         memory = add(memory, rollout, KEY)
         naive.add(rollout)
         assert_holds(jax.tree.map(np.asarray, memory), naive.entered)
-        samples = jax.tree.map(np.asarray, sample(memory, jax.random.key(seed), count=16))
+        samples = jax.tree.map(np.asarray, sample(memory, jax.random.key(seed), count=16, gamma=0.5))
         expected = {}
         for episode in episodes(naive.entered):
             expected |= transitions_of(episode, 2, 0.5, 1)

@@ -25,24 +25,24 @@ class A2C(ActorCriticAlgorithm):
         return A2CLearner(self, spec)
 
 
-class A2CLearner(ActorCriticLearner):
+class A2CLearner(ActorCriticLearner[A2C]):
     """The loss of A2C."""
 
     def optimizer(self) -> optax.GradientTransformation:
-        a: A2C = self.algorithm
+        a = self.config
         if a.use_rms_prop:
             return optax.scale_by_rms(decay=0.99, eps=a.rms_prop_eps, eps_in_sqrt=False)
         return optax.scale_by_adam(eps=a.rms_prop_eps)
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         progress_remaining = state.counters.progress_remaining
-        state, batch = self.prepare(state, rollout)
+        state, batch = self.make_batch(state, rollout)
         whole = jax.tree.map(lambda x: x[None], batch)
         return self.improve(state, self.loss, whole, batch, progress_remaining)
 
     def loss(self, params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
         """Compute -log pi(a|s) A, the squared error of the value, and the entropy (Mnih 2016, section 4)."""
-        a: A2C = self.algorithm
+        a = self.config
         policy, value = self.network.both(params, batch.obs)
         advantage = masked_normalize(batch.advantage, batch.valid) if a.normalize_advantage else batch.advantage
         policy_loss = -masked_mean(policy.log_prob(batch.action) * advantage, batch.valid)

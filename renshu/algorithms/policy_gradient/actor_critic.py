@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from renshu.ops.spaces import is_continuous, map_space
 from renshu.ops.statistics import RunningStats, init_stats, normalize, running_returns, update_stats
 from renshu.optim.gradient_steps import minibatch_descent
 from renshu.optim.guards import keep_if_finite
-from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +41,18 @@ class ActorCriticAlgorithm(Algorithm):
 
     accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=KINDS, masks=True)
 
-    learning_rate: ScheduleLike = schedule(7e-4, "step size of the optimiser", least=0)
+    learning_rate: ScheduleLike = schedule(7e-4, "step size of the optimiser", least=0, traceable=True)
     n_steps: int = integer(5, "steps collected of each environment for one update", least=1)
-    gamma: float = number(0.99, "discount factor", least=0, most=1)
-    gae_lambda: float = number(1.0, "bias against variance of the advantage estimate", least=0, most=1)
+    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
+    gae_lambda: float = number(1.0, "bias against variance of the advantage estimate", least=0, most=1, traceable=True)
     normalize_advantage: bool = boolean(False, "give advantages zero mean and unit deviation within a minibatch")
-    ent_coef: float = number(0.0, "weight of the entropy bonus in the loss", least=0)
-    vf_coef: float = number(0.5, "weight of the value loss in the loss", least=0)
+    ent_coef: float = number(0.0, "weight of the entropy bonus in the loss", least=0, traceable=True)
+    vf_coef: float = number(0.5, "weight of the value loss in the loss", least=0, traceable=True)
     max_grad_norm: float = number(0.5, "gradients are scaled down to this norm", above=0)
     norm_obs: bool = boolean(False, "normalise continuous observations by their running mean and deviation")
     norm_reward: bool = boolean(False, "divide rewards by the running deviation of the discounted return")
-    clip_obs: float = number(10.0, "normalised observations are clipped at +- this", above=0)
-    clip_reward: float = number(10.0, "normalised rewards are clipped at +- this", above=0)
+    clip_obs: float = number(10.0, "normalised observations are clipped at +- this", above=0, traceable=True)
+    clip_reward: float = number(10.0, "normalised rewards are clipped at +- this", above=0, traceable=True)
     net_arch: NetArch = layer_sizes((64, 64), 'widths of the hidden layers: a list, or {"pi": [...], "vf": [...]}')
     activation_fn: str = choice("tanh", "activation of the hidden layers", tuple(ACTIVATIONS))
     ortho_init: bool = boolean(True, "orthogonal initialisation of the weights")
@@ -60,6 +60,9 @@ class ActorCriticAlgorithm(Algorithm):
     log_std_init: float = number(0.0, "initial log standard deviation of continuous actions")
     squash_output: bool = boolean(False, "squash continuous actions by tanh instead of clipping them")
     network: Any = module("a Flax module of your own in place of the hidden layers: obs [B, ...] -> features [B, F]")
+
+
+Config = TypeVar("Config", bound=ActorCriticAlgorithm)
 
 
 class State(NamedTuple):
@@ -93,15 +96,14 @@ class Batch(NamedTuple):
     valid: Array  # bool
 
 
-class ActorCriticLearner(Learner[State]):
+class ActorCriticLearner(Learner[Config, State]):
     """Networks, normalisation, acting and advantages. A subclass has the optimiser and `learn`."""
 
-    algorithm: Any
-    max_lag = 0
+    guards_itself = True
 
-    def __init__(self, algorithm: ActorCriticAlgorithm, spec: EnvSpec) -> None:
+    def __init__(self, algorithm: Config, spec: EnvSpec) -> None:
         super().__init__(algorithm, spec)
-        self.rollout_length = algorithm.n_steps
+        self.needs = Needs(steps=algorithm.n_steps)
         self.network = actor_critic(
             spec.network_space,
             spec.action_space,
@@ -124,7 +126,7 @@ class ActorCriticLearner(Learner[State]):
 
     def init(self, key: Key) -> State:
         params = self.network.init(key)
-        a, n = self.algorithm, self.spec.num_envs
+        a, n = self.config, self.spec.num_envs
         return State(
             params=params,
             opt_state=self.minibatch_descent.init(params),
@@ -137,30 +139,28 @@ class ActorCriticLearner(Learner[State]):
     def actor_state(self, state: State) -> ActorState:
         return ActorState(state.params, state.obs_stats, state.reward_stats)
 
-    def act(
-        self, actor_state: ActorState, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool
-    ) -> ActorOutput:
-        policy = self.network.policy(actor_state.params, self.normalized(actor_state.obs_stats, obs))
-        return ActorOutput(policy.sample(key) if explore else policy.mode(), carry, ())
+    def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
+        policy = self.network.policy(acting.params, self.normalized(acting.obs_stats, timestep.obs))
+        return ActorOutput(policy.sample(key) if explore else policy.mode(), carry)
 
-    def explain(self, actor_state: ActorState, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+    def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the policy's parameters and the value, `[N, ...]`; the value is in the units of the raw reward."""
-        policy, value = self.network.both(actor_state.params, self.normalized(actor_state.obs_stats, obs))
-        if isinstance(actor_state.reward_stats, RunningStats):
-            value = value * jnp.sqrt(actor_state.reward_stats.var + 1e-8)
+        policy, value = self.network.both(acting.params, self.normalized(acting.obs_stats, timestep.obs))
+        if isinstance(acting.reward_stats, RunningStats):
+            value = value * jnp.sqrt(acting.reward_stats.var + 1e-8)
         return {**describe(policy), "value": value}
 
     def resize(self, state: State) -> State:
         """Restart the running returns where the number of environments differs; the rest stays."""
-        if not self.algorithm.norm_reward or state.returns.shape == (self.spec.num_envs,):  # type: ignore[union-attr]
+        if not self.config.norm_reward or state.returns.shape == (self.spec.num_envs,):  # type: ignore[union-attr]
             return state
         return state._replace(returns=jnp.zeros(self.spec.num_envs, jnp.float32))
 
     def normalized(self, obs_stats: PyTree, obs: PyTree) -> PyTree:
         """Normalise observations `[B, ...]` by running mean and deviation, clipped; without `norm_obs` do nothing."""
-        if not self.algorithm.norm_obs:
+        if not self.config.norm_obs:
             return obs
-        clip = self.algorithm.clip_obs
+        clip = self.config.clip_obs
         return map_space(
             lambda leaf, stats, x: normalize(stats, x, clip) if is_continuous(leaf) else x,
             self.spec.observation_space,
@@ -168,12 +168,12 @@ class ActorCriticLearner(Learner[State]):
             obs,
         )
 
-    def prepare(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
+    def make_batch(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
         """Make a flat batch `[T * N]` with advantages of a rollout, and the state with newer statistics.
 
         Log-probabilities and values are computed here in one pass, under the parameters and statistics that acted.
         """
-        a = self.algorithm
+        a = self.config
         T, N = rollout.reward.shape
         valid = rollout.valid
         obs = jax.tree.map(lambda x: x.reshape((T + 1) * N, *x.shape[2:]), rollout.obs)
@@ -190,9 +190,9 @@ class ActorCriticLearner(Learner[State]):
         return self._finite(self._counted(after, rollout, obs), state), batch
 
     def _scaled_reward(self, state: State, rollout: Rollout) -> tuple[Array, State]:
-        if not self.algorithm.norm_reward:
+        if not self.config.norm_reward:
             return rollout.reward, state
-        a = self.algorithm
+        a = self.config
         returns, running = running_returns(state.returns, rollout.reward, rollout.first, a.gamma)  # type: ignore[arg-type]
         stats = update_stats(state.reward_stats, running.reshape(-1), rollout.valid.reshape(-1))  # type: ignore[arg-type]
         scaled = rollout.reward / jnp.sqrt(stats.var + 1e-8)
@@ -200,14 +200,14 @@ class ActorCriticLearner(Learner[State]):
 
     def _counted(self, state: State, rollout: Rollout, obs: PyTree) -> State:
         """Update statistics for the next rollout: after the update, so that it sees what the actor saw."""
-        if self.algorithm.norm_obs:
+        if self.config.norm_obs:
             T, N = rollout.reward.shape  # the last row comes again as the first of the next rollout
 
             def update(leaf: Any, stats: PyTree, x: Array) -> PyTree:
                 return update_stats(stats, x[: T * N]) if is_continuous(leaf) else stats
 
             state = state._replace(obs_stats=map_space(update, self.spec.observation_space, state.obs_stats, obs))
-        return state._replace(counters=state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=0))
+        return state._replace(counters=state.counters.after(rollout))
 
     def _finite(self, after: State, before: State) -> State:
         """Keep the statistics from before where one of them went NaN, which would never leave them again."""
@@ -219,12 +219,12 @@ class ActorCriticLearner(Learner[State]):
         self, state: State, loss: Any, batches: PyTree, batch: Batch, progress_remaining: Array, stop: Any = None
     ) -> tuple[State, Metrics]:
         """Take a gradient step for each of `batches`; parameters stay as they were if anything went NaN."""
-        rate = value_of(self.algorithm.learning_rate, progress_remaining)
+        rate = value_of(self.config.learning_rate, progress_remaining)
         run = self.minibatch_descent.run(loss, state.params, state.opt_state, batches, rate, stop)
         params, opt_state, taken, metrics = run
         metrics |= {"explained_variance": explained_variance(batch), "learning_rate": rate}
         kept = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
-        counters = state.counters.add(steps=0, updates=taken)
+        counters = state.counters._replace(updates=state.counters.updates + taken)
         return state._replace(params=kept[0], opt_state=kept[1], counters=counters), metrics
 
 

@@ -19,12 +19,12 @@ from renshu.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
 class PPO(ActorCriticAlgorithm):
     """Several epochs of minibatch steps on each rollout, kept close to the policy that acted by clipping."""
 
-    learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0)
+    learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0, traceable=True)
     n_steps: int = integer(2048, "steps collected of each environment for one update", least=1)
     batch_size: int = integer(64, "steps in a minibatch; divides n_steps * num_envs", least=1)
     n_epochs: int = integer(10, "passes over each rollout", least=1)
-    gae_lambda: float = number(0.95, "bias against variance of the advantage estimate", least=0, most=1)
-    clip_range: ScheduleLike = schedule(0.2, "how far the probability ratio may move from 1", above=0)
+    gae_lambda: float = number(0.95, "bias against variance of the advantage estimate", least=0, most=1, traceable=True)
+    clip_range: ScheduleLike = schedule(0.2, "how far the probability ratio may move from 1", above=0, traceable=True)
     clip_range_vf: ScheduleLike | None = schedule(
         None, "how far the value may move from the old one; None: no limit", above=0, optional=True
     )
@@ -38,7 +38,7 @@ class PPO(ActorCriticAlgorithm):
         return PPOLearner(self, spec)
 
 
-class PPOLearner(ActorCriticLearner):
+class PPOLearner(ActorCriticLearner[PPO]):
     """The epochs and the loss of PPO."""
 
     def __init__(self, algorithm: PPO, spec: EnvSpec) -> None:
@@ -49,11 +49,11 @@ class PPOLearner(ActorCriticLearner):
         return optax.scale_by_adam(eps=1e-5)
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
-        a: PPO = self.algorithm
+        a = self.config
         progress_remaining = state.counters.progress_remaining
         clip_range = value_of(a.clip_range, progress_remaining)
         clip_range_vf = None if a.clip_range_vf is None else value_of(a.clip_range_vf, progress_remaining)
-        state, batch = self.prepare(state, rollout)
+        state, batch = self.make_batch(state, rollout)
         orders = self.orders(batch.valid.shape[0], key)
 
         def loss(params: PyTree, order: Array) -> tuple[Array, Metrics]:
@@ -66,13 +66,13 @@ class PPOLearner(ActorCriticLearner):
 
     def orders(self, rows: int, key: Key) -> Array:
         """Draw the rows of each minibatch: see `minibatches`."""
-        return minibatches(key, rows, self.algorithm.batch_size, self.algorithm.n_epochs)
+        return minibatches(key, rows, self.config.batch_size, self.config.n_epochs)
 
     def loss(
         self, params: PyTree, batch: Batch, clip_range: Array, clip_range_vf: Array | None
     ) -> tuple[Array, Metrics]:
         """Compute clipped surrogate, squared error of the value, and entropy (Schulman 2017, equations 7 and 9)."""
-        a: PPO = self.algorithm
+        a = self.config
         policy, value = self.network.both(params, batch.obs)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)

@@ -41,7 +41,7 @@ class Model(NamedTuple):
     mask: Array | None = None  # [S, A] bool  actions last allowed in each state; None for all
 
 
-class DynaQLearner(QLearner):
+class DynaQLearner(QLearner[DynaQ]):
     """The model, and planning after every step."""
 
     def init_aux(self) -> Model:
@@ -60,7 +60,7 @@ class DynaQLearner(QLearner):
             planned = self.recall(model, key)
             return model, jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), real, planned)
 
-        keys = jax.random.split(key, self.rollout_length)
+        keys = jax.random.split(key, self.needs.steps)
         model, steps = jax.lax.scan(plan, aux, (steps, keys))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps), model
 
@@ -94,7 +94,7 @@ class DynaQLearner(QLearner):
 
     def recall(self, model: Model, key: Key) -> TableSteps:
         """Draw steps `[planning_steps, N]` uniformly from the pairs that were seen."""
-        shape = (self.algorithm.planning_steps, self.spec.num_envs)
+        shape = (self.config.planning_steps, self.spec.num_envs)
         pair = model.order[jax.random.randint(key, shape, 0, jnp.maximum(model.count, 1))]
         return TableSteps(
             state=pair // self.actions,

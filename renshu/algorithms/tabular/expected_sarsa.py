@@ -20,7 +20,7 @@ class ExpectedSARSA(TabularAlgorithm):
         return ExpectedSARSALearner(self, spec)
 
 
-class ExpectedSARSALearner(TabularLearner):
+class ExpectedSARSALearner(TabularLearner[ExpectedSARSA]):
     """The target of Expected Sarsa."""
 
     def next_value(self, values: Array, row: TableSteps, epsilon: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from renshu.algorithms.tabular.tabular import TableSteps, TabularAlgorithm, TabularLearner
+from renshu.algorithms.tabular.tabular import Config, TableSteps, TabularAlgorithm, TabularLearner
 from renshu.types import Array, EnvSpec
 
 
@@ -17,7 +17,7 @@ class QLearning(TabularAlgorithm):
         return QLearner(self, spec)
 
 
-class QLearner(TabularLearner):
+class QLearner(TabularLearner[Config]):
     """The target of Q-learning."""
 
     def next_value(self, values: Array, row: TableSteps, epsilon: Array) -> Array:

@@ -30,7 +30,7 @@ class PendingStep(NamedTuple):
     real: Array  # bool: there is one, and it is no reset
 
 
-class SARSALearner(TabularLearner):
+class SARSALearner(TabularLearner[SARSA]):
     """The target of Sarsa, one step late."""
 
     max_lag = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from renshu.algorithms.hyperparameters import Number, ScheduleLike, integer, num
 from renshu.ops.masks import mask_for_display, mask_values
 from renshu.ops.schedules import value_of
 from renshu.ops.tables import table_index
-from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,14 @@ class TabularAlgorithm(EpsilonGreedy, Algorithm):
     )
 
     # Beyond 1 a value would jump over its target.
-    learning_rate: ScheduleLike = schedule(0.1, "share of the way to its target that a value moves", least=0, most=1)
+    learning_rate: ScheduleLike = schedule(
+        0.1, "share of the way to its target that a value moves", least=0, most=1, traceable=True
+    )
     n_steps: int = integer(1, "steps collected of each environment before all of them are learned from", least=1)
-    gamma: float = number(0.99, "discount factor", least=0, most=1)
-    initial_value: float = number(0.0, "of every action; above the true values it makes the agent try everything")
+    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
+    initial_value: float = number(
+        0.0, "of every action; above the true values it makes the agent try everything", traceable=True
+    )
     bins: int | tuple[int, ...] = per_dimension(
         10, "bins of each dimension of a Box in the observation, or a list", integer=True, least=1
     )
@@ -66,12 +70,14 @@ class TabularAlgorithm(EpsilonGreedy, Algorithm):
     )
 
 
+Config = TypeVar("Config", bound=TabularAlgorithm)
+
+
 class State(NamedTuple):
     """Everything that learning changes."""
 
     params: Array  # [S, A] float32  the table: the value of each action in each state
     counters: Counters
-    episodes: Array  # [] int32  episodes that ended
     exploration: Array  # [] float32  the share of random actions
     aux: PyTree  # state of single algorithms
 
@@ -96,16 +102,16 @@ class TableSteps(NamedTuple):
     next_mask: Array | None = None  # [T, N, A] bool: actions allowed in the next state; None for all
 
 
-class TabularLearner(Learner[State]):
+class TabularLearner(Learner[Config, State]):
     """The table, epsilon-greedy actions, and updates. A subclass has the value of the next state."""
 
-    algorithm: Any
-    max_lag = None
+    max_lag: int | None = None
+    guards_itself = True
 
-    def __init__(self, algorithm: TabularAlgorithm, spec: EnvSpec) -> None:
+    def __init__(self, algorithm: Config, spec: EnvSpec) -> None:
         super().__init__(algorithm, spec)
         a = algorithm
-        self.rollout_length = a.n_steps
+        self.needs = Needs(steps=a.n_steps, max_lag=self.max_lag)
         self.actions = int(spec.action_space.n)  # type: ignore[attr-defined]
         self.index = table_index(spec.network_space, a.bins, a.obs_low, a.obs_high, actions=self.actions)
 
@@ -118,12 +124,11 @@ class TabularLearner(Learner[State]):
         """
 
     def init(self, key: Key) -> State:
-        counters, episodes = Counters.zeros(), jnp.int32(0)
+        counters = Counters.zeros()
         return State(
-            params=jnp.full((self.index.size, self.actions), self.algorithm.initial_value, jnp.float32),
+            params=jnp.full((self.index.size, self.actions), self.config.initial_value, jnp.float32),
             counters=counters,
-            episodes=episodes,
-            exploration=self._exploration(counters._replace(target=jnp.int32(1)), episodes),
+            exploration=self._exploration(counters._replace(target=jnp.int32(1))),
             aux=self.init_aux(),
         )
 
@@ -134,33 +139,29 @@ class TabularLearner(Learner[State]):
     def actor_state(self, state: State) -> ActorState:
         return ActorState(state.params, state.exploration)
 
-    def act(
-        self, actor_state: ActorState, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool
-    ) -> ActorOutput:
-        seen, mask = self.split(obs)
-        values = mask_values(actor_state.params[self.index.of(seen)], mask)
+    def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
+        seen, mask = self.split(timestep.obs)
+        values = mask_values(acting.params[self.index.of(seen)], mask)
         if not explore:
-            return ActorOutput(jnp.argmax(values, axis=1).astype(jnp.int32), carry, ())
-        chosen = jax.random.categorical(key, jnp.log(epsilon_greedy(values, actor_state.exploration, mask)))
-        return ActorOutput(chosen.astype(jnp.int32), carry, ())
+            return ActorOutput(jnp.argmax(values, axis=1).astype(jnp.int32), carry)
+        chosen = jax.random.categorical(key, jnp.log(epsilon_greedy(values, acting.exploration, mask)))
+        return ActorOutput(chosen.astype(jnp.int32), carry)
 
-    def explain(self, actor_state: ActorState, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+    def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the expected return of each action, `[N, A]`, -inf if not allowed, and the highest of them, `[N]`."""
-        seen, mask = self.split(obs)
-        values = mask_for_display(actor_state.params[self.index.of(seen)], mask)
+        seen, mask = self.split(timestep.obs)
+        values = mask_for_display(acting.params[self.index.of(seen)], mask)
         return {"action_values": values, "value": values.max(axis=1)}
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
-        counters = state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=0)
-        # A step of one environment after the first of an episode was a reset: an episode ended before it.
-        episodes = state.episodes + rollout.first[1:].sum(dtype=jnp.int32)
-        rate = value_of(self.algorithm.learning_rate, counters.progress_remaining)
+        counters = state.counters.after(rollout)
+        rate = value_of(self.config.learning_rate, counters.progress_remaining)
         steps, aux = self.transitions(state.aux, rollout, key)
         params, error = self.improve(state.params, steps, rate, state.exploration)
-        exploration = self._exploration(counters, episodes)
-        counters = counters.add(steps=0, updates=steps.real.shape[0])  # type: ignore[arg-type]
+        exploration = self._exploration(counters)
+        counters = counters._replace(updates=counters.updates + steps.real.shape[0])
         metrics = {"td_error": error, "learning_rate": rate, "exploration": exploration}
-        return State(params, counters, episodes, exploration, aux), metrics
+        return State(params, counters, exploration, aux), metrics
 
     def transitions(self, aux: PyTree, rollout: Rollout, key: Key) -> tuple[TableSteps, PyTree]:
         """Return the steps to learn from now, and the new state besides the table. Default: those of the rollout."""
@@ -212,15 +213,15 @@ class TabularLearner(Learner[State]):
         """
         before = table[row.state, row.action]
         after = self.next_value(mask_values(table[row.next_state], row.next_mask), row, epsilon)
-        target = row.reward + self.algorithm.gamma * jnp.where(row.terminated, 0.0, after)
+        target = row.reward + self.config.gamma * jnp.where(row.terminated, 0.0, after)
         error = jnp.where(row.real, target - before, 0.0)
         count = jnp.maximum((same_pair(row, self.actions) & row.real).sum(axis=1), 1)
         move = (1 - (1 - rate) ** count) * error
         table = table.at[row.state, row.action].add(move / count)
         return table, (before + move, before, jnp.abs(error))
 
-    def _exploration(self, counters: Counters, episodes: Array) -> Array:
-        return jnp.float32(self.algorithm.epsilon(counters, episodes))
+    def _exploration(self, counters: Counters) -> Array:
+        return jnp.float32(self.config.epsilon(counters))
 
 
 def epsilon_greedy(values: Array, epsilon: Array, mask: Array | None = None) -> Array:

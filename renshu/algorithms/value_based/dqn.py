@@ -22,18 +22,19 @@ from renshu.algorithms.hyperparameters import (
     number,
     schedule,
 )
-from renshu.algorithms.off_policy import ActorState, OffPolicyAlgorithm, OffPolicyLearner, TrainState
+from renshu.algorithms.replay_learner import ActorState, ReplayAlgorithm, ReplayLearner, State
 from renshu.errors import HyperparameterError
 from renshu.networks.encoders import check_own
 from renshu.networks.layers import ACTIVATIONS, NOISE
 from renshu.networks.q_network import QNetwork
+from renshu.ops.frame_stack import stack_frames
 from renshu.ops.masks import mask_for_display, mask_values, uniform_actions
 from renshu.ops.spaces import dummy
 from renshu.ops.value_heads import Histogram, Mean, Quantiles
-from renshu.optim.gradient_steps import optimizer_step
 from renshu.optim.layout import ParameterLayout
+from renshu.optim.train_state import Optimizers, TrainState, polyak
 from renshu.replay.ring import Transitions
-from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout, TimeStep
 
 FRACTIONS = 32
 """Quantile fractions by which an implicit quantile network chooses actions (K in Dabney et al. 2018)."""
@@ -41,7 +42,7 @@ COSINES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class DQN(EpsilonGreedy, OffPolicyAlgorithm):
+class DQN(EpsilonGreedy, ReplayAlgorithm):
     """Learn action values by bootstrapping from a target network, on transitions drawn from a memory.
 
     double, dueling, prioritized, n_step, noisy, distributional and munchausen may be combined as you like; all of them
@@ -52,9 +53,11 @@ class DQN(EpsilonGreedy, OffPolicyAlgorithm):
         observations=OBSERVATIONS, actions=frozenset({"discrete"}), frame_stack=True, masks=True
     )
 
-    learning_rate: ScheduleLike = schedule(1e-4, "step size of Adam", least=0)
+    learning_rate: ScheduleLike = schedule(1e-4, "step size of Adam", least=0, traceable=True)
     batch_size: int = integer(32, "steps drawn for one gradient step", least=1)
-    tau: float = number(1.0, "share of the parameters that the target network takes over in an update", above=0, most=1)
+    tau: float = number(
+        1.0, "share of the parameters that the target network takes over in an update", above=0, most=1, traceable=True
+    )
     train_freq: int = integer(4, "steps collected of each environment between two trainings", least=1)
     target_update_interval: int = integer(10_000, "environment steps between updates of the target network", least=1)
     max_grad_norm: float = number(10.0, "gradients are scaled down to this norm", above=0)
@@ -79,9 +82,9 @@ class DQN(EpsilonGreedy, OffPolicyAlgorithm):
     v_max: float = number(10.0, "the highest of them")
     n_quantiles: int = integer(200, "quantiles that qr learns", least=1)
     n_fractions: int = integer(8, "quantile fractions that iqn draws for an update", least=1)
-    munchausen_alpha: float = number(0.9, "weight of the log-probability in the reward", least=0)
-    munchausen_tau: float = number(0.03, "temperature of the soft policy", above=0)
-    munchausen_clip: float = number(-1.0, "the log-probability is no lower than this", most=0)
+    munchausen_alpha: float = number(0.9, "weight of the log-probability in the reward", least=0, traceable=True)
+    munchausen_tau: float = number(0.03, "temperature of the soft policy", above=0, traceable=True)
+    munchausen_clip: float = number(-1.0, "the log-probability is no lower than this", most=0, traceable=True)
     net_arch: NetArch = layer_sizes((64, 64), "widths of the hidden layers")
     activation_fn: str = choice("relu", "activation of the hidden layers", tuple(ACTIVATIONS))
     network: Any = module("a Flax module of your own in place of the hidden layers: obs [B, ...] -> features [B, F]")
@@ -99,57 +102,63 @@ class Keys(NamedTuple):
     target: Key
 
 
-class DQNLearner(OffPolicyLearner):
+class DQNLearner(ReplayLearner[DQN]):
     """The network, epsilon-greedy actions, targets and the loss."""
 
-    def __init__(self, algorithm: DQN, spec: EnvSpec) -> None:
-        super().__init__(algorithm, spec)
-        a, name = algorithm, type(algorithm).__name__
-        if a.value_rescaling and a.distributional == "c51":
+    def __init__(self, config: DQN, spec: EnvSpec) -> None:
+        super().__init__(config, spec)
+        name = type(config).__name__
+        if config.value_rescaling and config.distributional == "c51":
             raise HyperparameterError(f"{name}: value_rescaling does not go with c51, whose values are v_min to v_max")
-        if a.v_min >= a.v_max:
-            raise HyperparameterError(f"{name}: v_min={a.v_min:g} must be below v_max={a.v_max:g}")
-        if a.network is not None:
-            check_own(a.network, self.observation_space)
+        if config.v_min >= config.v_max:
+            raise HyperparameterError(f"{name}: v_min={config.v_min:g} must be below v_max={config.v_max:g}")
+        if config.network is not None:
+            check_own(config.network, self.observation_space)
         self.actions = int(spec.action_space.n)  # type: ignore[attr-defined]
-        self.implicit = a.distributional == "iqn"
-        if a.distributional == "c51":
-            self.head = Histogram(a.v_min, a.v_max, a.n_atoms)
-        elif a.distributional:
-            self.head = Quantiles(FRACTIONS if self.implicit else a.n_quantiles, a.value_rescaling)
+        self.implicit = config.distributional == "iqn"
+        if config.distributional == "c51":
+            self.head = Histogram(config.v_min, config.v_max, config.n_atoms)
+        elif config.distributional:
+            self.head = Quantiles(FRACTIONS if self.implicit else config.n_quantiles, config.value_rescaling)
         else:
-            self.head = Mean(a.loss == "mse", a.value_rescaling)
+            self.head = Mean(config.loss == "mse", config.value_rescaling)
         self.network = QNetwork(
             space=self.observation_space,
             actions=self.actions,
             outputs=1 if self.implicit else self.head.outputs,
-            widths=a.net_arch.vf,
-            activation=a.activation_fn,
-            torso=None if a.network is None else a.network.copy(name=None),
-            dueling=a.dueling,
-            noisy=a.noisy,
+            widths=config.net_arch.vf,
+            activation=config.activation_fn,
+            torso=None if config.network is None else config.network.copy(name=None),
+            dueling=config.dueling,
+            noisy=config.noisy,
             embedding=COSINES if self.implicit else 0,
         )
-        obs = dummy(self.observation_space, 1)
+        self.layout = ParameterLayout(jax.eval_shape(self.init_params, jax.random.key(0)))
+        clip = optax.clip_by_global_norm(config.max_grad_norm)
+        adam = optax.chain(clip, optax.scale_by_adam(eps=config.adam_eps))
+        self.optim = Optimizers({"network": adam}, guard=self.guards_each_step)
+
+    def init_params(self, key: Key) -> PyTree:
+        """Make the network's parameters."""
         taus = (jnp.zeros((1, 1)),) if self.implicit else ()
-        self.make = lambda key: self.network.init(key, obs, *taus)["params"]
-        self.layout = ParameterLayout(jax.eval_shape(self.make, jax.random.key(0)))
-        self.optimizer = optax.chain(optax.clip_by_global_norm(a.max_grad_norm), optax.scale_by_adam(eps=a.adam_eps))
+        return self.network.init(key, dummy(self.observation_space, 1), *taus)["params"]
 
-    def pack(self, params: PyTree) -> PyTree:
-        return self.layout.pack(params)
+    def init_train(self, key: Key) -> TrainState:
+        params = {"network": self.layout.pack(self.init_params(key))}
+        return TrainState(params, jax.tree.map(jnp.copy, params), self.optim.init(params), jnp.int32(0))
 
-    def unpack(self, params: PyTree) -> PyTree:
-        return self.layout.unpack(params)
+    def pack(self, train_state: TrainState) -> TrainState:
+        return train_state._replace(params={"network": self.layout.pack(train_state.params)})
 
-    def init_train_state(self, key: Key) -> TrainState:
-        params = self.pack(self.make(key))
-        return TrainState(params, jax.tree.map(jnp.copy, params), self.optimizer.init(params), jnp.int32(0))
+    def unpack(self, train_state: TrainState) -> TrainState:
+        return train_state._replace(params=self.layout.unpack(train_state.params["network"]))
+
+    # --- acting -----------------------------------------------------------------------------------------------------
 
     def out(self, params: PyTree, obs: PyTree, taus: Array | None, key: Key | None = None) -> Array:
         """Compute the network's output, `[B, A, K]`. taus: `[B, K]` for iqn. key: of noisy layers; None: their mean."""
         extra = (taus,) if self.implicit else ()
-        rngs = {NOISE: key} if self.algorithm.noisy and key is not None else None
+        rngs = {NOISE: key} if self.config.noisy and key is not None else None
         seen, _ = self.split(obs)
         return self.network.apply({"params": params}, seen, *extra, rngs=rngs)  # type: ignore[return-value]
 
@@ -162,95 +171,77 @@ class DQNLearner(OffPolicyLearner):
     def fractions(self, batch: int, key: Key | None) -> Array:
         """Make quantile fractions `[B, K]`: drawn for iqn, midpoints without a key and for all others."""
         if self.implicit and key is not None:
-            return jax.random.uniform(key, (batch, self.algorithm.n_fractions))
+            return jax.random.uniform(key, (batch, self.config.n_fractions))
         count = self.head.outputs
         return jnp.broadcast_to((jnp.arange(count) + 0.5) / count, (batch, count))
 
-    def exploration(self, counters: Counters, episodes: Array) -> Array:
-        return jnp.float32(0.0) if self.algorithm.noisy else self.algorithm.epsilon(counters, episodes)
+    def random_share(self, counters: Counters) -> Array:
+        return jnp.float32(0.0) if self.config.noisy else self.config.epsilon(counters)
 
-    def act(
-        self, actor_state: ActorState, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool
-    ) -> ActorOutput:
-        obs, carry = self.stack_frames(carry, obs, first)
+    def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
+        obs, carry = stack_frames(carry, timestep.obs, timestep.first)
         if not explore:
-            return ActorOutput(jnp.argmax(self.values(actor_state.params, obs), axis=1).astype(jnp.int32), carry, ())
+            return ActorOutput(jnp.argmax(self.values(acting.params, obs), axis=1).astype(jnp.int32), carry)
         key_noise, key_action, key_random = jax.random.split(key, 3)
-        greedy = jnp.argmax(self.values(actor_state.params, obs, key_noise), axis=1).astype(jnp.int32)
+        greedy = jnp.argmax(self.values(acting.params, obs, key_noise), axis=1).astype(jnp.int32)
         anything = uniform_actions(key_action, len(greedy), self.actions, self.split(obs)[1])
-        random = jax.random.uniform(key_random, greedy.shape) < actor_state.exploration
-        return ActorOutput(jnp.where(random, anything, greedy), carry, ())
+        random = jax.random.uniform(key_random, greedy.shape) < acting.exploration
+        return ActorOutput(jnp.where(random, anything, greedy), carry)
 
-    def explain(self, actor_state: ActorState, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+    def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the expected return of each action, `[N, A]`, -inf if not allowed, and the highest of them, `[N]`."""
-        obs, _ = self.stack_frames(carry, obs, jnp.ones(jax.tree.leaves(obs)[0].shape[0], jnp.bool_))
-        values = self.values(actor_state.params, obs)
+        obs, _ = stack_frames(carry, timestep.obs, timestep.first)
+        values = self.values(acting.params, obs)
         return {"action_values": mask_for_display(values, self.split(obs)[1]), "value": values.max(axis=1)}
 
-    def update_target(self, train_state: TrainState, before: Counters, after: Counters) -> TrainState:
-        a: DQN = self.algorithm
-        due = before.steps // a.target_update_interval != after.steps // a.target_update_interval
-        share = jnp.where(due, a.tau, 0.0)
-        return train_state._replace(
-            target=jax.tree.map(lambda t, p: t + share * (p - t), train_state.target, train_state.params)
-        )
+    # --- learning ---------------------------------------------------------------------------------------------------
+
+    def observe(self, state: State, rollout: Rollout, key: Key) -> State:
+        """Put a rollout into the memory; the target network follows when `target_update_interval` steps are over."""
+        after = super().observe(state, rollout, key)
+        interval = self.config.target_update_interval
+        due = state.counters.steps // interval != after.counters.steps // interval
+        train = polyak(self.pack(after.train), jnp.where(due, self.config.tau, 0.0))
+        return after._replace(train=self.unpack(train))
 
     def gradient_step(
-        self, train_state: TrainState, batch: Transitions, key: Key, learning_rate: Array, progress_remaining: Array
+        self, train_state: TrainState, batch: Transitions, key: Key, learning_rate: Array
     ) -> tuple[TrainState, Metrics, Array]:
+        """Move the values of the actions taken towards their targets (Mnih 2015, algorithm 1)."""
         keys = Keys(*jax.random.split(key, 3))
         target = jax.lax.stop_gradient(self.target(train_state, batch, keys))
+        taus = self.fractions(len(target), jax.random.fold_in(keys.online, 1))
 
         def loss(packed: PyTree) -> tuple[Array, tuple[Metrics, Array]]:
-            params = self.unpack(packed)
-            taus = self.fractions(len(target), jax.random.fold_in(keys.online, 1))
-            out = self.out(params, batch.obs, taus, keys.online)
+            out = self.out(self.layout.unpack(packed), batch.obs, taus, keys.online)
             chosen = jnp.take_along_axis(out, batch.action[:, None, None], axis=1)[:, 0]
             losses, error = self.head.loss(chosen, target, taus)
             mean = (batch.weight * losses).mean()
-            value = self.head.values(chosen[:, None])[:, 0].mean()
-            return mean, ({"loss": mean, "value": value}, error)
+            return mean, ({"loss": mean, "value": self.head.values(chosen[:, None])[:, 0].mean()}, error)
 
-        params, opt_state, (metrics, error), finite = optimizer_step(
-            self.optimizer,
-            loss,
-            train_state.params,
-            train_state.opt_state,
-            learning_rate,
-            train_state.finite,
-            guard=self.guards_each_step,
-        )
-        train_state = train_state._replace(
-            params=params, opt_state=opt_state, updates=train_state.updates + 1, finite=finite
-        )
-        return train_state, metrics, error
+        train_state, (metrics, error) = self.optim.step(train_state, "network", loss, learning_rate)
+        return train_state._replace(updates=train_state.updates + 1), metrics, error
 
     def target(self, train_state: TrainState, batch: Transitions, keys: Keys) -> Array:
         """Compute the target of the actions that were taken, `[B, K]`."""
-        a: DQN = self.algorithm
-        train_state = train_state._replace(
-            params=self.unpack(train_state.params), target=self.unpack(train_state.target)
-        )
+        online, late = (self.layout.unpack(x["network"]) for x in (train_state.params, train_state.target))
         count = batch.reward.shape[0]
-        next_out = self.out(
-            train_state.target, batch.next_obs, self.fractions(count, jax.random.fold_in(keys.target, 1)), keys.target
-        )
+        taus = self.fractions(count, jax.random.fold_in(keys.target, 1))
+        next_out = self.out(late, batch.next_obs, taus, keys.target)
         next_values = mask_values(self.head.values(next_out), self.split(batch.next_obs)[1])
-        if a.munchausen:
-            return self._munchausen(train_state, batch, next_out, next_values, keys)
-        if a.double:
-            next_values = self.values(train_state.params, batch.next_obs, keys.choosing)
+        if self.config.munchausen:
+            return self._munchausen(late, batch, next_out, next_values, keys)
+        if self.config.double:
+            next_values = self.values(online, batch.next_obs, keys.choosing)
         policy = jax.nn.one_hot(jnp.argmax(next_values, axis=1), self.actions)
         return self.head.target(next_out, policy, jnp.zeros_like(policy), batch.reward, batch.discount)
 
-    def _munchausen(
-        self, train_state: TrainState, batch: Transitions, next_out: Array, next_values: Array, keys: Keys
-    ) -> Array:
+    def _munchausen(self, late: PyTree, batch: Transitions, next_out: Array, next_values: Array, keys: Keys) -> Array:
         """Compute the target with a soft policy of the target network on both sides (Vieillard 2020, equation 2)."""
-        a: DQN = self.algorithm
-        tau = a.munchausen_tau
-        now = jax.nn.log_softmax(self.values(train_state.target, batch.obs, keys.choosing) / tau)
+        config = self.config
+        tau = config.munchausen_tau
+        now = jax.nn.log_softmax(self.values(late, batch.obs, keys.choosing) / tau)
         taken = jnp.take_along_axis(now, batch.action[:, None], axis=1)[:, 0]
-        reward = batch.reward + a.munchausen_alpha * (tau * taken).clip(a.munchausen_clip, 0)
+        reward = batch.reward + config.munchausen_alpha * (tau * taken).clip(config.munchausen_clip, 0)
         log_policy = jax.nn.log_softmax(next_values / tau)
         return self.head.target(next_out, jnp.exp(log_policy), -tau * log_policy, reward, batch.discount)

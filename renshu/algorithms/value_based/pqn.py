@@ -38,7 +38,7 @@ from renshu.ops.statistics import masked_mean
 from renshu.optim.gradient_steps import minibatch_descent
 from renshu.optim.guards import keep_if_finite
 from renshu.optim.minibatches import check_minibatches, minibatch, minibatches
-from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,13 @@ class PQN(EpsilonGreedy, Algorithm):
         observations=OBSERVATIONS, actions=frozenset({"discrete"}), frame_stack=True, masks=True
     )
 
-    learning_rate: ScheduleLike = schedule(2.5e-4, "step size of RAdam", least=0)
+    learning_rate: ScheduleLike = schedule(2.5e-4, "step size of RAdam", least=0, traceable=True)
     n_steps: int = integer(32, "steps collected of each environment for one update", least=1)
     batch_size: int = integer(32, "steps in a minibatch; divides n_steps * num_envs", least=1)
     n_epochs: int = integer(2, "passes over each rollout", least=1)
-    gamma: float = number(0.99, "discount factor", least=0, most=1)
+    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
     td_lambda: float = number(
-        0.65, "0: targets of one reward and the value after it; 1: of all rewards", least=0, most=1
+        0.65, "0: targets of one reward and the value after it; 1: of all rewards", least=0, most=1, traceable=True
     )
     max_grad_norm: float = number(10.0, "gradients are scaled down to this norm", above=0)
     layer_norm: bool = boolean(True, "normalise the hidden layers")
@@ -74,7 +74,6 @@ class State(NamedTuple):
     params: PyTree
     opt_state: PyTree
     counters: Counters
-    episodes: Array  # [] int32  episodes that ended
     exploration: Array  # [] float32  the share of random actions
 
 
@@ -94,11 +93,10 @@ class Batch(NamedTuple):
     valid: Array  # bool
 
 
-class PQNLearner(Learner[State]):
+class PQNLearner(Learner[PQN, State]):
     """The network, epsilon-greedy actions, Q(lambda) returns and the loss."""
 
-    algorithm: Any
-    max_lag = 0
+    guards_itself = True
 
     def __init__(self, algorithm: PQN, spec: EnvSpec) -> None:
         super().__init__(algorithm, spec)
@@ -108,7 +106,7 @@ class PQNLearner(Learner[State]):
             space = stacked_space(space, self.frame_stack)  # as the network sees it
         if a.network is not None:
             check_own(a.network, space)
-        self.rollout_length = a.n_steps
+        self.needs = Needs(steps=a.n_steps)
         self.network = QNetwork(
             space=space,
             actions=int(spec.action_space.n),  # type: ignore[attr-defined]
@@ -124,9 +122,9 @@ class PQNLearner(Learner[State]):
 
     def init(self, key: Key) -> State:
         params = self.network.init(key, self.example)["params"]
-        counters, episodes = Counters.zeros(), jnp.int32(0)
-        exploration = self.exploration(counters._replace(target=jnp.int32(1)), episodes)
-        return State(params, self.minibatch_descent.init(params), counters, episodes, exploration)
+        counters = Counters.zeros()
+        exploration = self.exploration(counters._replace(target=jnp.int32(1)))
+        return State(params, self.minibatch_descent.init(params), counters, exploration)
 
     def actor_state(self, state: State) -> ActorState:
         return ActorState(state.params, state.exploration)
@@ -134,34 +132,32 @@ class PQNLearner(Learner[State]):
     def initial_carry(self, num_envs: int) -> PyTree:
         return empty_frames(self.spec.observation_space, self.frame_stack, num_envs) if self.frame_stack > 1 else ()
 
-    def exploration(self, counters: Counters, episodes: Array) -> Array:
+    def exploration(self, counters: Counters) -> Array:
         """Compute the share of random actions, [] float32."""
-        return jnp.asarray(self.algorithm.epsilon(counters, episodes), jnp.float32)
+        return jnp.asarray(self.config.epsilon(counters), jnp.float32)
 
     def values(self, params: PyTree, obs: PyTree) -> Array:
         """Estimate returns of all actions, allowed or not, `[B, A]`. obs: `[B, ...]`, with mask and frame stack."""
         return self.network.apply({"params": params}, self.split(obs)[0])[..., 0]  # type: ignore[index]
 
-    def act(
-        self, actor_state: ActorState, carry: PyTree, obs: PyTree, first: Array, key: Key, *, explore: bool
-    ) -> ActorOutput:
-        obs, carry = stack_frames(carry, obs, first)
+    def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
+        obs, carry = stack_frames(carry, timestep.obs, timestep.first)
         mask = self.split(obs)[1]
-        values = mask_values(self.values(actor_state.params, obs), mask)
+        values = mask_values(self.values(acting.params, obs), mask)
         if explore:
-            return ActorOutput(epsilon_greedy_action(values, actor_state.exploration, key, mask), carry, ())
-        return ActorOutput(jnp.argmax(values, axis=1).astype(jnp.int32), carry, ())
+            return ActorOutput(epsilon_greedy_action(values, acting.exploration, key, mask), carry)
+        return ActorOutput(jnp.argmax(values, axis=1).astype(jnp.int32), carry)
 
-    def explain(self, actor_state: ActorState, carry: PyTree, obs: PyTree) -> dict[str, Array]:
+    def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the expected return of each action, `[N, A]`, -inf if not allowed, and the highest of them, `[N]`."""
-        obs, _ = stack_frames(carry, obs, jnp.ones(jax.tree.leaves(obs)[0].shape[0], jnp.bool_))
-        values = mask_for_display(self.values(actor_state.params, obs), self.split(obs)[1])
+        obs, _ = stack_frames(carry, timestep.obs, timestep.first)
+        values = mask_for_display(self.values(acting.params, obs), self.split(obs)[1])
         return {"action_values": values, "value": values.max(axis=1)}
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
-        a: PQN = self.algorithm
+        a = self.config
         rate = value_of(a.learning_rate, state.counters.progress_remaining)
-        batch = self.prepare(state.params, rollout)
+        batch = self.make_batch(state.params, rollout)
 
         def loss(params: PyTree, order: Array) -> tuple[Array, Metrics]:
             return self.loss(params, minibatch(batch, order))
@@ -171,20 +167,18 @@ class PQNLearner(Learner[State]):
             loss, state.params, state.opt_state, orders, rate
         )
         params, opt_state = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
-        counters = state.counters.add(steps=rollout.valid.sum(dtype=jnp.int32), updates=taken)
-        # A step of one environment after the first of an episode was a reset: an episode ended before it.
-        episodes = state.episodes + rollout.first[1:].sum(dtype=jnp.int32)
-        exploration = self.exploration(counters, episodes)
-        state = State(params, opt_state, counters, episodes, exploration)
+        counters = state.counters.after(rollout, taken)
+        exploration = self.exploration(counters)
+        state = State(params, opt_state, counters, exploration)
         return state, {**metrics, "learning_rate": rate, "exploration": exploration}
 
-    def prepare(self, params: PyTree, rollout: Rollout) -> Batch:
+    def make_batch(self, params: PyTree, rollout: Rollout) -> Batch:
         """Make a flat batch `[T * N]` of a rollout, with targets by the parameters that acted.
 
         The Q(lambda) return, R_t = r_t + gamma ((1 - lambda) max_a Q(s_t+1, a) + lambda R_t+1), is the value
         max_a Q(s_t, a) and the generalised advantage over it. It is Peng's: random actions do not cut it.
         """
-        a: PQN = self.algorithm
+        a = self.config
         T, N = rollout.reward.shape
         obs = stack_rollout(rollout.carry, rollout.obs, rollout.first)
         obs = jax.tree.map(lambda x: x.reshape((T + 1) * N, *x.shape[2:]), obs)

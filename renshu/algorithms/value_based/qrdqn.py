@@ -12,6 +12,6 @@ from renshu.algorithms.value_based.dqn import DQN
 class QRDQN(DQN):
     """DQN that learns quantiles of the return; its defaults are those of sb3-contrib."""
 
-    learning_rate: ScheduleLike = schedule(5e-5, "step size of Adam", least=0)
+    learning_rate: ScheduleLike = schedule(5e-5, "step size of Adam", least=0, traceable=True)
     adam_eps: float = number(3.125e-4, "added to the deviation by which Adam divides: 0.01 / batch_size", above=0)
     distributional: str | None = choice("qr", "quantiles at fixed fractions", (None, "c51", "qr", "iqn"))

@@ -12,7 +12,7 @@ from renshu.algorithms.value_based.dqn import DQN
 class Rainbow(DQN):
     """Double, dueling, prioritized, three steps, noisy, c51 (table 1 there, for Atari: set v_min and v_max)."""
 
-    learning_rate: ScheduleLike = schedule(6.25e-5, "step size of Adam", least=0)
+    learning_rate: ScheduleLike = schedule(6.25e-5, "step size of Adam", least=0, traceable=True)
     adam_eps: float = number(1.5e-4, "added to the deviation by which Adam divides", above=0)
     double: bool = boolean(True, "choose the next action by the network itself, value it by the target")
     dueling: bool = boolean(True, "value of the state and advantages of the actions apart")

@@ -16,17 +16,18 @@ from tests.algorithms.transitions import parts
 
 BOX = spaces.Box(-1, 1, (1,), np.float32)
 BASE = {"learning_rate": 3e-3, "batch_size": 64, "buffer_size": 2000, "learning_starts": 200, "net_arch": [32]}
-BASE |= {"train_freq": 4, "gradient_steps": 16, "tau": 0.05, "gamma": 0.9}
+BASE |= {"train_freq": 4, "gradient_steps": 16, "gamma": 0.9}
+LATE = {**BASE, "tau": 0.05}
 KINDS = {
-    "td3": lambda **kw: TD3(**{**BASE, "prioritized": True, "n_step": 3, **kw}),
-    "ddpg": lambda **kw: DDPG(**{**BASE, "action_noise": "ou", "action_noise_std": 0.5, **kw}),
-    "sac": lambda **kw: SAC(**{**BASE, **kw}),
-    "sde": lambda **kw: SAC(**{**BASE, "use_sde": True, "log_std_init": -1.0, **kw}),
+    "td3": lambda **kw: TD3(**{**LATE, "prioritized": True, "n_step": 3, **kw}),
+    "ddpg": lambda **kw: DDPG(**{**LATE, "action_noise": "ou", "action_noise_std": 0.5, **kw}),
+    "sac": lambda **kw: SAC(**{**LATE, **kw}),
+    "sde": lambda **kw: SAC(**{**LATE, "use_sde": True, "log_std_init": -1.0, **kw}),
     "redq": lambda **kw: SAC(
-        **{**BASE, "n_critics": 3, "n_target_critics": 2, "dropout": 0.01, "layer_norm": True, **kw}
+        **{**LATE, "n_critics": 3, "n_target_critics": 2, "dropout": 0.01, "layer_norm": True, **kw}
     ),
-    "tqc": lambda **kw: TQC(**{**BASE, "n_quantiles": 8, "top_quantiles_to_drop_per_net": 1, **kw}),
-    "crossq": lambda **kw: CrossQ(**{**BASE, "tau": 0.005, **kw}),
+    "tqc": lambda **kw: TQC(**{**LATE, "n_quantiles": 8, "top_quantiles_to_drop_per_net": 1, **kw}),
+    "crossq": lambda **kw: CrossQ(**{**BASE, **kw}),
 }
 
 

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from renshu.algorithms.continuous.sac import SAC, DiscreteSACLearner, SACLearner, random_subset
+from renshu.algorithms.continuous.discrete_sac import DiscreteSACLearner
+from renshu.algorithms.continuous.sac import SAC, SACLearner
+from renshu.algorithms.continuous.temperature import init_temperature, temperature, temperature_step
 from renshu.errors import HyperparameterError
-from tests.algorithms.rollouts import assert_close, assert_same
+from renshu.networks.critics import random_subset
+from renshu.types import TimeStep
+from tests.algorithms.rollouts import assert_close, assert_same, beginning
 from tests.algorithms.transitions import SMALL, critics, moved, network, quick, samples_of, spec_of, started
 
 KEY = jax.random.key(0)
@@ -47,7 +51,7 @@ def test_one_update():
     made, batch = learner(tau=0.25, ent_coef=0.3), samples_of()
     train_state, update = started(made), jax.jit(made.gradient_step)
     target = np.asarray(jax.jit(made.target)(train_state, batch, jax.random.split(jax.random.split(KEY)[0])[0]))
-    after, metrics, error = update(train_state, batch, KEY, RATE, ONE)
+    after, metrics, error = update(train_state, batch, KEY, RATE)
     off = critics(train_state.params, np.asarray(batch.obs), np.asarray(batch.action))[..., 0] - target[:, 0]
     np.testing.assert_allclose(metrics["critic_loss"], 0.5 * (off**2).sum(axis=0).mean(), rtol=1e-3)
     np.testing.assert_allclose(error, np.abs(off).mean(axis=0), rtol=1e-2, atol=1e-4)
@@ -65,10 +69,11 @@ def test_one_update():
 
 def test_the_policy_climbs_the_soft_value():
     made, batch = learner(ent_coef=0.1), samples_of(64)
-    train_state, step = started(made), jax.jit(made.actor_step)
+    train_state, step = started(made), jax.jit(made.policy_step, static_argnums=4)
     losses = []
     for i in range(30):
-        train_state = step(train_state, batch, jax.random.fold_in(KEY, i % 2), jnp.float32(1e-2))
+        key = jax.random.fold_in(KEY, i % 2)
+        train_state = step(train_state, batch.obs, key, jnp.float32(1e-2), made.policy_value)
         losses.append(float(train_state.aux.metrics["actor_loss"]))
     assert losses[-1] < losses[1] - 0.1
 
@@ -77,30 +82,26 @@ def test_the_policy_climbs_the_soft_value():
 def test_worth_of_entropy_rises_while_there_is_too_little(entropy_target, sign):
     made = learner(ent_coef="auto_0.1", target_entropy=entropy_target)
     train_state = started(made)
-    after = jax.jit(made.update_temperature)(train_state, ONE, jnp.float32(0.5), jnp.float32(1e-2))
+    entropy, rate = jnp.float32(0.5), jnp.float32(1e-2)
+    after = temperature_step(made.config, made.optim, train_state, ONE, entropy, made.target_entropy, rate)
     step = float(after.params["log_ent_coef"] - train_state.params["log_ent_coef"])
     assert step == pytest.approx(sign * 1e-2, rel=1e-3), "the first step of Adam is the learning rate"
     assert float(after.aux.metrics["ent_coef"]) == pytest.approx(np.exp(step), rel=1e-4)
 
 
 def test_worth_of_entropy_at_the_start():
-    def start(ent_coef):
-        made = SAC(**SMALL, ent_coef=ent_coef).build(spec_of())
-        return made, jax.eval_shape(made.init_params, KEY)
-
-    made, params = start(0.2)
-    assert "log_ent_coef" not in params
-    assert made.ent_coef({}) == 0.2
+    fixed = SAC(**SMALL, ent_coef=0.2)
+    assert init_temperature(fixed) == {}
+    assert temperature(fixed, {}) == 0.2
     for text, value in (("auto", 1.0), ("auto_0.1", 0.1)):
-        made, params = start(text)
-        assert params["log_ent_coef"].shape == ()
-        assert made.log_start == pytest.approx(np.log(value))
+        learned = SAC(**SMALL, ent_coef=text)
+        assert float(temperature(learned, init_temperature(learned))) == pytest.approx(value)
 
 
 def test_entropies_to_aim_at():
     assert learner(3).target_entropy == -3.0
     assert learner(3, target_entropy=-1.5).target_entropy == -1.5
-    assert learner(CHOICES).target_entropy == pytest.approx(0.98 * np.log(4))
+    assert learner(CHOICES).entropy_target(OBS) == pytest.approx(0.98 * np.log(4))
 
 
 @pytest.mark.parametrize(("delay", "interval"), [(3, 2), (1, 4)])
@@ -108,7 +109,7 @@ def test_policy_and_late_copies_wait(delay, interval):
     made, batch = learner(policy_delay=delay, target_update_interval=interval), samples_of()
     train_state, update = started(made), jax.jit(made.gradient_step)
     for i in range(1, 2 * delay * interval // (1 + (delay == 1)) + 1):
-        before, (train_state, _, _) = train_state, update(train_state, batch, jax.random.fold_in(KEY, i), RATE, ONE)
+        before, (train_state, _, _) = train_state, update(train_state, batch, jax.random.fold_in(KEY, i), RATE)
         assert moved(train_state.params["actor"], before.params["actor"]) == (i % delay == 0)
         assert moved(train_state.params["log_ent_coef"], before.params["log_ent_coef"]) == (i % delay == 0)
         assert moved(train_state.target, before.target) == (i % interval == 0)
@@ -136,13 +137,14 @@ def test_targets_go_by_some_critics_and_the_policy_by_all():
     wanted = np.asarray(batch.reward) + np.asarray(batch.discount) * value
     np.testing.assert_allclose(jax.jit(made.target)(train_state, batch, KEY)[:, 0], wanted, rtol=1e-3, atol=1e-4)
     value, _ = soft(made, train_state.params, batch.obs, KEY, lambda q: q.mean(axis=0))
-    loss = jax.jit(made.actor_step)(train_state, batch, KEY, RATE).aux.metrics["actor_loss"]
+    step = jax.jit(made.policy_step, static_argnums=4)
+    loss = step(train_state, batch.obs, KEY, RATE, made.policy_value).aux.metrics["actor_loss"]
     np.testing.assert_allclose(loss, -value.mean(), rtol=1e-3)
 
 
 def test_dropout_is_for_learning_only():
     made = learner(dropout=0.5, layer_norm=True)
-    params, action = made.init_params(KEY), np.zeros((6, 2), np.float32)
+    params, action = started(made).params, np.zeros((6, 2), np.float32)
     q = jax.jit(made.q)
     plain = q(params, OBS, action)
     assert_same(plain, q(params, OBS, action))
@@ -162,7 +164,7 @@ def test_state_dependent_noise_lasts(options, period):
     carry, obs, actions = made.initial_carry(2), OBS[[0, 0]], []
     for t in range(2 * period + 1):
         first = np.array([t == 0, t in (0, 2)])
-        chosen = act(actor_state, carry, obs, first, jax.random.fold_in(KEY, t))
+        chosen = act(actor_state, carry, TimeStep(obs, first), jax.random.fold_in(KEY, t))
         carry = chosen.carry
         actions.append(np.asarray(chosen.action))
     changes = np.array([(a != b).any(axis=1) for a, b in pairwise(actions)])
@@ -173,8 +175,10 @@ def test_state_dependent_noise_lasts(options, period):
 def test_state_dependent_noise_is_greedy_without_noise():
     made = learner(use_sde=True)
     actor_state = made.actor_state(made.init(KEY))
-    chosen = made.act(actor_state, made.initial_carry(6), OBS, np.zeros(6, bool), KEY, explore=False)
-    np.testing.assert_allclose(chosen.action, made.explain(actor_state, made.initial_carry(6), OBS)["mean"], rtol=1e-5)
+    chosen = made.act(actor_state, made.initial_carry(6), TimeStep(OBS, np.zeros(6, bool)), KEY, explore=False)
+    np.testing.assert_allclose(
+        chosen.action, made.explain(actor_state, made.initial_carry(6), beginning(OBS))["mean"], rtol=1e-5
+    )
     assert_same(chosen.carry, made.initial_carry(6))
 
 
@@ -202,7 +206,7 @@ def test_an_update_of_choices():
     """Only what was taken is learned from; explain tells probabilities and values of all."""
     made, batch = learner(CHOICES, ent_coef=0.3), samples_of(choices=4)
     train_state = started(made)
-    after, metrics, _ = jax.jit(made.gradient_step)(train_state, batch, KEY, RATE, ONE)
+    after, metrics, _ = jax.jit(made.gradient_step)(train_state, batch, KEY, RATE)
     obs, action = np.asarray(batch.obs), np.asarray(batch.action)
     target = np.asarray(jax.jit(made.target)(train_state, batch, KEY))[:, 0]  # no key matters here
     q = np.stack([network(one, obs) for one in train_state.params["critics"]])[:, np.arange(16), action]
@@ -210,7 +214,7 @@ def test_an_update_of_choices():
     p = softmax(network(train_state.params["actor"], obs))
     np.testing.assert_allclose(metrics["entropy"], -(p * np.log(p)).sum(axis=1).mean(), rtol=1e-3)
     assert moved(after.params["actor"], train_state.params["actor"])
-    found = made.explain(made.actor_state(made.init(KEY)), (), obs)
+    found = made.explain(made.actor_state(made.init(KEY)), (), beginning(obs))
     q = np.stack([network(one, obs) for one in train_state.params["critics"]]).min(axis=0)
     np.testing.assert_allclose(found["probabilities"], p, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(found["action_values"], q, rtol=1e-3, atol=1e-4)
@@ -221,9 +225,7 @@ def test_choices_are_uniform_before_learning_starts():
     made = learner(CHOICES)
     actor_state = made.actor_state(made.init(KEY))._replace(exploration=jnp.float32(1.0))
     obs = np.zeros((2000, 3), np.float32)
-    action = np.asarray(
-        jax.jit(lambda *x: made.act(*x, explore=True))(actor_state, (), obs, np.zeros(2000, bool), KEY).action
-    )
+    action = np.asarray(jax.jit(lambda *x: made.act(*x, explore=True))(actor_state, (), beginning(obs), KEY).action)
     assert action.dtype == np.int32
     np.testing.assert_allclose(np.bincount(action, minlength=4) / 2000, 0.25, atol=0.05)
 

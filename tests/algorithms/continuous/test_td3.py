@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from renshu.algorithms.continuous.ddpg import DDPG
-from renshu.algorithms.continuous.td3 import ADAPT_BY, TD3
+from renshu.algorithms.continuous.noise import ADAPT_BY
+from renshu.algorithms.continuous.td3 import TD3
 from renshu.errors import HyperparameterError
-from tests.algorithms.rollouts import assert_close, assert_same, make_rollout
+from renshu.types import TimeStep
+from tests.algorithms.rollouts import assert_close, assert_same, beginning, make_rollout
 from tests.algorithms.transitions import SMALL, critics, moved, network, parts, quick, samples_of, spec_of, started
 
 KEY = jax.random.key(0)
-RATE, ONE = jnp.float32(1e-3), jnp.float32(1.0)
+RATE = jnp.float32(1e-3)
 
 
 def learner(kind=TD3, frame_stack=1, **options):
@@ -53,12 +55,12 @@ def test_policy_and_late_copies_wait(kind, delay):
     train_state, update = started(made), jax.jit(made.gradient_step)
     for i in range(1, 2 * delay + 1):
         before = train_state
-        train_state, metrics, error = update(train_state, batch, jax.random.fold_in(KEY, i), RATE, ONE)
+        train_state, metrics, error = update(train_state, batch, jax.random.fold_in(KEY, i), RATE)
         assert moved(train_state.params["critics"], before.params["critics"])
         assert moved(train_state.params["actor"], before.params["actor"]) == (i % delay == 0)
         if i % delay == 0:
-            parts = {part: train_state.params[part] for part in ("actor", "critics")}
-            assert_close(train_state.target, jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, before.target, parts))
+            now = {part: train_state.params[part] for part in ("actor", "critics")}
+            assert_close(train_state.target, jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, before.target, now))
         else:
             assert_same(train_state.target, before.target)
     assert int(train_state.updates) == 2 * delay
@@ -72,7 +74,7 @@ def test_losses_of_the_critics_and_weights():
     weight = jnp.linspace(0.0, 1.0, 16)
     target = np.asarray(jax.jit(made.target)(train_state, batch, KEY))
     off = critics(train_state.params, np.asarray(batch.obs), np.asarray(batch.action))[..., 0] - target[:, 0]
-    _, metrics, error = jax.jit(made.gradient_step)(train_state, batch._replace(weight=weight), KEY, RATE, ONE)
+    _, metrics, error = jax.jit(made.gradient_step)(train_state, batch._replace(weight=weight), KEY, RATE)
     np.testing.assert_allclose(metrics["critic_loss"], (weight * (off**2).sum(axis=0)).mean(), rtol=1e-4)
     np.testing.assert_allclose(error, np.abs(off).mean(axis=0), rtol=1e-3, atol=1e-5)
 
@@ -85,14 +87,14 @@ def test_the_policy_climbs_the_first_critic():
         action = np.tanh(network(train_state.params["actor"], np.asarray(batch.obs)))
         return critics(train_state.params, np.asarray(batch.obs), action)[:, :, 0].mean(axis=1)
 
-    step = jax.jit(made.actor_step)
+    step = jax.jit(made.policy_step)
     after = train_state
     for _ in range(20):
-        after = step(after, batch, KEY, jnp.float32(1e-2))
+        after = step(after, batch.obs, jnp.float32(1e-2))
     assert_same(after.params["critics"], train_state.params["critics"])
     assert value(after)[0] > value(train_state)[0] + 0.1
     np.testing.assert_allclose(
-        step(train_state, batch, KEY, RATE).aux.metrics["actor_loss"], -value(train_state)[0], rtol=1e-4
+        step(train_state, batch.obs, RATE).aux.metrics["actor_loss"], -value(train_state)[0], rtol=1e-4
     )
 
 
@@ -112,7 +114,7 @@ def acted(made, obs, exploration=0.0, first=None, carry=None, seed=0):
     first = np.zeros(len(obs), bool) if first is None else first
     key = jax.random.key(seed)
     both = jax.jit(lambda *inputs: [made.act(*inputs, explore=explore) for explore in (True, False)])
-    return *both(actor_state, carry, obs, first, key), actor_state
+    return *both(actor_state, carry, TimeStep(obs, first), key), actor_state
 
 
 OBS = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
@@ -157,8 +159,8 @@ def test_noise_on_parameters_explores():
     made = learner(action_noise="parameter", train_freq=2)
     explored, greedy, actor_state = acted(made, OBS[:4])
     noisy = actor_state.aux.noise.actor
-    np.testing.assert_allclose(explored.action, made.policy({"actor": noisy}, OBS[:4]), rtol=1e-5)
-    np.testing.assert_allclose(greedy.action, made.policy(actor_state.params, OBS[:4]), rtol=1e-5)
+    np.testing.assert_allclose(explored.action, made.policy(noisy, OBS[:4]), rtol=1e-5)
+    np.testing.assert_allclose(greedy.action, made.policy(actor_state.params["actor"], OBS[:4]), rtol=1e-5)
     norms, plain = (parts(tree, "LayerNorm") for tree in (noisy, actor_state.params["actor"]))
     assert norms
     assert_same(norms, plain)
@@ -173,8 +175,8 @@ def test_noise_on_parameters_adapts_and_is_drawn_anew():
     state = state._replace(memory=made.replay.add(state.memory, make_rollout(made), KEY))
     adapt_noise = jax.jit(made.adapt_noise)
     for std, due, factor in ((1e-3, True, ADAPT_BY), (10.0, True, 1 / ADAPT_BY), (10.0, False, 1.0)):
-        noise = state.aux.noise._replace(std=jnp.float32(std))
-        state = state._replace(aux=state.aux._replace(noise=noise))
+        noise = state.train.aux.noise._replace(std=jnp.float32(std))
+        state = state._replace(train=state.train._replace(aux=state.train.aux._replace(noise=noise)))
         kept, new = (adapt_noise(state, jnp.bool_(due), jnp.bool_(begins), KEY) for begins in (False, True))
         assert [float(kept.std), float(new.std)] == pytest.approx([std * factor] * 2, rel=1e-4)
         assert_same(kept.actor, noise.actor)
@@ -187,7 +189,7 @@ def test_explain_and_history():
     made = learner(frame_stack=2)
     state = made.init(KEY)
     actor_state, obs = made.actor_state(state), OBS[:4]
-    found = made.explain(actor_state, made.initial_carry(4), obs)
+    found = made.explain(actor_state, made.initial_carry(4), beginning(obs))
     seen = np.stack([obs, obs], axis=1).reshape(4, 6)
     action = np.tanh(network(state.params["actor"], seen))
     np.testing.assert_allclose(found["mean"], action, rtol=1e-4, atol=1e-5)

@@ -57,7 +57,7 @@ def test_an_update_is_one_step_of_the_optimiser(use_rms_prop: bool):
     params = state.params
     for t, seed in enumerate((0, 1), start=1):
         rollout = make_rollout(learner, seed=seed, terminated=((2, 1),))
-        _, batch = jax.jit(learner.prepare)(state._replace(params=params), rollout)
+        _, batch = jax.jit(learner.make_batch)(state._replace(params=params), rollout)
         g = jax.tree.map(lambda x: np.asarray(x, np.float64), grad(params, batch))
         norm = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(g)))
         assert norm > 0.4

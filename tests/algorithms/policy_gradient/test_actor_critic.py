@@ -15,8 +15,8 @@ from renshu.algorithms.policy_gradient.a2c import A2CLearner
 from renshu.algorithms.policy_gradient.actor_critic import ActorCriticLearner, explained_variance
 from renshu.loops.programs import Programs
 from renshu.ops.schedules import Linear
-from renshu.types import Rollout
-from tests.algorithms.rollouts import assert_close, assert_same, draw, make_rollout, quick, spec_of
+from renshu.types import Rollout, TimeStep
+from tests.algorithms.rollouts import assert_close, assert_same, beginning, draw, make_rollout, quick, spec_of
 from tests.algorithms.transitions import parts
 
 KEY = jax.random.key(0)
@@ -106,7 +106,7 @@ def test_prepare_against_numpy():
     learner: ActorCriticLearner = programs(A2C, gamma=0.9, gae_lambda=0.7).learner  # type: ignore[assignment]
     state = started(programs(A2C, gamma=0.9, gae_lambda=0.7))
     rollout = make_rollout(learner, terminated=((1, 0),), truncated=((2, 1), (5, 2)))
-    new, batch = jax.jit(learner.prepare)(state, rollout)
+    new, batch = jax.jit(learner.make_batch)(state, rollout)
     T, N = rollout.reward.shape
     network, value, logits = jax.jit(learner.network.both), np.empty((T + 1, N)), np.empty((T, N, 2))
     for t in range(T + 1):
@@ -191,14 +191,16 @@ def test_an_update_sees_the_observations_as_the_actor_saw_them():
     learner: Any = made.learner
     state = learned(made, started(made), make_rollout(learner))[0]
     rollout = make_rollout(learner, seed=5)
-    _, batch = jax.jit(learner.prepare)(state, rollout)
+    _, batch = jax.jit(learner.make_batch)(state, rollout)
     mean, var = np.asarray(state.obs_stats.mean), np.asarray(state.obs_stats.var)
     unclipped = (rollout.obs[:-1] - mean) / np.sqrt(var + 1e-8)
     assert np.abs(unclipped).max() > 1.5
     assert_close(batch.obs, np.clip(unclipped, -1.5, 1.5).reshape(-1, 3), rtol=1e-3, atol=1e-5)
     policy = learner.network.policy(state.params, batch.obs[:3])
     assert_close(learner.actor_state(state).obs_stats, state.obs_stats)
-    acted = made.act_greedy(learner.actor_state(state), (), rollout.obs[0], rollout.first[0], made.keys(KEY, 0), 0)
+    acted = made.act_greedy(
+        learner.actor_state(state), (), TimeStep(rollout.obs[0], rollout.first[0]), made.keys(KEY, 0), 0
+    )
     assert_same(acted.action, policy.mode())
 
 
@@ -218,7 +220,7 @@ def test_rewards_are_scaled_as_vec_normalize_does():
             running = np.where(rollout.first[t + 1], 0.0, running)
             seen.extend(running[rollout.valid[t]])
         if seed == 2:
-            last = jax.jit(learner.prepare)(state, rollout)[1]
+            last = jax.jit(learner.make_batch)(state, rollout)[1]
         state, _ = learned(made, state, rollout)
         first_of_next = rollout.first[-1]
     assert_close(state.reward_stats.var, np.var(seen), rtol=1e-3)
@@ -240,7 +242,7 @@ def test_the_value_is_explained_in_units_of_the_raw_reward():
     actor_state: Any = made.learner.actor_state(state._replace(reward_stats=stats))
     learner: Any = made.learner
     inside = learner.network.value(state.params, learner.normalized(state.obs_stats, obs))
-    assert_close(made.explain(actor_state, (), obs)["value"], 7.0 * inside)
+    assert_close(made.explain(actor_state, (), beginning(obs))["value"], 7.0 * inside)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -286,7 +288,7 @@ def test_explain(space: spaces.Space, shapes: dict[str, tuple[int, ...]]):
     made = Programs(learner)
     state = learner.init(KEY)
     obs = draw(learner.spec.observation_space, (5,), 0)
-    found = made.explain(learner.actor_state(state), (), obs)
+    found = made.explain(learner.actor_state(state), (), beginning(obs))
     assert {name: value.shape for name, value in found.items()} == shapes | {"value": (5,)}
     if not isinstance(space, spaces.MultiBinary):
         for name in shapes:
@@ -311,7 +313,9 @@ def test_nested_observations():
     state = started(made)
     assert [leaf.shape for leaf in jax.tree.leaves(state.obs_stats)] == [(2, 2), (2, 2), ()]  # the one continuous leaf
     rollout = make_rollout(made.learner, truncated=((2, 0),))
-    act = made.act(made.learner.actor_state(state), (), draw(NESTED, (3,), 9), rollout.first[0], made.keys(KEY, 0), 0)
+    act = made.act(
+        made.learner.actor_state(state), (), TimeStep(draw(NESTED, (3,), 9), rollout.first[0]), made.keys(KEY, 0), 0
+    )
     assert act.action.shape == (3, 2)
     new, metrics = learned(made, state, rollout)
     assert np.isfinite(list(metrics.values())).all()
@@ -338,7 +342,7 @@ def test_squashed_actions_stay_within_their_bounds():
     obs = draw(made.learner.spec.observation_space, (200,), 0)
     first = np.zeros(200, bool)
     drawn, greedy = (
-        act(actor_state, (), obs, first, made.keys(KEY, 0), 0).action for act in (made.act, made.act_greedy)
+        act(actor_state, (), TimeStep(obs, first), made.keys(KEY, 0), 0).action for act in (made.act, made.act_greedy)
     )
     assert np.abs(drawn).max() < 1
     assert np.abs(drawn).max() > 0.9
@@ -353,12 +357,12 @@ def test_exploring_draws_by_the_policys_probabilities():
     actor_state: Any = made.learner.actor_state(state)
     obs = np.broadcast_to(draw(made.learner.spec.observation_space, (1,), 3), (4000, 3)).copy()
     first = np.zeros(4000, bool)
-    probability = float(made.explain(actor_state, (), obs)["probabilities"][0, 1])
+    probability = float(made.explain(actor_state, (), beginning(obs))["probabilities"][0, 1])
     assert 0.02 < probability < 0.98
     assert probability != pytest.approx(0.5, abs=0.05)
-    drawn = np.asarray(made.act(actor_state, (), obs, first, made.keys(KEY, 0), 0).action)
+    drawn = np.asarray(made.act(actor_state, (), TimeStep(obs, first), made.keys(KEY, 0), 0).action)
     assert drawn.mean() == pytest.approx(probability, abs=0.04)
-    assert_same(drawn, np.asarray(made.act(actor_state, (), obs, first, made.keys(KEY, 0), 0).action))
-    assert (drawn != np.asarray(made.act(actor_state, (), obs, first, made.keys(KEY, 0), 1).action)).any()
-    greedy = np.asarray(made.act_greedy(actor_state, (), obs, first, made.keys(KEY, 0), 0).action)
+    assert_same(drawn, np.asarray(made.act(actor_state, (), TimeStep(obs, first), made.keys(KEY, 0), 0).action))
+    assert (drawn != np.asarray(made.act(actor_state, (), TimeStep(obs, first), made.keys(KEY, 0), 1).action)).any()
+    greedy = np.asarray(made.act_greedy(actor_state, (), TimeStep(obs, first), made.keys(KEY, 0), 0).action)
     assert (greedy == (probability > 0.5)).all()

@@ -92,7 +92,7 @@ def test_the_loss_against_numpy(normalize_advantage: bool, clip_range_vf: float 
     learner = learner_of(normalize_advantage=normalize_advantage, vf_coef=0.7, ent_coef=0.05)
     params, batch = learner.init(KEY).params, some_batch(learner)
     policy, value = jax.jit(learner.network.both)(params, batch.obs)
-    expected = plain_loss(learner.algorithm, policy.logits, value, batch, 0.2, clip_range_vf)  # type: ignore[union-attr]
+    expected = plain_loss(learner.config, policy.logits, value, batch, 0.2, clip_range_vf)  # type: ignore[union-attr]
     assert 0.1 < expected["clip_fraction"] < 0.9
     loss, metrics = jax.jit(lambda p, b: learner.loss(p, b, jnp.float32(0.2), clip_range_vf))(params, batch)  # type: ignore[arg-type]
     assert {"loss": float(loss), **jax.tree.map(float, metrics)} == pytest.approx(expected, rel=1e-4)
@@ -114,7 +114,7 @@ def test_an_update_equals_a_plain_loop_over_epochs_and_minibatches():
     made = programs(**options)
     learner: Any = made.learner
     state, rollout = started(learner), make_rollout(learner, terminated=((3, 0),))
-    _, batch = jax.jit(learner.prepare)(state, rollout)
+    _, batch = jax.jit(learner.make_batch)(state, rollout)
     orders = np.asarray(learner.orders(T * N, Programs(learner).keys(KEY, 0)[T]))
     step = jax.jit(jax.grad(lambda p, b: learner.loss(p, b, 0.2, 0.2)[0]))
     transform = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.01, eps=1e-5))
@@ -150,7 +150,7 @@ def test_one_minibatch_needs_no_order():
 def test_target_kl_stops_before_the_step_that_would_go_too_far():
     learner: Any = learner_of()
     state, rollout = started(learner), make_rollout(learner)
-    _, batch = jax.jit(learner.prepare)(state, rollout)
+    _, batch = jax.jit(learner.make_batch)(state, rollout)
     step = jax.jit(jax.grad(lambda p: learner.loss(p, batch, 0.2, None), has_aux=True))
     transform = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.01, eps=1e-5))
     update, params, opt_state = jax.jit(transform.update), [state.params], transform.init(state.params)

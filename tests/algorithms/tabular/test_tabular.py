@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from renshu import SARSA, DynaQ, ExpectedSARSA, Linear, QLearning
 from renshu.algorithms.tabular.tabular import epsilon_greedy
 from renshu.errors import HyperparameterError, NotFiniteError, SpaceError
-from renshu.types import EnvSpec, Rollout
+from renshu.types import EnvSpec, Rollout, TimeStep
 from tests import probes
-from tests.algorithms.rollouts import assert_same
+from tests.algorithms.rollouts import assert_same, beginning
 
 KINDS: dict[str, Any] = {"q": QLearning, "sarsa": SARSA, "expected": ExpectedSARSA, "dyna": DynaQ}
 KEY = jax.random.key(0)
@@ -95,7 +95,7 @@ def test_truncation_bootstraps_termination_does_not_and_resets_are_skipped(name)
         )
         after, _ = learner.learn(ready(learner, TABLE), rollout, KEY)
         assert int(after.counters.steps) == 2
-        assert int(after.episodes) == 1
+        assert int(after.counters.episodes) == 1
         return np.asarray(after.params)
 
     expected = np.array(TABLE)
@@ -123,11 +123,11 @@ def test_the_policy_is_epsilon_greedy_and_chance_decides_between_equals():
     learner = learner_of("q", **{"exploration_initial_eps": 0.4})
     actor_state = learner.actor_state(ready(learner, [[1.0, 2.0], [4.0, 4.0], [0.0, 0.0], [0.0, 0.0]]))
     obs, first = np.repeat([0, 1], 2000).astype(np.int32), np.zeros(4000, bool)
-    drawn = np.asarray(learner.act(actor_state, (), obs, first, KEY, explore=True).action).reshape(2, -1)
+    drawn = np.asarray(learner.act(actor_state, (), TimeStep(obs, first), KEY, explore=True).action).reshape(2, -1)
     np.testing.assert_allclose(drawn.mean(axis=1), [0.8, 0.5], atol=0.04)
-    greedy = learner.act(actor_state, (), obs, first, KEY, explore=False)
+    greedy = learner.act(actor_state, (), TimeStep(obs, first), KEY, explore=False)
     np.testing.assert_array_equal(greedy.action, np.repeat([1, 0], 2000))
-    found = learner.explain(actor_state, (), obs[[0, -1]])
+    found = learner.explain(actor_state, (), beginning(obs[[0, -1]]))
     np.testing.assert_array_equal(found["action_values"], [[1, 2], [4, 4]])
     np.testing.assert_array_equal(found["value"], [2, 4])
 

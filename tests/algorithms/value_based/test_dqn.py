@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from renshu.algorithms.off_policy import TrainState
 from renshu.algorithms.value_based.dqn import DQN
 from renshu.algorithms.value_based.qrdqn import QRDQN
 from renshu.algorithms.value_based.rainbow import Rainbow
 from renshu.errors import HyperparameterError, SpaceError
+from renshu.optim.train_state import TrainState
 from renshu.replay.ring import Index, Transitions
-from renshu.types import Counters, EnvSpec, Rollout
+from renshu.types import Counters, EnvSpec, Rollout, TimeStep
 from tests import probes
 
 KEY = jax.random.key(0)
@@ -86,12 +86,12 @@ def updates(made, state, count, rate=5e-3):
         def step(i, carry):
             train_state, memory = carry
             key = jax.random.fold_in(KEY, i)
-            drawn = made.replay.sample(memory, key, made.algorithm.batch_size, beta=0.0)
-            train_state, _, error = made.gradient_step(train_state, drawn, key, rate, jnp.float32(1))
+            drawn = made.replay.sample(memory, key, made.config.batch_size, 0.0, gamma=made.config.gamma)
+            train_state, _, error = made.gradient_step(train_state, drawn, key, rate)
             return train_state, made.replay.reprioritize(memory, drawn.indices, error)
 
-        train_state = TrainState(made.pack(state.params), state.target, state.opt_state, jnp.int32(0))
-        return made.unpack(jax.lax.fori_loop(0, count, step, (train_state, state.memory))[0].params)
+        train_state, _ = jax.lax.fori_loop(0, count, step, (made.pack(state.train), state.memory))
+        return made.unpack(train_state).params
 
     return run(state)
 
@@ -145,7 +145,7 @@ def test_double_does_not_overestimate():
         drawn = batch(obs, np.zeros(64, np.int32), np.zeros(64), np.full(64, 0.9), obs)
         found = []
         for seed in range(20):
-            params, target = (made.init_train_state(jax.random.key(2 * seed + i)).params for i in range(2))
+            params, target = (made.init_train(jax.random.key(2 * seed + i)).params for i in range(2))
             train_state = TrainState(params, target, (), jnp.int32(0))
             found.append(float(made.target(train_state, drawn, _keys()).mean()))
         return np.mean(found)
@@ -268,12 +268,10 @@ def test_munchausen_target():
     drawn = batch(
         rng.normal(size=(5, 2)), [0, 1, 2, 0, 1], rng.normal(size=5), [0.9] * 4 + [0], rng.normal(size=(5, 2))
     )
-    train_state = TrainState(
-        made.init_train_state(KEY).params, made.init_train_state(jax.random.key(1)).params, (), jnp.int32(0)
-    )
+    train_state = TrainState(made.init_train(KEY).params, made.init_train(jax.random.key(1)).params, (), jnp.int32(0))
 
     def soft(obs):
-        q = np.asarray(made.values(made.unpack(train_state.target), obs), np.float64)
+        q = np.asarray(made.values(made.layout.unpack(train_state.target["network"]), obs), np.float64)
         log = q / 0.5 - np.log(np.exp(q / 0.5).sum(axis=1, keepdims=True))
         return q, log
 
@@ -290,22 +288,34 @@ def test_munchausen_target():
 def test_epsilon_by_steps_and_by_episodes():
     by_steps = small(exploration_fraction=0.5, exploration_initial_eps=1.0, exploration_final_eps=0.1)
     for done, expected in ((0, 1.0), (250, 0.55), (500, 0.1), (900, 0.1)):
-        counters = Counters(*(jnp.int32(x) for x in (done, 0, 0, 1000)))
-        assert float(by_steps.epsilon(counters, jnp.int32(0))) == pytest.approx(expected)
+        counters = Counters.zeros()._replace(steps=jnp.int32(done), target=jnp.int32(1000))
+        assert float(by_steps.epsilon(counters)) == pytest.approx(expected)
     by_episodes = small(exploration_by="episodes", exploration_initial_eps=0.5, exploration_final_eps=0.01)
     for episodes, expected in ((0, 0.5), (4, 0.1), (999, 0.01)):
-        assert float(by_episodes.epsilon(Counters.zeros(), jnp.int32(episodes))) == pytest.approx(expected)
+        counters = Counters.zeros()._replace(episodes=jnp.int32(episodes))
+        assert float(by_episodes.epsilon(counters)) == pytest.approx(expected)
 
 
 def test_target_follows_environment_steps():
     made = learner(target_update_interval=100, tau=0.25)
-    params, target = made.init_train_state(KEY).params, made.init_train_state(jax.random.key(1)).params
-    train_state = TrainState(params, target, (), jnp.int32(0))
-    steps = [Counters.zeros()._replace(steps=jnp.int32(n)) for n in (98, 99, 100)]
-    same = made.update_target(train_state, steps[0], steps[1]).target
-    jax.tree.map(np.testing.assert_array_equal, same, target)
-    moved = made.update_target(train_state, steps[1], steps[2]).target
-    jax.tree.map(lambda m, t, p: np.testing.assert_allclose(m, 0.75 * t + 0.25 * p, atol=1e-6), moved, target, params)
+    state = made.init(KEY)
+    late = made.init_train(jax.random.key(1)).params
+    state = state._replace(train=state.train._replace(target=late))
+    rollout = Rollout(
+        obs=np.zeros((2, 1, 2), np.float32),
+        first=np.zeros((2, 1), bool),
+        action=np.zeros((1, 1), np.int32),
+        reward=np.zeros((1, 1), np.float32),
+        terminated=np.zeros((1, 1), bool),
+    )
+
+    def after(steps):
+        counters = state.counters._replace(steps=jnp.int32(steps))
+        return made.observe(state._replace(counters=counters), rollout, KEY).train.target
+
+    jax.tree.map(np.testing.assert_array_equal, after(98), late)
+    mean = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, late, made.pack(state.train).params)
+    jax.tree.map(lambda m, n: np.testing.assert_allclose(m, n, atol=1e-6), after(99), mean)
 
 
 def test_actions_are_random_before_learning_starts():
@@ -314,8 +324,10 @@ def test_actions_are_random_before_learning_starts():
     greedy = learner()
     actor_state = greedy.actor_state(greedy.init(KEY))._replace(exploration=jnp.float32(0))
     obs, first = jnp.ones((64, 2)), jnp.zeros(64, bool)
-    assert len(np.unique(greedy.act(actor_state, (), obs, first, KEY, explore=True).action)) == 1
-    random = greedy.act(actor_state._replace(exploration=jnp.float32(1)), (), obs, first, KEY, explore=True).action
+    assert len(np.unique(greedy.act(actor_state, (), TimeStep(obs, first), KEY, explore=True).action)) == 1
+    random = greedy.act(
+        actor_state._replace(exploration=jnp.float32(1)), (), TimeStep(obs, first), KEY, explore=True
+    ).action
     assert len(np.unique(random)) == 3
 
 
@@ -348,7 +360,7 @@ def test_good_episodes_only():
     ring = agent.state.memory.ring
     assert ring.first.shape[1] == 1
     kept = np.flatnonzero(np.asarray(ring.first[: int(ring.head), 0]))
-    assert len(kept) == int(agent.state.episodes)  # of fewer than a hundred each is among the best
+    assert len(kept) == int(agent.state.counters.episodes)  # of fewer than a hundred each is among the best
     assert 0 < int(ring.size) < agent.steps + 2 * len(kept)
     with pytest.raises(HyperparameterError, match="has no time limit"):
         small(elite_episodes=True).on(probes.Policy)

@@ -15,10 +15,10 @@ from renshu.errors import HyperparameterError, SpaceError
 from renshu.loops.programs import Programs
 from renshu.ops.frame_stack import stacked_space
 from renshu.optim.minibatches import minibatch, minibatches
-from renshu.types import MASK, OBSERVATION, EnvSpec
+from renshu.types import MASK, OBSERVATION, EnvSpec, TimeStep
 from tests import probes
 from tests.algorithms.rollouts import OBSERVATION as VECTOR
-from tests.algorithms.rollouts import assert_close, assert_same, make_rollout, spec_of
+from tests.algorithms.rollouts import assert_close, assert_same, beginning, make_rollout, spec_of
 from tests.algorithms.transitions import drawn, moved
 from tests.loops.tiny import advanced, same, without_target
 
@@ -66,7 +66,7 @@ def targets(value: np.ndarray, rollout: Any, gamma: float, td_lambda: float) -> 
 def test_targets_are_q_lambda_returns_of_the_best_action(td_lambda: float) -> None:
     learner = learner_of(td_lambda=td_lambda, gamma=0.9)
     state, rollout = state_of(learner), make_rollout(learner, **ENDS)
-    batch = jax.jit(learner.prepare)(state.params, rollout)
+    batch = jax.jit(learner.make_batch)(state.params, rollout)
     value = values_of(learner, state.params, rollout.obs).max(axis=2)
     expected = targets(value, rollout, 0.9, td_lambda)
     valid = ~np.isnan(expected)
@@ -80,7 +80,7 @@ def test_targets_are_q_lambda_returns_of_the_best_action(td_lambda: float) -> No
 def test_the_loss_is_half_the_squared_error_of_the_taken_action() -> None:
     learner = learner_of()
     state, rollout = state_of(learner), make_rollout(learner, **ENDS)
-    batch = jax.jit(learner.prepare)(state.params, rollout)
+    batch = jax.jit(learner.make_batch)(state.params, rollout)
     values = values_of(learner, state.params, rollout.obs[:-1]).reshape(18, 3)[np.arange(18), rollout.action.ravel()]
     valid = np.asarray(batch.valid)
     expected = 0.5 * np.mean((values - np.asarray(batch.target))[valid] ** 2)
@@ -110,14 +110,14 @@ def test_a_step_goes_down_the_clipped_gradient_at_the_scheduled_rate() -> None:
     learner = learner_of(batch_size=18, n_epochs=1, max_grad_norm=0.3, learning_rate=Linear(0.1))
     state, rollout = state_of(learner), make_rollout(learner, **ENDS)
     state = state._replace(counters=state.counters._replace(steps=np.int32(50), target=np.int32(100)))
-    batch = jax.jit(learner.prepare)(state.params, rollout)
+    batch = jax.jit(learner.make_batch)(state.params, rollout)
     grad = jax.jit(jax.grad(lambda p: learner.loss(p, batch)[0]))(state.params)
     norm = np.sqrt(sum(np.sum(np.asarray(x, np.float64) ** 2) for x in jax.tree.leaves(grad)))
     assert norm > 0.3
     new, metrics = jax.jit(learner.learn)(state, rollout, KEY)
     assert_close(new.params, jax.tree.map(lambda p, g: p - 0.05 * g * 0.3 / norm, state.params, grad), rtol=1e-3)
     assert float(metrics["learning_rate"]) == pytest.approx(0.05)
-    assert (int(new.counters.steps), int(new.counters.updates), int(new.episodes)) == (50 + 15, 1, 3)
+    assert (int(new.counters.steps), int(new.counters.updates), int(new.counters.episodes)) == (50 + 15, 1, 3)
 
 
 def test_every_epoch_takes_every_step_once() -> None:
@@ -173,17 +173,17 @@ def test_an_action_that_is_not_allowed_is_neither_taken_nor_hoped_for() -> None:
     rollout = rollout._replace(obs={**rollout.obs, MASK: allowed.astype(np.int8)})
     rows = [{MASK: allowed[t], OBSERVATION: rollout.obs[OBSERVATION][t]} for t in range(7)]
     values = np.where(allowed, values_of(learner, state.params, rows), -np.inf)
-    batch = jax.jit(learner.prepare)(state.params, rollout)
+    batch = jax.jit(learner.make_batch)(state.params, rollout)
     expected = rollout.reward + 0.9 * values.max(axis=2)[1:]
     np.testing.assert_allclose(np.asarray(batch.target).reshape(6, 3), expected, rtol=1e-4, atol=1e-4)
-    told = jax.jit(learner.explain)(learner.actor_state(state), (), rows[0])
+    told = jax.jit(learner.explain)(learner.actor_state(state), (), beginning(rows[0]))
     np.testing.assert_allclose(told["action_values"], values[0], rtol=1e-5)
     np.testing.assert_allclose(told["value"], values[0].max(axis=1), rtol=1e-5)
     actor_state = learner.actor_state(state)._replace(exploration=np.float32(0.5))
     act = jax.jit(learner.act, static_argnames="explore")
     for key in jax.random.split(KEY, 20):
         for explore in (True, False):
-            action = np.asarray(act(actor_state, (), rows[0], rollout.first[0], key, explore=explore).action)
+            action = np.asarray(act(actor_state, (), TimeStep(rows[0], rollout.first[0]), key, explore=explore).action)
             assert allowed[0, np.arange(3), action].all()
 
 
@@ -213,10 +213,10 @@ def test_the_learner_sees_what_the_actor_saw() -> None:
     assert learner.network.space == stacked_space(VECTOR, 3)
     state, rollout = state_of(learner), make_rollout(learner, **ENDS)
     carry = learner.initial_carry(3) + np.float32(0.7)
-    batch = jax.jit(learner.prepare)(state.params, rollout._replace(carry=carry))
+    batch = jax.jit(learner.make_batch)(state.params, rollout._replace(carry=carry))
     actor_state, seen, acting = learner.actor_state(state), [], jax.jit(learner.act, static_argnames="explore")
     for t in range(7):
-        act = acting(actor_state, carry, rollout.obs[t], rollout.first[t], KEY, explore=False)
+        act = acting(actor_state, carry, TimeStep(rollout.obs[t], rollout.first[t]), KEY, explore=False)
         values = jax.jit(learner.values)(state.params, act.carry)
         np.testing.assert_array_equal(act.action, np.argmax(values, axis=1))
         carry = act.carry
@@ -239,7 +239,7 @@ def test_host_loop_and_compiled_loop_are_the_same_to_the_bit() -> None:
     host, ours = agents
     assert same(host.state, ours.state)
     assert int(ours.state.counters.updates) == 30 * 2 * 2
-    assert int(ours.state.episodes) > 10
+    assert int(ours.state.counters.episodes) > 10
 
 
 def test_half_save_load_and_the_other_half(tmp_path: Any) -> None:
@@ -263,7 +263,7 @@ def test_bad_hyperparameters() -> None:
     with pytest.raises(SpaceError, match="20"):
         PQN().on(lambda: probes.Policy(spaces.Box(-1, 1, (20,), np.float32)))
     assert PQN.from_json(SMALL.to_json()) == SMALL
-    assert PQN().on("CartPole-v1").trainer.learner.rollout_length == 32, "defaults fit one environment"
+    assert PQN().on("CartPole-v1").trainer.learner.needs.steps == 32, "defaults fit one environment"
 
 
 class Features(nn.Module):
