@@ -35,10 +35,9 @@ class A2CLearner(ActorCriticLearner[A2C]):
         return optax.scale_by_adam(eps=a.rms_prop_eps)
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
-        progress_remaining = state.counters.progress_remaining
         state, batch = self.make_batch(state, rollout)
         whole = jax.tree.map(lambda x: x[None], batch)
-        return self.improve(state, self.loss, whole, batch, progress_remaining)
+        return self.improve(state, self.loss, whole, batch)
 
     def loss(self, params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
         """Compute -log pi(a|s) A, the squared error of the value, and the entropy (Mnih 2016, section 4)."""

@@ -216,10 +216,10 @@ class ActorCriticLearner(Learner[Config, State]):
         return after._replace(obs_stats=obs_stats, reward_stats=reward_stats, returns=returns)
 
     def improve(
-        self, state: State, loss: Any, batches: PyTree, batch: Batch, progress_remaining: Array, stop: Any = None
+        self, state: State, loss: Any, batches: PyTree, batch: Batch, stop: Any = None
     ) -> tuple[State, Metrics]:
         """Take a gradient step for each of `batches`; parameters stay as they were if anything went NaN."""
-        rate = value_of(self.config.learning_rate, progress_remaining)
+        rate = value_of(self.config.learning_rate, state.counters.progress_remaining)
         run = self.minibatch_descent.run(loss, state.params, state.opt_state, batches, rate, stop)
         params, opt_state, taken, metrics = run
         metrics |= {"explained_variance": explained_variance(batch), "learning_rate": rate}

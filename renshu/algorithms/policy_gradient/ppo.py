@@ -50,10 +50,10 @@ class PPOLearner(ActorCriticLearner[PPO]):
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         a = self.config
+        state, batch = self.make_batch(state, rollout)
         progress_remaining = state.counters.progress_remaining
         clip_range = value_of(a.clip_range, progress_remaining)
         clip_range_vf = None if a.clip_range_vf is None else value_of(a.clip_range_vf, progress_remaining)
-        state, batch = self.make_batch(state, rollout)
         orders = self.orders(batch.valid.shape[0], key)
 
         def loss(params: PyTree, order: Array) -> tuple[Array, Metrics]:
@@ -61,7 +61,7 @@ class PPOLearner(ActorCriticLearner[PPO]):
 
         target_kl = a.target_kl
         stop = None if target_kl is None else lambda metrics: metrics["approx_kl"] > 1.5 * target_kl
-        state, metrics = self.improve(state, loss, orders, batch, progress_remaining, stop)
+        state, metrics = self.improve(state, loss, orders, batch, stop)
         return state, {**metrics, "clip_range": clip_range}
 
     def orders(self, rows: int, key: Key) -> Array:

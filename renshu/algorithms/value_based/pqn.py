@@ -156,7 +156,8 @@ class PQNLearner(Learner[PQN, State]):
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         a = self.config
-        rate = value_of(a.learning_rate, state.counters.progress_remaining)
+        counters = state.counters.after(rollout)
+        rate = value_of(a.learning_rate, counters.progress_remaining)
         batch = self.make_batch(state.params, rollout)
 
         def loss(params: PyTree, order: Array) -> tuple[Array, Metrics]:
@@ -167,7 +168,7 @@ class PQNLearner(Learner[PQN, State]):
             loss, state.params, state.opt_state, orders, rate
         )
         params, opt_state = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
-        counters = state.counters.after(rollout, taken)
+        counters = counters._replace(updates=counters.updates + taken)
         exploration = self.exploration(counters)
         state = State(params, opt_state, counters, exploration)
         return state, {**metrics, "learning_rate": rate, "exploration": exploration}

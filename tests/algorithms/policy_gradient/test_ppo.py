@@ -182,7 +182,7 @@ def test_clip_ranges_follow_their_schedules_into_the_loss():
     rollout = make_rollout(learner_of())
     moved = {}
     for steps, clip_range in ((0, 0.4), (50, 0.2), (100, 0.0)):
-        moved[steps], metrics = learned(scheduled, started(learner_of(), steps), rollout)
+        moved[steps], metrics = learned(scheduled, started(learner_of(), steps - T * N), rollout)
         assert metrics["clip_range"] == pytest.approx(clip_range, abs=1e-6)
     half, _ = learned(fixed, started(learner_of()), rollout)
     assert_close(moved[50].params, half.params, rtol=1e-5)
