@@ -36,7 +36,7 @@ class ReplayAlgorithm(Algorithm):
     batch_size: int = integer(256, "steps drawn for one gradient step", least=1)
     gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
     train_freq: int = integer(1, "steps collected of each environment between two trainings", least=1)
-    gradient_steps: int = integer(1, "gradient steps in a training; -1: as many as steps were collected", least=-1)
+    gradient_steps: int = integer(1, "gradient steps for the steps of a training; -1: as many as steps were collected", least=-1)
     n_step: int = integer(1, "rewards summed up before the value of what comes after", least=1)
     elite_episodes: bool = boolean(False, "keep episodes with one of the best returns so far, and few of the others")
     elite_count: int = integer(100, "number of returns that count as the best", least=1)
@@ -160,8 +160,10 @@ class ReplayLearner(Learner[Config, State]):
     def observe(self, state: State, rollout: Rollout, key: Key) -> State:
         """Put a rollout into the memory; count its steps, and the gradient steps that they entitle to."""
         counters = state.counters.after(rollout)
+        # Rows that only reset entitle to nothing: of a rollout's gradient steps each real row has its share.
+        share = rollout.valid.mean(dtype=jnp.float32) * self.gradient_steps
         started = counters.steps > self.config.learning_starts
-        counters = counters._replace(owed=counters.owed + jnp.where(started, self.gradient_steps, 0))
+        counters = counters._replace(owed=counters.owed + jnp.where(started, share, 0.0))
         memory = self.replay.add(state.memory, rollout, key)
         return State(state.train, memory, counters, self._exploration(counters))
 
@@ -190,7 +192,7 @@ class ReplayLearner(Learner[Config, State]):
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         key_observe, key_update = jax.random.split(key)
         state = self.observe(state, rollout, key_observe)
-        count = jnp.floor(state.counters.owed).astype(jnp.int32)
+        count = jnp.floor(state.counters.owed + 1e-4).astype(jnp.int32)  # thirds add up to a little less than one
         return self.update(state, key_update, count, most=self.gradient_steps)
 
     # --- inside -----------------------------------------------------------------------------------------------------
