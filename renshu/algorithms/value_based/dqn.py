@@ -228,7 +228,12 @@ class DQNLearner(ReplayLearner[DQN]):
         count = batch.reward.shape[0]
         taus = self.fractions(count, jax.random.fold_in(keys.target, 1))
         next_out = self.out(late, batch.next_obs, taus, keys.target)
-        next_values = mask_values(self.head.values(next_out), self.split(batch.next_obs)[1])
+        # An implicit network chooses by fractions of its own: the best of drawn values would be too high a value.
+        next_values = (
+            self.values(late, batch.next_obs, keys.target)
+            if self.implicit
+            else mask_values(self.head.values(next_out), self.split(batch.next_obs)[1])
+        )
         if self.config.munchausen:
             return self._munchausen(late, batch, next_out, next_values, keys)
         if self.config.double:

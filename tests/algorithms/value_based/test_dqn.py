@@ -154,6 +154,21 @@ def test_double_does_not_overestimate():
     assert abs(bias(double=True)) < 0.15
 
 
+def test_iqn_does_not_overestimate(monkeypatch):
+    """Six actions worth 0 with deviations of 0.2 to 3: the action is not chosen by the draws that are its target."""
+    made = learner(actions=6, distributional="iqn", gamma=1.0)
+    deviations = jnp.linspace(0.2, 3.0, 6)
+
+    def out(params, obs, taus, key=None):
+        return deviations[:, None] * jax.scipy.special.ndtri(taus)[:, None]
+
+    monkeypatch.setattr(made, "out", out)
+    rows = 4000
+    drawn = batch(np.zeros((rows, 2)), np.zeros(rows, np.int32), np.zeros(rows), np.ones(rows), np.zeros((rows, 2)))
+    target = made.target(made.init_train(KEY), drawn, _keys())
+    assert abs(float(target.mean())) < 0.1
+
+
 def test_dueling_learns_of_actions_never_taken():
     """Only action 0 was ever taken, and all actions are alike: its value tells of the state, so of the others."""
 
