@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from renshu.algorithms.continuous.soft import SoftActorCriticAlgorithm, SoftActorCriticLearner
-from renshu.algorithms.continuous.temperature import temperature, temperature_step
+from renshu.algorithms.continuous.temperature import PART, temperature, temperature_step
 from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, integer, layer_sizes, schedule
 from renshu.networks.critics import map_ensemble, unstack
 from renshu.networks.layers import STATISTICS
@@ -44,7 +44,8 @@ class CrossQLearner(SoftActorCriticLearner[CrossQ]):
     targets = ()
 
     def optimizer(self, part: str) -> optax.GradientTransformation:
-        return optax.scale_by_adam(b1=0.5)
+        # The paper's b1 of 0.5 is for networks.
+        return optax.scale_by_adam() if part == PART else optax.scale_by_adam(b1=0.5)
 
     def policy(self, params: dict[str, Any], obs: PyTree) -> Any:
         return self.actor.apply({"params": params["actor"], STATISTICS: params["stats"]["actor"]}, obs)

@@ -5,6 +5,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from renshu.algorithms.continuous.crossq import CrossQ
@@ -50,6 +51,17 @@ def test_one_pass_over_present_and_next_steps(learned):
     discounted = np.asarray(batch.discount) * (after_now.min(axis=0) - 0.3 * np.asarray(log_prob))
     target = np.asarray(batch.reward) + discounted
     np.testing.assert_allclose(metrics["critic_loss"], 0.5 * ((now - target) ** 2).sum(axis=0).mean(), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("part", "b1"), [("actor", 0.5), ("critics", 0.5), ("log_ent_coef", 0.9)])
+def test_the_momentum_of_networks_is_not_that_of_the_temperature(learned, part, b1):
+    made, _, _ = learned
+    adam, expected = made.optimizer(part), optax.scale_by_adam(b1=b1)
+    states, weight = [adam.init(jnp.zeros(1)), expected.init(jnp.zeros(1))], jnp.zeros(1)
+    for gradient in (1.0, -2.0):
+        found, states[0] = adam.update(jnp.array([gradient]), states[0], weight)
+        wanted, states[1] = expected.update(jnp.array([gradient]), states[1], weight)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_nothing_is_late_and_the_policy_waits(learned):
