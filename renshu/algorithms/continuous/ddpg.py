@@ -13,5 +13,5 @@ class DDPG(TD3):
     """A deterministic policy and one critic, both updated at each step."""
 
     n_critics: int = integer(1, "critics: networks that each estimate the value of an action", least=1)
-    policy_delay: int = integer(1, "updates of the critics for one of the policy and of the target networks", least=1)
+    policy_delay: int = integer(1, "updates of the critics for one of the policy", least=1)
     target_policy_noise: float = number(0.0, "deviation of the noise on the target's actions", least=0, traceable=True)

@@ -38,7 +38,10 @@ class TD3(ActorCriticAlgorithm):
     tau: float = number(
         0.005, "share of the parameters that a target network takes over in an update", above=0, most=1, traceable=True
     )
-    policy_delay: int = integer(2, "updates of the critics for one of the policy and of the target networks", least=1)
+    policy_delay: int = integer(2, "updates of the critics for one of the policy", least=1)
+    target_update_interval: int | None = integer(
+        None, "updates of the critics for one of the target networks; None: policy_delay", least=1, optional=True
+    )
     target_policy_noise: float = number(0.2, "deviation of the noise on the target's actions", least=0, traceable=True)
     target_noise_clip: float = number(0.5, "that noise stays within +- this", least=0, traceable=True)
     action_noise: str | None = choice(
@@ -138,11 +141,13 @@ class TD3Learner(ReplayLearner[TD3]):
             return loss, ({"critic_loss": loss, "value": q.mean()}, error)
 
         def improve(train_state: TrainState) -> TrainState:
-            return polyak(self.policy_step(train_state, batch.obs, learning_rate), self.config.tau)
+            return self.policy_step(train_state, batch.obs, learning_rate)
 
         train_state, (metrics, error) = self.optim.step(train_state, "critics", critic_loss, learning_rate)
         train_state = train_state._replace(updates=train_state.updates + 1)
         train_state = apply_every(self.config.policy_delay, improve, train_state)
+        interval, tau = self.config.target_update_interval or self.config.policy_delay, self.config.tau
+        train_state = apply_every(interval, lambda state: polyak(state, tau), train_state)
         return train_state, {**metrics, **train_state.aux.metrics}, error
 
     def policy_step(self, train_state: TrainState, obs: PyTree, learning_rate: Array) -> TrainState:

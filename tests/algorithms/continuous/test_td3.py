@@ -68,6 +68,18 @@ def test_policy_and_late_copies_wait(kind, delay):
     assert float(metrics["actor_loss"]) != 0
 
 
+@pytest.mark.parametrize(("delay", "interval"), [(2, 1), (1, 3)])
+def test_late_copies_have_an_interval_of_their_own(delay, interval):
+    """Stable-Baselines3's JAX version moves them after each update of the critics: target_update_interval=1."""
+    made, batch = learner(policy_delay=delay, target_update_interval=interval), samples_of()
+    train_state, update = started(made), jax.jit(made.gradient_step)
+    for i in range(1, 7):
+        before = train_state
+        train_state, _, _ = update(train_state, batch, jax.random.fold_in(KEY, i), RATE)
+        assert moved(train_state.params["actor"], before.params["actor"]) == (i % delay == 0)
+        assert moved(train_state.target, before.target) == (i % interval == 0)
+
+
 def test_losses_of_the_critics_and_weights():
     made, batch = learner(target_policy_noise=0.0), samples_of()
     train_state = started(made)
