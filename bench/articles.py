@@ -46,7 +46,7 @@ ANGLE: dict[str, Any] = {
     "gamma": 0.98,
     "learning_starts": 500,
     "train_freq": 1,
-    "n_step": 5,
+    "n_steps": 5,
     "double": True,
     "target_update_interval": 1,
     "tau": 0.02,

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": Piecewise(((0.0, 1e-3), (0.5, 1e-3), (1.0, 0.0))),
     "batch_size": 256,
     "gamma": 0.96,
-    "n_step": 3,
+    "n_steps": 3,
     "tau": 0.02,
     "learning_starts": 1_000,
     "buffer_size": 50_000,

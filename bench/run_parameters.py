@@ -23,6 +23,7 @@ EARLIER = {
     "elite_count": "best_episodes",
     "non_elite_fraction": "other_episodes",
     "frame_stack": "history",
+    "n_steps": "n_step",
 }
 """Names of hyperparameters and options, and those that they had before."""
 ON_POLICY = {"n_steps": 16, "net_arch": [16, 16]}
@@ -42,7 +43,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "A2C, squashed": ("A2C", {"net_arch": [16], "squash_output": True, "norm_reward": True}, PENDULUM, {}),
     "PQN": ("PQN", {"n_steps": 16, "batch_size": 16, "net_arch": [16, 16]}, CARTPOLE, {"frame_stack": 2}),
     "DQN": ("DQN", VALUES, CARTPOLE, {}),
-    "DQN, frames": ("DQN", {**VALUES, "gradient_steps": -1, "n_step": 3}, CARTPOLE, {"frame_stack": 3}),
+    "DQN, frames": ("DQN", {**VALUES, "gradient_steps": -1, "n_steps": 3}, CARTPOLE, {"frame_stack": 3}),
     "DQN, iqn": ("DQN", {**VALUES, "distributional": "iqn", "double": True, "value_rescaling": True}, CARTPOLE, {}),
     "DQN, munchausen": ("DQN", {**VALUES, "munchausen": True, "prioritized": True, "loss": "mse"}, CARTPOLE, {}),
     "DQN, elite": ("DQN", {**VALUES, "elite_episodes": True, "buffer_size": 2000}, CARTPOLE, {}),
@@ -83,7 +84,7 @@ def state_after(case: str, loop: str, updates: int, weights: bool) -> list[np.nd
     algorithm = kind(**{earlier_name(field, fields): value for field, value in hyperparameters.items()})
     options = {earlier_name(option, known): value for option, value in options.items()}
     agent = algorithm.on(environment, num_envs=2, seed=3, loop=loop, **options)
-    rollout = getattr(algorithm, "n_steps", None) or getattr(algorithm, "train_freq", 1)
+    rollout = getattr(algorithm, "train_freq", None) or algorithm.n_steps
     agent.learn(2 * rollout * updates + hyperparameters.get("learning_starts", 0), progress=False)
     state = agent.parameters if weights else agent.state
     agent.close()

@@ -43,7 +43,7 @@ OURS = {
     "net_arch": [64, 64],
     "target_update_interval": 1,
     "tau": 0.02,
-    "n_step": 5,
+    "n_steps": 5,
 }
 VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
     "DQN": ({}, 85),

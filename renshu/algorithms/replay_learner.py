@@ -36,8 +36,8 @@ class ReplayAlgorithm(Algorithm):
     batch_size: int = integer(256, "steps drawn for one gradient step", least=1)
     gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
     train_freq: int = integer(1, "steps collected of each environment between two trainings", least=1)
-    gradient_steps: int = integer(1, "gradient steps for the steps of a training; -1: as many as steps were collected", least=-1)
-    n_step: int = integer(1, "rewards summed up before the value of what comes after", least=1)
+    gradient_steps: int = integer(1, "gradient steps in a training; -1: as many as steps were collected", least=-1)
+    n_steps: int = integer(1, "rewards summed up before the value of what comes after", least=1)
     elite_episodes: bool = boolean(False, "keep episodes with one of the best returns so far, and few of the others")
     elite_count: int = integer(100, "number of returns that count as the best", least=1)
     non_elite_fraction: float = number(0.01, "share of the other episodes that is kept too", least=0, most=1)
@@ -238,7 +238,7 @@ def make_buffer(config: ReplayAlgorithm, spec: EnvSpec) -> ReplayBuffer:
     options: dict[str, Any] = {
         "num_envs": spec.num_envs,
         "rollout_length": config.train_freq,
-        "n_step": config.n_step,
+        "n_steps": config.n_steps,
         "frame_stack": spec.frame_stack,
         "alpha": config.prioritized_replay_alpha if config.prioritized else None,
     }

@@ -34,7 +34,7 @@ class ReplayBuffer:
     """Pure functions of a ReplayState.
 
     capacity: steps of all environments together. num_envs: N. obs, action: of N environments, for shapes and dtypes.
-    n_step, frame_stack: see `ring.gather`. alpha: weight of priorities (Schaul et al. 2016, equation 1); None
+    n_steps, frame_stack: see `ring.gather`. alpha: weight of priorities (Schaul et al. 2016, equation 1); None
     draws uniformly. Raises HyperparameterError where a rollout of `rollout_length` steps does not fit.
     """
 
@@ -46,19 +46,19 @@ class ReplayBuffer:
         *,
         num_envs: int,
         rollout_length: int,
-        n_step: int = 1,
+        n_steps: int = 1,
         frame_stack: int = 1,
         alpha: float | None = None,
     ) -> None:
         self.rows, self.num_envs = capacity // num_envs, num_envs
-        least = max(rollout_length, n_step, frame_stack)
+        least = max(rollout_length, n_steps, frame_stack)
         if self.rows < least:
             raise HyperparameterError(
                 f"buffer_size={capacity} is {self.rows} steps of each of {num_envs} environments, fewer than one "
                 f"rollout with its n-step returns and frame stack needs: give buffer_size >= {least * num_envs}"
             )
         self.obs, self.action = obs, action
-        self.n_step, self.frame_stack, self.alpha = n_step, frame_stack, alpha
+        self.n_steps, self.frame_stack, self.alpha = n_steps, frame_stack, alpha
 
     def init(self) -> ReplayState:
         """Return an empty memory."""
@@ -103,7 +103,7 @@ class ReplayBuffer:
 
     def gather(self, memory: ReplayState, index: Index, weight: Array, gamma: float | Array) -> Transitions:
         """Gather the transitions that begin at indices, the second half of `sample`."""
-        return ring.gather(memory.ring, index, weight, n_step=self.n_step, gamma=gamma, frame_stack=self.frame_stack)
+        return ring.gather(memory.ring, index, weight, n_steps=self.n_steps, gamma=gamma, frame_stack=self.frame_stack)
 
     def reprioritize(self, memory: ReplayState, index: Index, error: Array) -> ReplayState:
         """Set priorities by the absolute errors `[B]` that learning found. Does nothing in a uniform buffer.

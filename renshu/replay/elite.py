@@ -52,7 +52,7 @@ class EliteEpisodes(ReplayBuffer):
     last enter. An episode cut off by a rollout that begins with a reset never does.
 
     capacity: rows of the memory: steps, and a row for the observation that ends each episode. obs, action: of N
-    environments. For n_step, frame_stack and alpha see ReplayBuffer. Raises HyperparameterError where a number
+    environments. For n_steps, frame_stack and alpha see ReplayBuffer. Raises HyperparameterError where a number
     is out of range or the longest episode does not fit.
     """
 
@@ -67,7 +67,7 @@ class EliteEpisodes(ReplayBuffer):
         longest: int,
         best: int = 100,
         probability: float = 0.01,
-        n_step: int = 1,
+        n_steps: int = 1,
         frame_stack: int = 1,
         alpha: float | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class EliteEpisodes(ReplayBuffer):
             jax.tree.map(column, action),
             num_envs=1,
             rollout_length=1,
-            n_step=n_step,
+            n_steps=n_steps,
             frame_stack=frame_stack,
             alpha=alpha,
         )

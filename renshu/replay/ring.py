@@ -109,25 +109,25 @@ def draw(ring: Ring, key: Key, count: int) -> tuple[Index, Array]:
 
 
 def gather(
-    ring: Ring, index: Index, weight: Array, *, n_step: int, gamma: float | Array, frame_stack: int = 1
+    ring: Ring, index: Index, weight: Array, *, n_steps: int, gamma: float | Array, frame_stack: int = 1
 ) -> Transitions:
     """Gather the transitions that begin at indices.
 
-    Returns are over `n_step` rewards (Sutton & Barto 2018, equation 7.1), fewer where the episode or the ring ends: a
+    Returns are over `n_steps` rewards (Sutton & Barto 2018, equation 7.1), fewer where the episode or the ring ends: a
     truncated episode bootstraps from its true last observation. gamma: discount a step, in [0, 1]. frame_stack:
     with more than 1, observations are the last ones, `[B, frame_stack, ...]`, oldest first; before the episode's first
     (or the oldest in the ring) stands that one itself. weight: `[B]`, as in the transitions, where a reset gets 0.
-    n_step and frame_stack must be below R.
+    n_steps and frame_stack must be below R.
     """
     total = ring.first.shape[0]
     row, env = index.row[:, None], index.env[:, None]
-    rows = (row + jnp.arange(n_step)) % total
+    rows = (row + jnp.arange(n_steps)) % total
     age = (ring.head - index.row - 1) % total  # how many whole rows come after
-    real = ~ring.first[(rows + 1) % total, env] & (jnp.arange(n_step) <= age[:, None])
+    real = ~ring.first[(rows + 1) % total, env] & (jnp.arange(n_steps) <= age[:, None])
     terminated = ring.terminated[rows, env] & real
     goes_on = jnp.cumprod((real & ~terminated)[:, :-1], axis=1)
     used = jnp.concatenate([jnp.ones_like(real[:, :1]), goes_on.astype(bool)], axis=1) & real
-    powers = jnp.asarray(gamma, jnp.float32) ** jnp.arange(n_step + 1)
+    powers = jnp.asarray(gamma, jnp.float32) ** jnp.arange(n_steps + 1)
     steps = jnp.maximum(used.sum(axis=1), 1)
     ends = (terminated & used).any(axis=1)
     after = Index((index.row + steps) % total, index.env)

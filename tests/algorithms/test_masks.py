@@ -26,7 +26,7 @@ from tests.algorithms.transitions import moved, samples_of
 
 OFF_POLICY = {"batch_size": 16, "buffer_size": 200, "learning_starts": 16, "net_arch": [8], "train_freq": 2}
 ALGORITHMS = {
-    "dqn": DQN(**OFF_POLICY, double=True, n_step=2),
+    "dqn": DQN(**OFF_POLICY, double=True, n_steps=2),
     "ppo": PPO(n_steps=16, batch_size=32, n_epochs=2, net_arch=[8], ent_coef=0.01),
     "a2c": A2C(n_steps=8, net_arch=[8], ent_coef=0.01, norm_reward=True),
     "sac": SAC(**OFF_POLICY),

@@ -15,7 +15,7 @@ CASES = {
     "td3": TD3(**SMALL, action_noise="parameter", gradient_steps=2),
     "sac": SAC(**SMALL, use_sde=True, policy_delay=2, n_target_critics=1),
     "crossq": CrossQ(**SMALL),
-    "choices": SAC(**SMALL, prioritized=True, n_step=2),
+    "choices": SAC(**SMALL, prioritized=True, n_steps=2),
 }
 
 

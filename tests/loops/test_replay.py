@@ -13,7 +13,7 @@ from tests.loops.tiny import advanced, same, without_target
 
 SMALL = {"learning_rate": 1e-2, "batch_size": 8, "buffer_size": 200, "learning_starts": 20, "train_freq": 4}
 PLAIN = DQN(**SMALL, net_arch=[8], target_update_interval=16)
-IDEAS = {"double": True, "dueling": True, "prioritized": True, "n_step": 3, "noisy": True, "distributional": "qr"}
+IDEAS = {"double": True, "dueling": True, "prioritized": True, "n_steps": 3, "noisy": True, "distributional": "qr"}
 MANY = DQN(**SMALL, net_arch=[8], target_update_interval=16, gradient_steps=2, n_quantiles=5, **IDEAS)
 
 

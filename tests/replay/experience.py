@@ -109,12 +109,12 @@ class NaiveMemory:
             stream[-1:] = rows_of(rollout, env)
             del stream[: -self.rows - 1]
 
-    def transitions(self, n_step: int, gamma: float, frame_stack: int) -> dict[int, Transition]:
+    def transitions(self, n_steps: int, gamma: float, frame_stack: int) -> dict[int, Transition]:
         """What can be drawn, by the id of its observation."""
         found: dict[int, Transition] = {}
         for stream in self.streams:
             for episode in episodes(stream):
-                found |= transitions_of(episode, n_step, gamma, frame_stack)
+                found |= transitions_of(episode, n_steps, gamma, frame_stack)
         return found
 
 
@@ -128,7 +128,7 @@ def episodes(stream: list[Row]) -> list[list[Row]]:
     return cut
 
 
-def transitions_of(episode: list[Row], n_step: int, gamma: float, frame_stack: int) -> dict[int, Transition]:
+def transitions_of(episode: list[Row], n_steps: int, gamma: float, frame_stack: int) -> dict[int, Transition]:
     """The steps of an episode, whose last row is only an observation."""
     ids = [row.id for row in episode]
 
@@ -137,7 +137,7 @@ def transitions_of(episode: list[Row], n_step: int, gamma: float, frame_stack: i
 
     found = {}
     for start in range(len(ids) - 1):
-        after = min(start + n_step, len(ids) - 1)
+        after = min(start + n_steps, len(ids) - 1)
         total = sum(gamma**k * row.reward for k, row in enumerate(episode[start:after]))
         discount = 0.0 if episode[after - 1].terminated else gamma ** (after - start)
         found[ids[start]] = Transition(seen(start), episode[start].action, total, discount, seen(after))

@@ -39,7 +39,7 @@ def make(shape: tuple[int, int, int], alpha: float | None, **options) -> ReplayB
 
 @cache
 def functions(shape: tuple[int, int, int], alpha: float | None = ALPHA):
-    replay = make(shape, alpha, n_step=2)
+    replay = make(shape, alpha, n_steps=2)
     sample = jax.jit(replay.sample, static_argnames="count")
     return replay, jax.jit(replay.add), sample, jax.jit(replay.reprioritize)
 
@@ -181,7 +181,7 @@ def test_vmap_equals_a_loop() -> None:
         jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5), together, alone)
 
 
-@pytest.mark.parametrize("needs", [{"rollout_length": 6}, {"n_step": 6}, {"frame_stack": 6}])
+@pytest.mark.parametrize("needs", [{"rollout_length": 6}, {"n_steps": 6}, {"frame_stack": 6}])
 def test_a_memory_that_is_too_small_is_refused(needs: dict[str, int]) -> None:
     with pytest.raises(HyperparameterError, match="buffer_size >= 12"):
         ReplayBuffer(11, *templates(2), num_envs=2, **{"rollout_length": 1, **needs})

@@ -83,7 +83,7 @@ def functions(shape: tuple[int, int, int], best: int, probability: float, alpha:
         best=best,
         probability=probability,
         alpha=alpha,
-        n_step=2,
+        n_steps=2,
     )
     return memory, jax.jit(memory.add), jax.jit(memory.sample, static_argnames="count")
 

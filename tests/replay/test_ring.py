@@ -26,16 +26,16 @@ from tests.replay.experience import (
 QUICK = settings(max_examples=30, deadline=None)
 GAMMA = 0.5
 add = jax.jit(ring.add)
-gather = jax.jit(ring.gather, static_argnames=("n_step", "frame_stack"))
+gather = jax.jit(ring.gather, static_argnames=("n_steps", "frame_stack"))
 draw = jax.jit(ring.draw, static_argnames="count")
 
 
-def gathered(held: ring.Ring, n_step: int, frame_stack: int) -> tuple[np.ndarray, Transitions]:
+def gathered(held: ring.Ring, n_steps: int, frame_stack: int) -> tuple[np.ndarray, Transitions]:
     index = whole_places(held)
     # One shape for all fillings, so that one program serves all.
     room = (held.first.shape[0] - 1) * held.first.shape[1] - len(index.row)
     padded = Index(*(np.pad(x, (0, room), mode="edge") for x in index))
-    samples = gather(held, padded, np.ones(len(padded.row)), n_step=n_step, gamma=GAMMA, frame_stack=frame_stack)
+    samples = gather(held, padded, np.ones(len(padded.row)), n_steps=n_steps, gamma=GAMMA, frame_stack=frame_stack)
     samples = jax.tree.map(lambda x: np.asarray(x)[: len(index.row)], samples)
     return samples.weight > 0, samples
 
@@ -61,13 +61,13 @@ def assert_transitions(
     seeds, st.sampled_from(SHAPES), st.integers(1, 9), st.sampled_from([(1, 1), (3, 3)]), st.sampled_from([0.1, 0.6])
 )
 def test_gather_gives_what_lists_of_episodes_give(seed, shape, count, n_step_history, ends) -> None:
-    (rows, N, T), (n_step, frame_stack) = shape, n_step_history
+    (rows, N, T), (n_steps, frame_stack) = shape, n_step_history
     held, naive = ring.empty(rows, *templates(N)), NaiveMemory(rows, N)
     for rollout in make_rollouts(seed, count, T, N, ends=ends):
         held = add(held, rollout)
         naive.add(rollout)
-        real, samples = gathered(held, n_step, frame_stack)
-        assert_transitions(samples, real, naive.transitions(n_step, GAMMA, frame_stack), frame_stack)
+        real, samples = gathered(held, n_steps, frame_stack)
+        assert_transitions(samples, real, naive.transitions(n_steps, GAMMA, frame_stack), frame_stack)
     assert held.size == min(count * T, rows)
 
 
@@ -117,7 +117,7 @@ def test_nothing_is_drawn_from_an_empty_ring() -> None:
     held = ring.empty(5, *templates(2))
     index, real = draw(held, jax.random.key(0), count=8)
     assert not real.any()
-    samples = gather(held, index, real, n_step=2, gamma=GAMMA)
+    samples = gather(held, index, real, n_steps=2, gamma=GAMMA)
     assert (samples.weight == 0).all()
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(samples))
 
@@ -143,7 +143,7 @@ def test_vmap_equals_a_loop() -> None:
     def run(rollouts, key):
         held = jax.lax.scan(lambda r, x: (ring.add(r, x), None), ring.empty(rows, *templates(N)), rollouts)[0]
         index, real = ring.draw(held, key, 16)
-        return held, ring.gather(held, index, real, n_step=3, gamma=GAMMA, frame_stack=2)
+        return held, ring.gather(held, index, real, n_steps=3, gamma=GAMMA, frame_stack=2)
 
     keys = jax.random.split(jax.random.key(0), 3)
     together = jax.jit(jax.vmap(run))(stacked(streams), keys)

@@ -33,8 +33,8 @@ class SAC(TargetNetworks, StateDependentExploration, RegularisedCritics, SoftAct
     """A policy that seeks reward and entropy, with a learned temperature; discrete actions as in Christodoulou 2019.
 
     REDQ (Chen 2021): n_critics=10, n_target_critics=2, gradient_steps=20, policy_delay=20.
-    DroQ (Hiraoka 2022): dropout=0.01, layer_norm=True, n_target_critics=2 (so that the policy maximises the mean of both
-    critics), gradient_steps=20, policy_delay=20.
+    DroQ (Hiraoka 2022): dropout=0.01, layer_norm=True, gradient_steps=20, policy_delay=20, and n_target_critics=2, so
+    that the policy maximises the mean of both critics.
     """
 
     accepts: ClassVar[Accepts] = Accepts(

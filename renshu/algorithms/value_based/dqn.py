@@ -45,7 +45,7 @@ COSINES = 64
 class DQN(EpsilonGreedy, ReplayAlgorithm):
     """Learn action values by bootstrapping from a target network, on transitions drawn from a memory.
 
-    double, dueling, prioritized, n_step, noisy, distributional and munchausen may be combined as you like; all of them
+    double, dueling, prioritized, n_steps, noisy, distributional and munchausen may be combined as you like; all of them
     but the last are Rainbow.
     """
 

@@ -18,6 +18,6 @@ class Rainbow(DQN):
     dueling: bool = boolean(True, "value of the state and advantages of the actions apart")
     prioritized: bool = boolean(True, "draw steps in proportion to their last error")
     prioritized_replay_alpha: float = number(0.5, "how much priorities matter: 0 not at all", least=0)
-    n_step: int = integer(3, "rewards summed up before the value of what comes after", least=1)
+    n_steps: int = integer(3, "rewards summed up before the value of what comes after", least=1)
     noisy: bool = boolean(True, "explore by noise on the weights")
     distributional: str | None = choice("c51", "probabilities of returns", (None, "c51", "qr", "iqn"))

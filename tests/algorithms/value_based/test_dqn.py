@@ -24,7 +24,7 @@ IDEAS = {
     "double": {"double": True},
     "dueling": {"dueling": True},
     "prioritized": {"prioritized": True},
-    "n_step": {"n_step": 3},
+    "n_steps": {"n_steps": 3},
     "noisy": {"noisy": True},
     "c51": {"distributional": "c51", "v_min": -2.0, "v_max": 6.0, "n_atoms": 81},
     "qr": {"distributional": "qr", "n_quantiles": 16},
@@ -112,7 +112,7 @@ def test_every_idea_finds_value_and_policy(name):
             np.testing.assert_allclose(found, [sign < 0, sign > 0], atol=0.3)
 
 
-@pytest.mark.parametrize("name", ["plain", "n_step", "c51", "qr"])
+@pytest.mark.parametrize("name", ["plain", "n_steps", "c51", "qr"])
 def test_time_limit_is_no_end(name):
     agent = small(**IDEAS[name], gamma=0.8).on(probes.TimeLimit, num_envs=2, seed=0).learn(8000, progress=False)
     assert float(agent.explain(np.zeros(1, np.float32))["value"]) == pytest.approx(5.0, abs=0.6)
@@ -218,8 +218,8 @@ class Corridor(gymnasium.Env):
 def test_n_step_brings_a_late_reward_to_the_start():
     """The target network is never renewed: one step a time the reward cannot come back further than to the last."""
 
-    def value(n_step):
-        agent = small(n_step=n_step, gamma=1.0, target_update_interval=10**6, net_arch=[16]).on(Corridor, seed=0)
+    def value(n_steps):
+        agent = small(n_steps=n_steps, gamma=1.0, target_update_interval=10**6, net_arch=[16]).on(Corridor, seed=0)
         agent.learn(2500, progress=False)
         return float(agent.explain(np.eye(7, dtype=np.float32)[0])["value"])
 
@@ -259,7 +259,7 @@ def test_noisy_explores_at_length():
     """Without epsilon a plain network soon does the same for ever; noise that stays for a while tries whole ways."""
 
     def mean(noisy):
-        options = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0, "learning_starts": 0, "n_step": 3}
+        options = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0, "learning_starts": 0, "n_steps": 3}
         found = []
         for seed in range(3):
             agent = small(noisy=noisy, gamma=0.99, **options).on(Deep, num_envs=2, seed=seed)
