@@ -162,6 +162,7 @@ PENDULUM: dict[str, Any] = {
     "batch_size": 256,
     "tau": 0.005,
     "gamma": 0.99,
+    "action_noise": "normal",
     "action_noise_std": 0.1,
     "target_policy_noise": 0.2,
     "target_noise_clip": 0.5,

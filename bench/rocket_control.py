@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "buffer_size": 50_000,
     "train_freq": 4,
     "gradient_steps": 16,
+    "action_noise": "normal",
     "action_noise_std": 0.3,
     "net_arch": [64, 64],
 }

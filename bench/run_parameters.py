@@ -52,6 +52,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "Rainbow": ("Rainbow", {**VALUES, "v_min": 0.0, "v_max": 100.0}, CARTPOLE, {}),
     "DDPG": ("DDPG", REPLAY, PENDULUM, {}),
     "TD3": ("TD3", REPLAY, PENDULUM, {"frame_stack": 2}),
+    "TD3, normal": ("TD3", {**REPLAY, "action_noise": "normal"}, PENDULUM, {}),
     "TD3, ou": ("TD3", {**REPLAY, "action_noise": "ou"}, PENDULUM, {}),
     "TD3, parameter": ("TD3", {**REPLAY, "action_noise": "parameter", "gradient_steps": 2}, PENDULUM, {}),
     "SAC": ("SAC", REPLAY, PENDULUM, {}),

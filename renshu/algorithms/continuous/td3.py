@@ -45,9 +45,9 @@ class TD3(ActorCriticAlgorithm):
     target_policy_noise: float = number(0.2, "deviation of the noise on the target's actions", least=0, traceable=True)
     target_noise_clip: float = number(0.5, "that noise stays within +- this", least=0, traceable=True)
     action_noise: str | None = choice(
-        "normal",
-        'explore by noise on actions, "normal" or "ou" (Ornstein-Uhlenbeck); on the policy\'s "parameter"s, adapted '
-        "(Plappert 2018); or not at all",
+        None,
+        'explore by noise on actions, "normal" (as in the paper) or "ou" (Ornstein-Uhlenbeck); on the policy\'s '
+        '"parameter"s, adapted (Plappert 2018); or not at all, as Stable-Baselines3 does without being told',
         ("normal", "ou", "parameter", None),
     )
     action_noise_std: float = number(

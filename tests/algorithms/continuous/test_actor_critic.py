@@ -19,7 +19,7 @@ BASE = {"learning_rate": 3e-3, "batch_size": 64, "buffer_size": 2000, "learning_
 BASE |= {"train_freq": 4, "gradient_steps": 16, "gamma": 0.9}
 LATE = {**BASE, "tau": 0.05}
 KINDS = {
-    "td3": lambda **kw: TD3(**{**LATE, "prioritized": True, "n_steps": 3, **kw}),
+    "td3": lambda **kw: TD3(**{**LATE, "action_noise": "normal", "prioritized": True, "n_steps": 3, **kw}),
     "ddpg": lambda **kw: DDPG(**{**LATE, "action_noise": "ou", "action_noise_std": 0.5, **kw}),
     "sac": lambda **kw: SAC(**{**LATE, **kw}),
     "sde": lambda **kw: SAC(**{**LATE, "use_sde": True, "log_std_init": -1.0, **kw}),

@@ -133,13 +133,13 @@ OBS = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
 
 
 def test_normal_noise():
-    explored, greedy, _ = acted(learner(action_noise_std=0.05), OBS)
+    explored, greedy, _ = acted(learner(action_noise="normal", action_noise_std=0.05), OBS)
     inside = np.abs(np.asarray(greedy.action)) < 0.8
     noise = np.asarray(explored.action - greedy.action)[inside]
     assert noise.std() == pytest.approx(0.05, rel=0.1)
     assert abs(noise.mean()) < 0.01
     assert np.abs(explored.action).max() <= 1
-    none, greedy, _ = acted(learner(action_noise=None), OBS)
+    none, greedy, _ = acted(learner(), OBS)
     np.testing.assert_array_equal(none.action, greedy.action)
 
 
