@@ -60,7 +60,9 @@ class DQN(EpsilonGreedy, ReplayAlgorithm):
     )
     train_freq: int = integer(4, "steps collected of each environment between two trainings", least=1)
     target_update_interval: int = integer(10_000, "environment steps between updates of the target network", least=1)
-    max_grad_norm: float = number(10.0, "gradients are scaled down to this norm", above=0)
+    max_grad_norm: float | None = number(
+        10.0, "gradients are scaled down to this norm; None: never", above=0, optional=True
+    )
     adam_eps: float = number(1e-8, "added to the deviation by which Adam divides", above=0)
     double: bool = boolean(
         False, "choose the next action by the network itself, value it by the target (van Hasselt 2016)"
@@ -134,7 +136,8 @@ class DQNLearner(ReplayLearner[DQN]):
             embedding=COSINES if self.implicit else 0,
         )
         self.layout = ParameterLayout(jax.eval_shape(self.init_params, jax.random.key(0)))
-        clip = optax.clip_by_global_norm(config.max_grad_norm)
+        limit = config.max_grad_norm
+        clip = optax.identity() if limit is None else optax.clip_by_global_norm(limit)
         adam = optax.chain(clip, optax.scale_by_adam(eps=config.adam_eps))
         self.optim = Optimizers({"network": adam}, guard=self.guards_each_step)
 
