@@ -16,8 +16,9 @@ from renshu.types import Array, PyTree
 class QNetwork(nn.Module):
     """From observations `[B, ...]` to `[B, A, K]`: K numbers for each of A actions.
 
-    torso: an own module in place of the hidden layers, or None. dueling: value and advantage apart (Wang et al. 2016,
-    equation 9). noisy: noisy layers. embedding: with quantile fractions `taus` [B, K] as the second argument, features
+    torso: an own module in place of the hidden layers, or None. dueling: value and advantage apart, each with a hidden
+    layer of its own, as wide as the last of `widths`, which the shared ones then lack (Wang et al. 2016, figure 1 and
+    equation 9); a single width is that of a shared layer too. noisy: noisy layers. embedding: with quantile fractions `taus` [B, K] as the second argument, features
     are multiplied by an embedding of that many cosines (Dabney et al. 2018, "Implicit quantile networks", equation 4).
     layer_norm: before each activation of the hidden layers (Gallici et al. 2024, "Simplifying deep temporal ...").
     """
@@ -43,7 +44,8 @@ class QNetwork(nn.Module):
             x = self.torso(obs)
         else:
             x = encode(self.space, obs)
-            for width in self.widths:
+            shared = self.widths[:-1] or self.widths if self.dueling else self.widths
+            for width in shared:
                 x = layer(width)(x)
                 x = activation(nn.LayerNorm()(x) if self.layer_norm else x)
         if taus is not None:
@@ -52,10 +54,17 @@ class QNetwork(nn.Module):
             return jnp.swapaxes(self.heads(x, 1, layer)[..., 0], 1, 2)
         return self.heads(x, self.outputs, layer)
 
+    def stream(self, x: Array, layer: Any) -> Array:
+        """Apply the hidden layer of one of the two dueling streams, `[..., F]` to `[..., F']`."""
+        if not self.dueling or not self.widths:
+            return x
+        x = layer(self.widths[-1])(x)
+        return ACTIVATIONS[self.activation](nn.LayerNorm()(x) if self.layer_norm else x)
+
     def heads(self, x: Array, outputs: int, layer: Any) -> Array:
         """From features `[..., F]` to `[..., A, K]`."""
-        advantage = layer(self.actions * outputs)(x).reshape(*x.shape[:-1], self.actions, outputs)
+        advantage = layer(self.actions * outputs)(self.stream(x, layer)).reshape(*x.shape[:-1], self.actions, outputs)
         if not self.dueling:
             return advantage
-        value = layer(outputs)(x)[..., None, :]
+        value = layer(outputs)(self.stream(x, layer))[..., None, :]
         return value + advantage - advantage.mean(axis=-2, keepdims=True)

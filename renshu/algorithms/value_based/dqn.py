@@ -67,7 +67,9 @@ class DQN(EpsilonGreedy, ReplayAlgorithm):
     double: bool = boolean(
         False, "choose the next action by the network itself, value it by the target (van Hasselt 2016)"
     )
-    dueling: bool = boolean(False, "value of the state and advantages of the actions apart (Wang 2016)")
+    dueling: bool = boolean(
+        False, "value of the state and advantages of the actions apart, in streams with a hidden layer each (Wang 2016)"
+    )
     noisy: bool = boolean(
         False, "explore by noise on the weights whose size is learned, not by epsilon (Fortunato 2018)"
     )

@@ -13,6 +13,7 @@ from renshu.algorithms.value_based.dqn import DQN
 from renshu.algorithms.value_based.qrdqn import QRDQN
 from renshu.algorithms.value_based.rainbow import Rainbow
 from renshu.errors import HyperparameterError, SpaceError
+from renshu.ops.schedules import value_of
 from renshu.optim.train_state import TrainState
 from renshu.replay.ring import Index, Transitions
 from renshu.types import Counters, EnvSpec, Rollout, TimeStep
@@ -180,6 +181,34 @@ def test_dueling_learns_of_actions_never_taken():
         return float(jnp.abs(values[1:] - 1).mean())
 
     assert error(dueling=True) < 0.75 * error(dueling=False)
+
+
+@pytest.mark.parametrize(
+    ("net_arch", "shared", "stream"), [([8, 6], [(2, 8)], (8, 6)), ([8], [(2, 8)], (8, 8)), ([], [], None)]
+)
+def test_dueling_streams_have_a_hidden_layer_each(net_arch, shared, stream):
+    """As the fully connected layer in figure 1 of Wang et al. 2016, above what is shared."""
+    made = learner(actions=3, dueling=True, net_arch=net_arch)
+    params = made.init(KEY).params
+    features = (stream or (0, 2))[1]
+    expected = [*shared, *([stream] * 2 if stream else []), (features, 3), (features, 1)]
+    assert sorted(layer["kernel"].shape for layer in params.values()) == sorted(expected)
+
+
+def test_rainbow_is_table_1():
+    """Hessel et al. 2018, table 1; a step here is four frames there."""
+    made = Rainbow()
+    assert (made.learning_starts, made.target_update_interval) == (80_000 // 4, 32_000 // 4)
+    assert (made.learning_rate, made.adam_eps, made.n_steps) == (6.25e-5, 1.5e-4, 3)
+    assert made.prioritized_replay_alpha == 0.5
+    learner = made.build(EnvSpec(spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(2), 1))
+    beta = learner.config.prioritized_replay_beta
+    assert [float(value_of(beta, left)) for left in (1.0, 0.5, 0.0)] == pytest.approx([0.4, 0.7, 1.0])
+    assert (made.distributional, made.n_atoms, made.v_min, made.v_max) == ("c51", 51, -10.0, 10.0)
+    assert made.noisy
+    assert made.double
+    assert made.dueling
+    assert made.prioritized
 
 
 def test_prioritized_finds_the_rare_reward():
