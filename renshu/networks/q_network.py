@@ -18,9 +18,10 @@ class QNetwork(nn.Module):
 
     torso: an own module in place of the hidden layers, or None. dueling: value and advantage apart, each with a hidden
     layer of its own, as wide as the last of `widths`, which the shared ones then lack (Wang et al. 2016, figure 1 and
-    equation 9); a single width is that of a shared layer too. noisy: noisy layers. embedding: with quantile fractions `taus` [B, K] as the second argument, features
-    are multiplied by an embedding of that many cosines (Dabney et al. 2018, "Implicit quantile networks", equation 4).
-    layer_norm: before each activation of the hidden layers (Gallici et al. 2024, "Simplifying deep temporal ...").
+    equation 9); a single width is that of a shared layer too. noisy: noisy layers. embedding: with quantile fractions
+    `taus` [B, K] as the second argument, features are multiplied by an embedding of that many cosines (Dabney et al.
+    2018, "Implicit quantile networks", equation 4). layer_norm: before each activation of the hidden layers (Gallici et
+    al. 2024, "Simplifying deep temporal ...").
     """
 
     space: spaces.Space

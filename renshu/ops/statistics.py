@@ -24,15 +24,16 @@ class RunningStats(NamedTuple):
 
 
 def init_stats(shape: tuple[int, ...]) -> RunningStats:
-    """Make statistics before any data: mean 0, variance 1, with the weight of 1e-4 rows (as in Stable-Baselines3)."""
-    return RunningStats(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(1e-4))
+    """Make statistics before any data: mean 0, variance 1, of no rows."""
+    return RunningStats(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(0.0))
 
 
 def update_stats(stats: RunningStats, batch: Array, mask: Array | None = None) -> RunningStats:
     """Take a batch into the statistics (Chan, Golub & LeVeque 1979, the parallel algorithm).
 
     batch: [B, *shape], any real dtype. mask: [B] bool, the rows that count; None for all. Values in the other rows do
-    not matter, NaN included; no row at all leaves the statistics as they are.
+    not matter, NaN included; no row at all leaves the statistics as they are. So does, for itself alone, an element
+    whose mean or variance would not be finite: it was NaN, or its square is more than float32 holds.
     Raises AssertionError, when traced, if the shapes do not agree.
     """
     batch = jnp.asarray(batch, jnp.float32)
@@ -42,11 +43,15 @@ def update_stats(stats: RunningStats, batch: Array, mask: Array | None = None) -
     mean, squares = _moments(batch, keep.reshape(-1, *[1] * (batch.ndim - 1)), axis=0)
     rows = keep.sum(dtype=jnp.float32)
     total = stats.count + rows
-    old, new = stats.count / total, rows / total
+    new = rows / jnp.maximum(total, 1.0)
+    old = 1.0 - new
     delta = mean - stats.mean
     # In shares of the total, not in sums of squares: those grow until float32 no longer notices a batch.
-    var = old * stats.var + squares / total + old * new * delta**2
-    return RunningStats(stats.mean + new * delta, var, total)
+    var = old * stats.var + squares / jnp.maximum(total, 1.0) + old * new * delta**2
+    mean = stats.mean + new * delta
+    finite = jnp.isfinite(mean) & jnp.isfinite(var)
+    count = jnp.where(finite.any(), total, stats.count)
+    return RunningStats(jnp.where(finite, mean, stats.mean), jnp.where(finite, var, stats.var), count)
 
 
 def normalize(stats: RunningStats, x: Array, clip: float = 10.0, epsilon: float = 1e-8) -> jax.Array:

@@ -31,7 +31,7 @@ from renshu.ops.schedules import value_of
 from renshu.ops.spaces import is_continuous, map_space
 from renshu.ops.statistics import RunningStats, init_stats, normalize, running_returns, update_stats
 from renshu.optim.gradient_steps import minibatch_descent
-from renshu.optim.guards import keep_if_finite
+from renshu.optim.guards import keep_if, keep_if_finite
 from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
 
@@ -49,7 +49,9 @@ class ActorCriticAlgorithm(Algorithm):
     ent_coef: float = number(0.0, "weight of the entropy bonus in the loss", least=0, traceable=True)
     vf_coef: float = number(0.5, "weight of the value loss in the loss", least=0, traceable=True)
     max_grad_norm: float = number(0.5, "gradients are scaled down to this norm", above=0)
-    norm_obs: bool = boolean(False, "normalise continuous observations by their running mean and deviation")
+    norm_obs: bool = boolean(
+        False, "normalise continuous observations by their running mean and deviation; the first rollout acts without"
+    )
     norm_reward: bool = boolean(False, "divide rewards by the running deviation of the discounted return")
     clip_obs: float = number(10.0, "normalised observations are clipped at +- this", above=0, traceable=True)
     clip_reward: float = number(10.0, "normalised rewards are clipped at +- this", above=0, traceable=True)
@@ -171,23 +173,27 @@ class ActorCriticLearner(Learner[Config, State]):
     def make_batch(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
         """Make a flat batch `[T * N]` with advantages of a rollout, and the state with newer statistics.
 
-        Log-probabilities and values are computed here in one pass, under the parameters and statistics that acted.
+        Log-probabilities and values are computed here, under the parameters and statistics that acted; in the first
+        rollout, on which there were none yet, values and all that follows go by its own.
         """
         a = self.config
         T, N = rollout.reward.shape
         valid = rollout.valid
         obs = jax.tree.map(lambda x: x.reshape((T + 1) * N, *x.shape[2:]), rollout.obs)
-        normalized = self.normalized(state.obs_stats, obs)
-        policy, value = self.network.both(state.params, normalized)
+        after = self._counted(state, rollout, obs)
+        policy, value = self.network.both(state.params, self.normalized(state.obs_stats, obs))
+        normalized = self.normalized(self._known(state.obs_stats, after.obs_stats), obs)
+        if self.config.norm_obs:
+            value = self.network.value(state.params, normalized)
         value = value.reshape(T + 1, N)
-        reward, after = self._scaled_reward(state, rollout)
+        reward, after = self._scaled_reward(after, rollout)
         advantage = gae(reward, value, rollout.terminated, valid, a.gamma, a.gae_lambda)
         acted_on = jax.tree.map(lambda x: x[: T * N], normalized)
         action = jax.tree.map(lambda x: x.reshape(T * N, *x.shape[2:]), rollout.action)
         log_prob = jax.tree.map(lambda x: x[: T * N], policy).log_prob(action)
         target = advantage + value[:-1]
         batch = Batch(acted_on, action, log_prob, *(x.reshape(-1) for x in (value[:-1], advantage, target, valid)))
-        return self._finite(self._counted(after, rollout, obs), state), batch
+        return self._finite(after, state), batch
 
     def _scaled_reward(self, state: State, rollout: Rollout) -> tuple[Array, State]:
         if not self.config.norm_reward:
@@ -208,6 +214,16 @@ class ActorCriticLearner(Learner[Config, State]):
 
             state = state._replace(obs_stats=map_space(update, self.spec.observation_space, state.obs_stats, obs))
         return state._replace(counters=state.counters.after(rollout))
+
+    def _known(self, before: PyTree, after: PyTree) -> PyTree:
+        """Return the statistics to learn by: those that acted, or the own ones of a first rollout, which had none."""
+        if not self.config.norm_obs:
+            return before
+
+        def choose(leaf: Any, old: PyTree, new: PyTree) -> PyTree:
+            return keep_if(old.count > 0, old, new) if is_continuous(leaf) else old
+
+        return map_space(choose, self.spec.observation_space, before, after)
 
     def _finite(self, after: State, before: State) -> State:
         """Keep the statistics from before where one of them went NaN, which would never leave them again."""

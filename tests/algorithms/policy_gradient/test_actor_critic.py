@@ -204,6 +204,20 @@ def test_an_update_sees_the_observations_as_the_actor_saw_them():
     assert_same(acted.action, policy.mode())
 
 
+def test_the_first_rollout_is_learned_with_its_own_statistics():
+    """Observations in the thousands would else be cut at clip_obs, all of them."""
+    made = programs(A2C, norm_obs=True)
+    learner: Any = made.learner
+    state, rollout = started(made), make_rollout(learner)
+    rollout = rollout._replace(obs=0.1 * rollout.obs + np.array([1e4, 0, -3e3], np.float32))
+    _, batch = jax.jit(learner.make_batch)(state, rollout)
+    rows = rollout.obs[:-1].reshape(-1, 3).astype(np.float64)
+    assert_close(batch.obs, (rows - rows.mean(0)) / rows.std(0), rtol=2e-2, atol=2e-2)
+    assert_close(batch.value, learner.network.value(state.params, batch.obs), rtol=1e-3, atol=1e-4)
+    acting = learner.network.policy(state.params, np.clip(rollout.obs[:-1].reshape(-1, 3), -10, 10))
+    assert_close(batch.log_prob, acting.log_prob(rollout.action.reshape(-1)), rtol=1e-3, atol=1e-4)
+
+
 def test_rewards_are_scaled_as_vec_normalize_does():
     gamma = 0.8
     made = programs(A2C, **NORMALISED)

@@ -101,6 +101,7 @@ def test_the_loss_against_numpy(normalize_advantage: bool, clip_range_vf: float 
 def test_the_first_step_of_an_update_has_a_ratio_of_one():
     made = programs(norm_obs=True)
     state, rollout = started(made.learner), make_rollout(made.learner, truncated=((2, 1),))  # type: ignore[arg-type]
+    state, _ = learned(made, state, rollout)  # the first rollout is acted on without statistics, and learned with them
     for _ in range(2):  # the second time with statistics that have changed in between
         state, metrics = learned(made, state, rollout)
         assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
