@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from examples.own_algorithm import Reinforce, ReinforceLearner
-from renshu import A2C, PPO, experiment, load
+from renshu import A2C, DQN, PPO, QLearning, experiment, load
 from renshu.algorithms.hyperparameters import number
 from renshu.envs.builtin.classic import Pendulum
 from renshu.errors import HyperparameterError, NotFiniteError, SpaceError
@@ -22,6 +22,7 @@ from tests.loops.tiny import Faulty
 
 TINY = A2C(net_arch=[8], n_steps=8)
 OPTIONS = {"num_envs": 2, "progress": False}
+SHORT = {"learning_starts": 16, "batch_size": 8, "buffer_size": 200, "train_freq": 8}
 
 
 def close(a, b, tolerance=1e-4):
@@ -210,6 +211,23 @@ def test_agents_of_a_grid_act_by_their_own_values():
     found = experiment(Stubborn(n_steps=8), Counter(1), seeds=1, steps=16, grid={"side": [0.0, 1.0]}, **OPTIONS)
     assert [np.nanmean(curve.returns) for curve in found.curves] == [10.0, 11.0]
     assert [agent.evaluate(2).returns for agent in found.agents] == [[10.0, 10.0], [11.0, 11.0]]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "values"),
+    [
+        (DQN(distributional="c51", v_min=-2.0, n_atoms=5, net_arch=[8], **SHORT), {"v_max": [1.0, 20.0]}),
+        (QLearning(n_steps=8, bins=3, obs_high=2.0), {"obs_low": [-1.0, -2.0], "gamma": [0.9, 0.5]}),
+    ],
+)
+def test_a_value_that_is_built_in_trains_a_program_of_its_own(algorithm, values):
+    """Bounds of a histogram and of bins are read when a learner is made: traced numbers would not do."""
+    found = experiment(algorithm, "renshu/CartPole-v1", seeds=[5, 2], steps=320, grid=values, points=2, **OPTIONS)
+    assert len({row.label for row in found.rows}) == len(found.curves) == np.prod([len(v) for v in values.values()])
+    for row, agent in zip(found.rows, found.agents, strict=True):
+        assert agent.algorithm == row.algorithm
+        other = alone(row, "renshu/CartPole-v1", 320, agent.trainer.iteration)
+        assert close(agent.parameters, other.parameters)
 
 
 @pytest.mark.parametrize(
