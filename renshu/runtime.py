@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
+from functools import cache
 from pathlib import Path
 
 import jax
+from jax._src import xla_bridge  # no public way tells whether a backend has started without starting one
+
+TOO_LATE = (
+    "JAX had been used before the first agent was made, so that small programs are handed to another thread on this "
+    "CPU: training in the host loop takes longer. Make an agent first, or set JAX_CPU_ENABLE_ASYNC_DISPATCH=false "
+    "before Python starts"
+)
 
 
 def cache_folder() -> Path:
@@ -15,15 +24,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "renshu" / "xla"
 
 
+@cache
 def prepare() -> None:
-    """Set JAX up for Renshu; what the user has set through JAX's own variables or config stays as it is.
+    """Set JAX up, once, when the first agent is made; what the user has set by JAX's own variables or config stays.
 
     The compilation cache keeps every program, however small: starting a second run then costs a tenth. On a CPU, a
-    program that takes 20 us should not be handed to another thread, which costs as much again.
+    program that takes 20 us should not be handed to another thread, which costs as much again. JAX reads that when its
+    CPU client starts: warns where that was before.
     """
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" in os.environ:
+        return
+    if xla_bridge.backends_are_initialized():
+        if jax.default_backend() == "cpu":
+            warnings.warn(TOO_LATE, stacklevel=2)
+        return
+    jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import jax
 
+from renshu import runtime
 from renshu.algorithms.base import Learner
 from renshu.envs.device import DeviceEnv, DeviceEnvs
 from renshu.envs.gymnasium.vector import HostEnvs
@@ -30,6 +31,7 @@ def make_backend(
 
     Raises HyperparameterError for an unknown loop, SpaceError where the environment cannot be compiled.
     """
+    runtime.prepare()
     if loop not in (None, *LOOPS):
         raise HyperparameterError(f'loop={loop!r}: expected "host", "compiled" or None, which chooses')
     device = source.device

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from renshu.loops.host import HostLoop
     from renshu.tracking.run import Run
 
-runtime.prepare()
-
 Backend = HostBackend | CompiledBackend
 
 COUNT = Number("a number of things", integer=True, least=1)
@@ -79,6 +77,7 @@ class Trainer:
         processes: bool = False,
         timeout: float = TIMEOUT,
     ) -> None:
+        runtime.prepare()
         self.algorithm, self.spec, self.space_config = algorithm, spec, space_config
         self.requested_loop, self.processes, self.timeout = loop, processes, timeout
         self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)

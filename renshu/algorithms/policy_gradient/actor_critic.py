@@ -201,8 +201,10 @@ class ActorCriticLearner(Learner[Config, State]):
         a = self.config
         returns, running = running_returns(state.returns, rollout.reward, rollout.first, a.gamma)  # type: ignore[arg-type]
         stats = update_stats(state.reward_stats, running.reshape(-1), rollout.valid.reshape(-1))  # type: ignore[arg-type]
-        scaled = rollout.reward / jnp.sqrt(stats.var + 1e-8)
-        return scaled.clip(-a.clip_reward, a.clip_reward), state._replace(reward_stats=stats, returns=returns)
+        scaled = (rollout.reward / jnp.sqrt(stats.var + 1e-8)).clip(-a.clip_reward, a.clip_reward)
+        # Clipping must not hide an infinite reward: the update that it spoils tells of it.
+        reward = jnp.where(jnp.isfinite(rollout.reward), scaled, rollout.reward)
+        return reward, state._replace(reward_stats=stats, returns=returns)
 
     def _counted(self, state: State, rollout: Rollout, obs: PyTree) -> State:
         """Update statistics for the next rollout: after the update, so that it sees what the actor saw."""
