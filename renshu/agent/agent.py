@@ -154,6 +154,11 @@ class Agent:
         return self.trainer.recent_lengths
 
     @property
+    def recent_info(self) -> dict[str, deque[float]]:
+        """Numbers in the `info` of the last steps of the last 100 training episodes that gave them, by name."""
+        return self.trainer.recent_info
+
+    @property
     def run(self) -> Run | None:
         """Run folder of the call of learn that is running, or that a resumed agent goes on with."""
         return self.trainer.run

@@ -244,7 +244,7 @@ class Progress(Callback):
             self._task,
             completed=min(done, self.total),
             speed=f"{metrics['steps_per_second']:,.0f}/s",
-            returns=f"return {metrics['return_mean']:.1f}" if "return_mean" in metrics else "",
+            returns=_returns(metrics),
         )
 
     def on_end(self, agent: Agent) -> None:
@@ -254,4 +254,11 @@ class Progress(Callback):
 
 def _words(metrics: dict[str, float]) -> str:
     words = f", {metrics['steps_per_second']:,.0f} a second"
-    return words + (f", mean return {metrics['return_mean']:.1f}" if "return_mean" in metrics else "")
+    return words + (f", mean {_returns(metrics)}" if "return_mean" in metrics else "")
+
+
+def _returns(metrics: dict[str, float]) -> str:
+    if "return_mean" not in metrics:
+        return ""
+    success = f", success {metrics['success_rate']:.0%}" if "success_rate" in metrics else ""
+    return f"return {metrics['return_mean']:.1f}{success}"

@@ -33,6 +33,8 @@ Backend = HostBackend | CompiledBackend
 COUNT = Number("a number of things", integer=True, least=1)
 SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
 TIMEOUT = 120.0
+RECENT = 100
+"""Episodes over which training reports means."""
 OPTIONS = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "env_kwargs")
 
 
@@ -88,8 +90,9 @@ class Trainer:
         self.prediction_keys = self.programs.key_stream(self.keys[2])
         self.run: Run | None = None
         self.last_run: Run | None = None
-        self.recent_returns: deque[float] = deque(maxlen=100)
-        self.recent_lengths: deque[int] = deque(maxlen=100)
+        self.recent_returns: deque[float] = deque(maxlen=RECENT)
+        self.recent_lengths: deque[int] = deque(maxlen=RECENT)
+        self.recent_info: dict[str, deque[float]] = {}
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
         self._backend = backend
         self._loop: HostLoop | CompiledLoop | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Progress, StopAtReturn
+from renshu.agent.trainer import RECENT
 from renshu.errors import HyperparameterError, RenshuError
+from renshu.loops.evaluation import SUCCESS
 from renshu.loops.interruption import Interruptions
 from renshu.tracking.curves import plot_runs
 from renshu.tracking.run import Run
@@ -166,6 +169,8 @@ def _advance(
         finished = report.finished
         agent.recent_returns.extend(finished.returns)
         agent.recent_lengths.extend(finished.lengths)
+        for name, numbers in finished.info.items():
+            agent.recent_info.setdefault(name, deque(maxlen=RECENT)).extend(numbers[~np.isnan(numbers)])
         if agent.run is not None and len(finished.steps):
             seconds = [time.perf_counter() - begin_time] * len(finished.steps)
             agent.run.log_episodes(finished.steps, finished.envs, finished.returns, finished.lengths, seconds)
@@ -183,6 +188,9 @@ def summary(agent: Agent, report: Report, steps_per_second: float) -> dict[str, 
     if agent.recent_returns:
         metrics["return_mean"] = float(np.mean(agent.recent_returns))
         metrics["length_mean"] = float(np.mean(agent.recent_lengths))
+    for name, numbers in agent.recent_info.items():
+        if numbers:
+            metrics["success_rate" if name == SUCCESS else f"info/{name}"] = float(np.mean(numbers))
     return metrics
 
 

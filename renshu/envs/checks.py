@@ -12,6 +12,7 @@ from gymnasium import spaces
 from renshu.errors import EnvironmentFault
 from renshu.types import MASK
 
+_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 _BOOLS = (bool, np.bool_)
 
 
@@ -25,7 +26,8 @@ class CheckedEnv(gymnasium.Wrapper):
     not allow, a reward that is not a real number, or an end flag that is not a bool. Numbers of another precision are
     allowed, and integers where the space has floats; the bounds of a Box are not checked, and neither is NaN.
 
-    Only "action_mask" is passed on from `info`: gathering the rest from many environments can cost more than the steps.
+    Only "action_mask" is passed on from `info`, and the numbers of an episode's last step: gathering all from many
+    environments can cost more than the steps.
     """
 
     def __init__(self, env: gymnasium.Env, index: int, name: str) -> None:
@@ -72,7 +74,10 @@ class CheckedEnv(gymnasium.Wrapper):
             self._returned(f"{problem} as reward; a reward is one real number: return float(reward)")
         if type(terminated) is not bool or type(truncated) is not bool:
             self._check_flags(terminated, truncated)
-        return obs, reward, terminated, truncated, self._kept(info)
+        kept = self._kept(info)
+        if info and (terminated or truncated):
+            kept = {**_numbers(info), **kept}
+        return obs, reward, terminated, truncated, kept
 
     def _kept(self, info: Any) -> dict[str, Any]:
         if not isinstance(info, dict):
@@ -107,6 +112,14 @@ class CheckedEnv(gymnasium.Wrapper):
 
     def _returned(self, problem: str) -> NoReturn:
         raise EnvironmentFault(f"{self._name} returned in {self._where()}: {problem}") from None
+
+
+def _numbers(info: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries that are one number or bool each."""
+    scalars = {
+        name: value[()] if isinstance(value, np.ndarray) and not value.ndim else value for name, value in info.items()
+    }
+    return {name: value for name, value in scalars.items() if isinstance(value, _NUMBERS)}
 
 
 def observation_problem(space: spaces.Space, obs: Any, name: str = "observation") -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ class Step(NamedTuple):
     reward: Array  # [] float32
     terminated: Array  # [] bool    the episode ended for good
     truncated: Array | bool = False  # [] bool    cut off; `max_episode_steps` is counted elsewhere
+    info: Mapping[str, Array] = {}  # [] each   numbers to report of an episode's last step, as "is_success"
 
 
 class DeviceEnv(ABC):
@@ -142,6 +144,7 @@ class Outcome(NamedTuple):
     reward: Array  # [N] float32  0 where the step only reset
     terminated: Array  # [N] bool
     truncated: Array  # [N] bool
+    info: Mapping[str, Array]  # [N] each
 
 
 class DeviceEnvs:
@@ -175,7 +178,13 @@ class DeviceEnvs:
             truncated |= elapsed >= self.env.max_episode_steps
         reward = jnp.where(ended, 0.0, stepped.reward.astype(jnp.float32))
         after = EnvsState(inner, terminated | truncated, elapsed, state.key, state.count + 1)
-        return after, Outcome(obs, reward, terminated, truncated)
+        return after, Outcome(obs, reward, terminated, truncated, self._numbers(stepped.info))
+
+    def _numbers(self, info: Mapping[str, Array]) -> dict[str, Array]:
+        wrong = [name for name, value in info.items() if jnp.shape(value) != (self.num_envs,)]
+        if wrong:
+            raise SpaceError(f"{self.env.name}: info[{wrong[0]!r}] of a step must be one number")
+        return dict(info)
 
     def _key(self, state: EnvsState, use: int) -> Key:
         """Return the key of a step for resets (0) or chance (1); made on demand, since many steps need none."""

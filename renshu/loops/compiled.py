@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -48,6 +48,7 @@ class RolloutStats(NamedTuple):
     returns: Array  # [T, N] float32  sum of raw rewards of the episode up to here
     lengths: Array  # [T, N] int32
     faults: Array  # [3] bool      NaN or infinity in observations, rewards, actions
+    info: Mapping[str, Array]  # [T, N] float32 each  numbers of the environments' `info`
 
 
 class TrainIteration:
@@ -120,7 +121,8 @@ class TrainIteration:
             total = jnp.where(resets, 0.0, loop_state.running_return + outcome.reward)
             length = jnp.where(resets, 0, loop_state.running_length + 1)
             after = LoopState(envs, self.stored(outcome.obs), resets, act.carry, total, length)
-            stats = ((~resets).sum(dtype=jnp.int32), envs.ended, total, length)
+            info = {name: jnp.asarray(value, jnp.float32) for name, value in outcome.info.items()}
+            stats = ((~resets).sum(dtype=jnp.int32), envs.ended, total, length, info)
             return after, (
                 loop_state.obs,
                 loop_state.first,
@@ -142,7 +144,9 @@ class TrainIteration:
             extras=extras,
         )
         faults = jnp.stack([_not_finite(part) for part in (rollout.obs, reward, action)])
-        return after, rollout, RolloutStats(jnp.zeros(0), jnp.int32(0), stats[0], stats[1], stats[2], stats[3], faults)
+        steps, ended, returns, lengths, info = stats
+        known = RolloutStats(jnp.zeros(0), jnp.int32(0), steps, ended, returns, lengths, faults, info)
+        return after, rollout, known
 
 
 class Chunk(NamedTuple):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -16,11 +16,16 @@ from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import NotFiniteError
 from renshu.loops.compiled import FAULTS, LoopState, RolloutStats, TrainIteration
 from renshu.loops.programs import Programs, compiler_options, single_threaded
+from renshu.loops.report import info_columns, info_numbers
 from renshu.ops.spaces import stored
 from renshu.types import Array, Key, PyTree, TimeStep
 
 CHUNK = 512
 """Steps of an evaluation in one call to the device, at most."""
+SUCCESS = "is_success"
+"""Key of `info` by which an environment says that an episode reached its goal, as in Stable-Baselines3."""
+Episode: TypeAlias = tuple[float, int, dict[str, float]]
+"""Return, length, and the numbers of the last step's `info`."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Evaluation:
 
     returns: list[float] = field(repr=False)
     lengths: list[int] = field(repr=False)
+    info: Mapping[str, list[float]] = field(default_factory=dict, repr=False)
+    """Numbers that environments gave in the `info` of an episode's last step, by name; NaN where one gave none."""
 
     @property
     def mean(self) -> float:
@@ -45,11 +52,18 @@ class Evaluation:
         """Number of episodes."""
         return len(self.returns)
 
+    @property
+    def success_rate(self) -> float | None:
+        """Share of episodes with `is_success` in the `info` of their last step; None where no environment gives it."""
+        return float(np.nanmean(self.info[SUCCESS])) if SUCCESS in self.info else None
+
     def __str__(self) -> str:
-        return f"{self.mean:.1f} ± {self.std:.1f}"
+        words = f"{self.mean:.1f} ± {self.std:.1f}"
+        return words if self.success_rate is None else f"{words}, success {self.success_rate:.0%}"
 
     def __repr__(self) -> str:
-        return f"Evaluation(mean={self.mean:.2f}, std={self.std:.2f}, episodes={self.episodes})"
+        success = "" if self.success_rate is None else f", success_rate={self.success_rate:.2f}"
+        return f"Evaluation(mean={self.mean:.2f}, std={self.std:.2f}, episodes={self.episodes}{success})"
 
 
 def evaluate(
@@ -70,7 +84,7 @@ def evaluate(
     n, space = envs.num_envs, envs.single_observation_space
     act = programs.act_greedy if deterministic else programs.act
     share = np.array([episodes // n + (i < episodes % n) for i in range(n)])
-    found: list[list[tuple[float, int]]] = [[] for _ in range(n)]
+    found: list[list[Episode]] = [[] for _ in range(n)]
     obs, carry = envs.reset(seed), programs.learner.initial_carry(n)
     first, ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
     returns, lengths = np.zeros(n), np.zeros(n, np.int64)
@@ -90,12 +104,16 @@ def evaluate(
         first, ended = ended, np.logical_or(terminated, truncated)
         for i in np.flatnonzero(ended):
             if len(found[i]) < share[i]:
-                found[i].append((float(returns[i]), int(lengths[i])))
+                found[i].append((float(returns[i]), int(lengths[i]), info_numbers(envs.infos, int(i))))
                 missing -= 1
             returns[i], lengths[i] = 0.0, 0
         t += 1
-    done = [episode for env in found for episode in env]
-    return Evaluation([r for r, _ in done], [length for _, length in done])
+    return _evaluation([episode for env in found for episode in env])
+
+
+def _evaluation(episodes: list[Episode]) -> Evaluation:
+    returns, lengths, infos = (list(column) for column in zip(*episodes, strict=True))
+    return Evaluation(returns, lengths, {name: column.tolist() for name, column in info_columns(infos).items()})
 
 
 class CompiledEvaluation:
@@ -123,7 +141,7 @@ class CompiledEvaluation:
         """
         n = self.envs.num_envs
         share = [episodes // n + (i < episodes % n) for i in range(n)]
-        found: list[list[tuple[float, int]]] = [[] for _ in range(n)]
+        found: list[list[Episode]] = [[] for _ in range(n)]
         loop_state = self._start(jax.random.key(np.uint32(seed)))
         for block in count():
             loop_state, stats = self._play(actor_state, loop_state, key, np.int32(block), not deterministic)
@@ -131,9 +149,10 @@ class CompiledEvaluation:
             for name, bad in zip(FAULTS, np.asarray(stats.faults), strict=True):
                 if bad:
                     raise NotFiniteError(f"an {name} of {self.envs.env.name} is NaN or infinite in the evaluation")
+            info = {name: np.asarray(x) for name, x in stats.info.items()}
             for t, i in np.argwhere(ended):
-                found[i].append((float(returns[t, i]), int(lengths[t, i])))
+                numbers = {name: float(x[t, i]) for name, x in info.items()}
+                found[i].append((float(returns[t, i]), int(lengths[t, i]), numbers))
             if all(len(episodes) >= wanted for episodes, wanted in zip(found, share, strict=True)):
                 break
-        done = [one for ended, wanted in zip(found, share, strict=True) for one in ended[:wanted]]
-        return Evaluation([r for r, _ in done], [length for _, length in done])
+        return _evaluation([one for ended, wanted in zip(found, share, strict=True) for one in ended[:wanted]])

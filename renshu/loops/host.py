@@ -14,7 +14,7 @@ from gymnasium import spaces
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import NotFiniteError
 from renshu.loops.programs import Programs
-from renshu.loops.report import Clock, Episodes, Report
+from renshu.loops.report import Clock, Episodes, Report, info_numbers
 from renshu.ops.spaces import flatten, leaf_spaces, storage_dtype, unflatten
 from renshu.types import Array, Key, Rollout, TimeStep
 
@@ -68,7 +68,7 @@ class HostLoop:
         the environments. Nothing was learned then; after a bad loss the rollout's steps count all the same.
         """
         began = perf_counter()
-        rollout, ended = self.collect()
+        rollout, ended, infos = self.collect()
         tick = perf_counter()
         with self.uninterrupted():
             self.state, vector = self.programs.learn(self.state, rollout, self.keys)
@@ -76,7 +76,7 @@ class HostLoop:
         vector = np.asarray(vector)
         metrics = self.programs.metrics(vector)
         self.clock.learn += perf_counter() - tick
-        steps, finished = self.episodes.add(rollout.reward, rollout.valid, ended)
+        steps, finished = self.episodes.add(rollout.reward, rollout.valid, ended, infos)
         if not np.isfinite(vector).all():
             bad = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
             raise NotFiniteError(
@@ -87,8 +87,10 @@ class HostLoop:
         self.clock.total += perf_counter() - began
         return Report(1, steps, metrics, finished)
 
-    def collect(self) -> tuple[Rollout, Array]:
-        """Step the environments `needs.steps` times. Returns the rollout and `ended` [T, N]: an episode's last step.
+    def collect(self) -> tuple[Rollout, Array, dict[tuple[int, int], dict[str, float]]]:
+        """Step the environments `needs.steps` times.
+
+        Returns the rollout, `ended` [T, N]: an episode's last step, and the numbers of such steps' `info` by (t, n).
 
         Buffers are new each time: jax may read them in place while the next rollout is being collected.
         """
@@ -98,7 +100,7 @@ class HostLoop:
         rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
         marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
         reward, terminated = np.empty((T, n), np.float32), np.empty((T, n), np.bool_)
-        actions, extras = [], []
+        actions, extras, infos = [], [], {}
         marks[0], marks[1] = self.first, self.ended
         start = self.carry
         for row, leaf in zip(rows, self.obs, strict=True):
@@ -121,6 +123,8 @@ class HostLoop:
             observed, reward[t], terminated[t], truncated = step(decode(action))
             clock.env += perf_counter() - tock
             np.logical_or(terminated[t], truncated, out=marks[t + 2])
+            if self.envs.infos and marks[t + 2].any():
+                infos |= {(t, n): info_numbers(self.envs.infos, n) for n in np.flatnonzero(marks[t + 2]).tolist()}
             if single:
                 obs_rows[t + 1] = observed
             else:
@@ -142,7 +146,7 @@ class HostLoop:
         self._check_observations(rows, T + 1)
         if not np.isfinite(reward).all():
             self._bad(reward, "the reward", None)
-        return rollout, marks[2:]
+        return rollout, marks[2:], infos
 
     def _check_observations(self, rows: list[Array], count: int) -> None:
         for row in rows:

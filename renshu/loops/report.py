@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from renshu.types import MASK
 
 
 class Finished(NamedTuple):
@@ -15,9 +18,34 @@ class Finished(NamedTuple):
     envs: np.ndarray  # [E] int64    which environment
     returns: np.ndarray  # [E] float64  sum of raw rewards
     lengths: np.ndarray  # [E] int64    steps
+    info: Mapping[str, np.ndarray]  # [E] float64  numbers of their last steps' `info`; NaN where one gave none
 
 
-NONE_FINISHED = Finished(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+NONE_FINISHED = Finished(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64), {})
+
+
+def info_numbers(infos: Mapping[str, Any], env: int) -> dict[str, float]:
+    """Return the numbers in the `info` of one environment, by name; bools as 0 and 1. All but numbers is left out.
+
+    infos: of a vector environment, as Gymnasium gathers them: name to `[N]`, with "_name" to say who gave it.
+    """
+    found = {}
+    for name, values in infos.items():
+        given = infos.get(f"_{name}")
+        if name.startswith("_") or name == MASK or not isinstance(values, np.ndarray) or values.ndim != 1:
+            continue
+        value = values[env]
+        if (given is None or given[env]) and isinstance(
+            value, bool | int | float | np.bool_ | np.integer | np.floating
+        ):
+            found[name] = float(value)
+    return found
+
+
+def info_columns(infos: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    """Turn the numbers of E episodes into columns: name to `[E]` float64, NaN where an episode gave none."""
+    names = {name: None for info in infos for name in info}
+    return {name: np.array([info.get(name, np.nan) for info in infos], np.float64) for name in names}
 
 
 @dataclass(frozen=True)
@@ -58,8 +86,17 @@ class Episodes:
         self.running_length = np.zeros(num_envs, np.int64)
         self.steps = steps
 
-    def add(self, reward: np.ndarray, valid: np.ndarray, ended: np.ndarray) -> tuple[int, Finished]:
-        """Add a rollout: reward, valid, ended, each `[T, N]`. Returns its valid steps and the episodes it ended."""
+    def add(
+        self,
+        reward: np.ndarray,
+        valid: np.ndarray,
+        ended: np.ndarray,
+        infos: Mapping[tuple[int, int], Mapping[str, float]],
+    ) -> tuple[int, Finished]:
+        """Add a rollout: reward, valid, ended, each `[T, N]`. Returns its valid steps and the episodes it ended.
+
+        infos: numbers of the last steps' `info` by (t, n), where there are any.
+        """
         reward = np.where(valid, reward, 0.0)
         if not ended.any():
             self.running_return += reward.sum(axis=0, dtype=np.float64)
@@ -79,7 +116,9 @@ class Episodes:
             before_return[n], before_length[n] = total, length
         self.running_return = returns[-1] - before_return
         self.running_length = lengths[-1] - before_length
-        return self._counted(int(count[-1]), Finished(self.steps + count[when], who, found_returns, found_lengths))
+        info = info_columns([infos.get((t, n), {}) for t, n in zip(when.tolist(), who.tolist(), strict=True)])
+        found = Finished(self.steps + count[when], who, found_returns, found_lengths, info)
+        return self._counted(int(count[-1]), found)
 
     def _counted(self, steps: int, finished: Finished) -> tuple[int, Finished]:
         self.steps += steps
@@ -93,11 +132,12 @@ class StepCount:
         self.steps = steps
 
     def add(self, stats: Any) -> tuple[int, Finished]:
-        """Add rollouts: `steps` [K, T], `ended`, `returns`, `lengths` [K, T, N]. Returns steps, episodes."""
+        """Add rollouts: `steps` [K, T]; `ended`, `returns`, `lengths`, `info` [K, T, N]. Returns steps, episodes."""
         count = self.steps + np.cumsum(stats.steps.reshape(-1), dtype=np.int64)
         ended = stats.ended.reshape(len(count), -1)
         when, who = np.nonzero(ended)
         returns, lengths = (x.reshape(ended.shape)[when, who] for x in (stats.returns, stats.lengths))
         before, self.steps = self.steps, int(count[-1])
-        found = Finished(count[when], who, returns.astype(np.float64), lengths.astype(np.int64))
+        info = {name: x.reshape(ended.shape)[when, who].astype(np.float64) for name, x in stats.info.items()}
+        found = Finished(count[when], who, returns.astype(np.float64), lengths.astype(np.int64), info)
         return self.steps - before, found

@@ -30,7 +30,21 @@ def test_what_is_right_passes_unchanged() -> None:
     ]
 
 
-def test_only_the_action_mask_is_kept_of_info() -> None:
+@pytest.mark.parametrize("ends", [(True, False), (False, np.True_)])
+def test_numbers_of_the_last_step_are_kept_of_info(ends) -> None:
+    info = {
+        "is_success": True,
+        "x": np.array(2.5),
+        "lives": np.int64(3),
+        "text": "a",
+        "grid": np.ones(2),
+        "one": {"y": 1},
+    }
+    kept = run(Counting(returning((OBS, 0.0, *ends, info))))[2][4]
+    assert kept == {"is_success": True, "x": 2.5, "lives": 3}
+
+
+def test_only_the_action_mask_is_kept_of_info_before_the_last_step() -> None:
     mask = np.ones(2, np.int8)
     assert run(Counting(returning((OBS, 0.0, False, False, {"action_mask": mask, "lives": 3}))))[2][4] == {
         "action_mask": mask

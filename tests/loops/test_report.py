@@ -15,7 +15,7 @@ def test_episodes_against_a_naive_count(num_envs, lengths, seed):
     total, length = [0.0] * num_envs, [0] * num_envs
     for T in lengths:
         reward, ended = rng.normal(size=(T, num_envs)).astype(np.float32), rng.random((T, num_envs)) < 0.4
-        valid, expected = np.zeros((T, num_envs), bool), []
+        valid, expected, infos = np.zeros((T, num_envs), bool), [], {}
         for t in range(T):
             row = []
             for n in range(num_envs):
@@ -28,14 +28,22 @@ def test_episodes_against_a_naive_count(num_envs, lengths, seed):
                     length[n] += 1
                     if ended[t, n]:
                         row.append((n, total[n], length[n]))
+                        if rng.random() < 0.5:
+                            infos[t, n] = {"length": float(length[n])}
                         total[n], length[n] = 0.0, 0
                 resetting[n] = ended[t, n]
             expected += [(steps, *episode) for episode in row]
         before = episodes.steps
-        count, found = episodes.add(reward, valid, ended)
+        count, found = episodes.add(reward, valid, ended, infos)
         assert count == valid.sum() == episodes.steps - before
         assert episodes.steps == steps
         assert list(zip(found.steps, found.envs, found.lengths, strict=True)) == [(s, n, k) for s, n, _, k in expected]
+        for name, numbers in found.info.items():
+            assert name == "length"
+            given = ~np.isnan(numbers)
+            assert given.sum() == len(infos)
+            np.testing.assert_array_equal(numbers[given], found.lengths[given])
+        assert bool(found.info) == bool(infos)
         np.testing.assert_allclose(found.returns, [r for _, _, r, _ in expected], atol=1e-5)
 
 

@@ -25,12 +25,12 @@ def same(a, b):
 
 
 def advanced(agent, iterations):
-    """Train for so many updates; returns the finished episodes, one array a column."""
+    """Train for so many updates; returns the finished episodes, one array a column; without their info."""
     agent.trainer.set_target(10**6)
     loop, size = agent.trainer.start_loop(nullcontext), agent.trainer.learner.needs.steps * agent.spec.num_envs
     found, goal = [], agent.trainer.iteration + iterations
     while agent.trainer.iteration < goal:
-        found.append(loop.advance((goal - agent.trainer.iteration) * size).finished)
+        found.append(loop.advance((goal - agent.trainer.iteration) * size).finished[:4])
     return [np.concatenate(column) for column in zip(*found, strict=True)]
 
 

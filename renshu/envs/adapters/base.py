@@ -55,8 +55,8 @@ class Adapter(DeviceEnv):
         """Advance by one action."""
         after = self._step(state, action, jax.random.key_data(key))
         reward = jnp.asarray(after.reward, jnp.float32)
-        ends = (jnp.asarray(end, jnp.bool_) for end in (after.terminated, after.truncated))
-        return Step(_fix(self._state, after.state), _fix(self._obs, after.obs), reward, *ends)
+        terminated, truncated = (jnp.asarray(end, jnp.bool_) for end in (after.terminated, after.truncated))
+        return Step(_fix(self._state, after.state), _fix(self._obs, after.obs), reward, terminated, truncated)
 
     @abstractmethod
     def _reset(self, key: Array) -> tuple[PyTree, PyTree]:

@@ -50,7 +50,7 @@ class GymEnv(gymnasium.Env):
         def step(state: PyTree, action: PyTree, key: Key, count: Array) -> tuple[Step, PyTree]:
             _check_actions(env.name, action, shapes)
             done = env.step(state, action, jax.random.fold_in(key, count))
-            return done, _info(env, done.state)
+            return done, {**done.info, **_info(env, done.state)}
 
         self._reset = jax.jit(reset)
         self._step = jax.jit(step)
@@ -144,7 +144,7 @@ class GymVectorEnv(VectorEnv):
         def step(state: EnvsState, action: PyTree) -> tuple[EnvsState, Outcome, PyTree]:
             _check_actions(f"{num_envs} {env.name}", action, shapes)
             state, outcome = envs.step(state, action)
-            return state, outcome, infos(state)
+            return state, outcome, {**outcome.info, **infos(state)}
 
         self._reset, self._step = jax.jit(reset), jax.jit(step)
 
@@ -172,9 +172,9 @@ class GymVectorEnv(VectorEnv):
         """
         if self.state is None:
             raise EnvironmentFault(f"{self.env.name} was stepped before the first reset: call reset before step")
-        self.state, (obs, *rest), infos = self._step(self.state, _arrays(self.action_space, actions))
-        reward, terminated, truncated = map(np.array, rest)
-        return _arrays(self.observation_space, obs), reward, terminated, truncated, _owned(infos)
+        self.state, outcome, infos = self._step(self.state, _arrays(self.action_space, actions))
+        flags = (np.array(outcome.terminated), np.array(outcome.truncated))
+        return _arrays(self.observation_space, outcome.obs), np.array(outcome.reward), *flags, _owned(infos)
 
     def render(self) -> tuple[Any, ...] | None:
         """Render each environment as [H, W, 3] uint8 ("rgb_array") or as text ("ansi"); None without a render_mode.

@@ -42,6 +42,8 @@ class HostEnvs:
     no effect where a vector wrapper surrounds the processes, which offers no way to wait for a limited time.)
     name: the environment's name in messages; by default that of its spec or its class.
 
+    infos: of the latest step, as the vector environment gave them.
+
     After an EnvironmentFault everything is closed, every process ended, and each further call raises again. Ctrl-C
     passes through as KeyboardInterrupt: if it interrupts a step, environments in this process must be reset, and
     environments in worker processes can only be closed and made again.
@@ -58,6 +60,7 @@ class HostEnvs:
         base = vector_env.unwrapped
         self._workers = base if isinstance(base, AsyncVectorEnv) else None
         self._traces = [] if self._workers is None else _listen(self._workers.error_queue)
+        self.infos: dict[str, Any] = {}
         self._steps = 0
         self._unusable: str | None = None
         self._half_stepped = False
@@ -105,6 +108,7 @@ class HostEnvs:
             self._fail(self._nonsense("step must return (observations, rewards, terminated, truncated, infos)"))
         obs, reward, terminated, truncated = result[0], *map(np.asarray, result[1:4])
         infos = result[4]
+        self.infos = infos if isinstance(infos, dict) else {}
         self._check_obs(obs)
         shape = (self.num_envs,)
         if reward.shape != shape or reward.dtype.kind not in "biuf":
