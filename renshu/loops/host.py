@@ -16,7 +16,7 @@ from renshu.errors import NotFiniteError
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock, Episodes, Report, info_numbers
 from renshu.ops.spaces import flatten, leaf_spaces, storage_dtype, unflatten
-from renshu.types import Array, Key, Rollout, TimeStep
+from renshu.types import Array, Key, Rollout
 
 
 class HostLoop:
@@ -112,7 +112,7 @@ class HostLoop:
         for t in range(T):
             tick = perf_counter()
             obs = obs_rows[t] if single else unflatten(space, [row[t] for row in rows])
-            chosen = act(packed, self.carry, TimeStep(obs, marks[t]), keys, t)
+            chosen = act(packed, self.carry, obs, marks[t], keys, t)
             action = np.asarray(chosen.action)
             self.carry = chosen.carry
             tock = perf_counter()

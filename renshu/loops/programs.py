@@ -22,7 +22,7 @@ class Programs:
 
     init(key) -> state. keys(key, iteration) -> [T + 1] keys: one for each step of a rollout, the last for learn.
     act(actor_state, carry, timestep, keys, t) -> ActorOutput, exploring; act_greedy: the same, greedy.
-    pack(actor_state) -> packed, and act_packed(packed, carry, ...): the same as act, for many calls on one actor state.
+    pack(actor_state) -> packed, and act_packed(packed, carry, obs, first, keys, t): act, for many calls on one state.
     learn(state, rollout, keys) -> (state, vector of metrics and the number of gradient steps); donates the state.
     explain(actor_state, carry, timestep) -> dict.
     """
@@ -56,9 +56,10 @@ class Programs:
         def acting(state: Any) -> PyTree:
             return learner.prepare(learner.actor_state(state), ())
 
-        def act_packed(packed: list[Array], carry: PyTree, timestep: TimeStep, keys: Key, t: int) -> ActorOutput:
+        # Plain arguments: JAX takes 0.4 us longer to look into a TimeStep, a fiftieth of a call.
+        def act_packed(packed: list[Array], carry: PyTree, obs: PyTree, first: Array, keys: Key, t: int) -> ActorOutput:
             like = jax.eval_shape(lambda key: acting(learner.init(key)), jax.random.key(0))
-            return learner.act(unpack(packed, like), carry, timestep, keys[t], explore=True)
+            return learner.act(unpack(packed, like), carry, TimeStep(obs, first), keys[t], explore=True)
 
         jit = partial(jax.jit, compiler_options=compiler_options())
         self.init = jax.jit(learner.init, compiler_options=compiler_options() | fast_to_compile())
