@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from renshu import Algorithm, Learner
+from renshu import Algorithm, Learner, load
 from renshu.algorithms.hyperparameters import choice, integer
 from renshu.errors import NotFiniteError
+from renshu.tracking.run import Run
 from renshu.types import Accepts, ActorOutput, Counters, Needs
 from tests.loops.tiny import Faulty, same
 
@@ -86,3 +87,5 @@ def test_an_update_that_goes_wrong_changes_nothing(loop, tmp_path):
         bad.learn(80, progress=False, run=tmp_path / "run")
     assert np.isfinite(bad.parameters["weight"])
     assert same(bad.parameters, good.parameters)
+    saved = load(Run.open(tmp_path / "run").latest_checkpoint, algorithm=Walk)
+    assert same(saved.parameters, good.parameters)
