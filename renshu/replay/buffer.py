@@ -82,7 +82,7 @@ class ReplayBuffer:
         return ReplayState(steps, Priorities(tree, highest))
 
     def sample(
-        self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0, *, gamma: float | Array = 0.99
+        self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0, *, gamma: float | Array
     ) -> Transitions:
         """Draw `count` transitions. From a memory without any their weights are 0.
 

@@ -1,6 +1,6 @@
 """The replay memory: who can be drawn, how likely, and with which weight."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def make(shape: tuple[int, int, int], alpha: float | None, **options) -> ReplayB
 @cache
 def functions(shape: tuple[int, int, int], alpha: float | None = ALPHA):
     replay = make(shape, alpha, n_steps=2)
-    sample = jax.jit(replay.sample, static_argnames="count")
+    sample = jax.jit(partial(replay.sample, gamma=0.99), static_argnames="count")
     return replay, jax.jit(replay.add), sample, jax.jit(replay.reprioritize)
 
 
@@ -103,7 +103,7 @@ def filled(alpha: float | None = ALPHA, seed: int = 3) -> tuple[ReplayBuffer, Re
 def test_draws_in_proportion_to_priority(alpha: float) -> None:
     replay, memory = filled(alpha)
     known = priorities(memory)
-    single = jax.jit(jax.vmap(lambda key: replay.sample(memory, key, 1)))
+    single = jax.jit(jax.vmap(lambda key: replay.sample(memory, key, 1, gamma=0.99)))
     ids, counts = np.unique(ids_of(single(jax.random.split(KEY, 30_000)).obs), return_counts=True)
     assert ids.tolist() == sorted(known)
     expected = np.array([known[i] for i in ids.tolist()])
@@ -168,7 +168,7 @@ def test_vmap_equals_a_loop() -> None:
     def run(rollouts, key):
         def step(memory, rollout):
             memory = replay.add(memory, rollout, key)
-            samples = replay.sample(memory, key, 16)
+            samples = replay.sample(memory, key, 16, gamma=0.99)
             return replay.reprioritize(memory, samples.indices, samples.reward), samples
 
         return jax.lax.scan(step, replay.init(), rollouts)

@@ -37,7 +37,7 @@ def program(replay: ReplayBuffer) -> Any:
         obs, reward = jnp.full((2, N, 4), i, jnp.float32), jnp.full((1, N), i % 7, jnp.float32)
         rollout = Rollout(obs, first, jnp.zeros((1, N), jnp.int32), reward, jnp.zeros((1, N), bool), (), ())
         memory = replay.add(memory, rollout, key_add)
-        samples = replay.sample(memory, key_draw, BATCH)
+        samples = replay.sample(memory, key_draw, BATCH, gamma=0.99)
         error = samples.reward + samples.next_obs.sum(axis=-1)
         return replay.reprioritize(memory, samples.indices, error), total + (samples.weight * error).sum(), key
 
