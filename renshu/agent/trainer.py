@@ -106,18 +106,18 @@ class Trainer:
         algorithm: Algorithm,
         env: Any,
         *,
-        num_envs: int | None = None,
-        seed: int | None = None,
-        loop: str | None = None,
-        processes: bool = False,
-        timeout: float = TIMEOUT,
-        bins: int | Sequence[int] | None = None,
-        frame_stack: int | None = None,
-        masks: bool | None = None,
-        env_kwargs: dict[str, Any] | None = None,
+        num_envs: int | None,
+        seed: int | None,
+        loop: str | None,
+        processes: bool,
+        timeout: float,
+        bins: int | Sequence[int] | None,
+        frame_stack: int | None,
+        masks: bool | None,
+        env_kwargs: dict[str, Any] | None,
         **unknown: Any,
     ) -> Trainer:
-        """Make the trainer of an algorithm on an environment, with new parameters. Arguments as for Agent.
+        """Make the trainer of an algorithm on an environment, with new parameters. Arguments: those of Agent.
 
         Raises UnknownNameError, SpaceError, HyperparameterError; what was opened is closed then.
         """
