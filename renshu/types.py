@@ -33,6 +33,8 @@ class EnvSpec:
     reward_threshold: the mean return at which the environment counts as solved, or None.
     frame_stack: number of latest observations that the learner sees at once. `observation_space` is of one of them.
     masks: observations are {MASK: [n], OBSERVATION: ...}, and the learner leaves out the actions that are not allowed.
+    rollout_envs: environments of a rollout, where those are of some at a time, which `env_id` names, and may not
+    follow on each other; None: of all, in order, one after the other.
     """
 
     observation_space: gymnasium.Space
@@ -44,6 +46,7 @@ class EnvSpec:
     reward_threshold: float | None = None
     frame_stack: int = 1
     masks: bool = False
+    rollout_envs: int | None = None
 
     @property
     def network_space(self) -> gymnasium.Space:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,9 @@ from renshu.optim.guards import keep_if
 from renshu.optim.train_state import TrainState
 from renshu.replay.buffer import ReplayBuffer, ReplayState
 from renshu.replay.elite import EliteEpisodes
-from renshu.replay.ring import Index, Transitions
-from renshu.types import Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout
+from renshu.replay.ring import Index
+from renshu.replay.sequences import write_extras
+from renshu.types import Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,13 @@ class State(NamedTuple):
         return self.train.params
 
 
+class Feedback(NamedTuple):
+    """Return of a `gradient_step` that writes more than priorities back into the memory."""
+
+    error: Array  # [B]  for priorities
+    extras: PyTree  # [T, B, ...]  in place of those that were drawn, as newer latents
+
+
 class ActorState(NamedTuple):
     """The part of the state that acting needs."""
 
@@ -88,6 +96,10 @@ class ReplayLearner(Learner[Config, State]):
     """
 
     guards_itself = True
+    keeps_carry: ClassVar[bool] = False
+    """True where the actor's carry at the start of each rollout is kept, for sequences that begin there."""
+    writes_extras: ClassVar[bool] = False
+    """True where `gradient_step` returns a Feedback, whose extras go into the memory."""
     idle_metrics = frozenset({"learning_rate", "exploration"})
 
     def __init__(self, config: Config, spec: EnvSpec) -> None:
@@ -104,11 +116,11 @@ class ReplayLearner(Learner[Config, State]):
         self.observation_space = spec.network_space  # as the network sees it
         if spec.frame_stack > 1:
             self.observation_space = stacked_space(spec.network_space, spec.frame_stack)
-        rows = config.train_freq * spec.num_envs
+        rows = config.train_freq * (spec.rollout_envs or spec.num_envs)
         self.gradient_steps = rows if config.gradient_steps == -1 else config.gradient_steps
         # A single step keeps the state from before, should it go wrong; of several, update does.
         self.guards_each_step = self.gradient_steps == 1
-        self.replay = make_buffer(config, spec)
+        self.replay = self.make_replay()
 
     def check_steps(self, start: int, target: int) -> None:
         """Refuse a training that would end before the first gradient step."""
@@ -125,11 +137,19 @@ class ReplayLearner(Learner[Config, State]):
     def init_train(self, key: Key) -> TrainState:
         """Make parameters, target networks and optimisers."""
 
+    def make_replay(self) -> ReplayBuffer:
+        """Make the buffer. Default: of transitions, as the hyperparameters say."""
+        return make_buffer(self.config, self.spec)
+
     @abstractmethod
     def gradient_step(
-        self, train_state: TrainState, batch: Transitions, key: Key, learning_rate: Array
-    ) -> tuple[TrainState, Metrics, Array]:
-        """Take one gradient step, which counts in `updates`. Returns metrics, and the error of each transition too."""
+        self, train_state: TrainState, batch: Any, key: Key, learning_rate: Array
+    ) -> tuple[TrainState, Metrics, Any]:
+        """Take one gradient step, which counts in `updates`.
+
+        batch: Transitions, or what the learner's own buffer gives. Returns metrics too, and the errors `[B]` that
+        become priorities, or a Feedback.
+        """
 
     def random_share(self, counters: Counters) -> Array:
         """Return the share of random actions after the first `learning_starts` steps. Default: none."""
@@ -148,7 +168,9 @@ class ReplayLearner(Learner[Config, State]):
     def init(self, key: Key) -> State:
         counters = Counters.zeros()
         exploration = self._exploration(counters._replace(target=jnp.int32(1)))
-        return State(self.unpack(self.init_train(key)), self.replay.init(), counters, exploration)
+        train = self.unpack(self.init_train(key))
+        memory = self.replay.init(*self._recorded(ActorState(train.params, exploration, train.aux)))
+        return State(train, memory, counters, exploration)
 
     def initial_carry(self, num_envs: int) -> PyTree:
         count = self.spec.frame_stack
@@ -176,7 +198,7 @@ class ReplayLearner(Learner[Config, State]):
         progress = counters.progress_remaining
         before = self.pack(state.train)._replace(finite=jnp.bool_(True))
         rate, beta = value_of(config.learning_rate, progress), value_of(config.prioritized_replay_beta, progress)
-        train, priorities, total = self._descend(before, state.memory, key, count, most, rate, beta)
+        train, memory, total = self._descend(before, state.memory, key, count, most, rate, beta)
         if self.guards_each_step:
             updates, aux = keep_if(train.finite, (train.updates, train.aux), (before.updates, before.aux))
             train = train._replace(updates=updates, aux=aux)
@@ -185,7 +207,6 @@ class ReplayLearner(Learner[Config, State]):
         # A bad update changed nothing; NaN tells the loop of it.
         metrics = {name: jnp.where(train.finite, x / jnp.maximum(count, 1), jnp.nan) for name, x in total.items()}
         counters = counters._replace(updates=train.updates, owed=counters.owed - count)
-        memory = state.memory._replace(priorities=priorities)
         state = State(self.unpack(train._replace(finite=jnp.bool_(True))), memory, counters, state.exploration)
         return state, {**metrics, "learning_rate": rate, "exploration": state.exploration}
 
@@ -197,10 +218,25 @@ class ReplayLearner(Learner[Config, State]):
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _recorded(self, actor_state: ActorState) -> tuple[PyTree, PyTree]:
+        """Shapes of the extras and of the carry that the memory keeps, () for none."""
+        space, n = self.spec.observation_space, self.spec.num_envs
+        carry = self.initial_carry(n)
+
+        def act(actor_state: PyTree, carry: PyTree, obs: PyTree, first: Array, key: Key) -> PyTree:
+            acting = self.prepare(actor_state, ())
+            return self.act(acting, carry, TimeStep(obs, first), key, explore=True).extras
+
+        extras = ()
+        if "extras" in self.needs.keep:
+            example = dummy(space, n), np.ones(n, np.bool_)
+            extras = jax.eval_shape(act, actor_state, carry, *example, jax.random.key(0))
+        return extras, carry if self.keeps_carry else ()
+
     def _descend(
         self, train: TrainState, memory: ReplayState, key: Key, count: Array, most: int, rate: Array, beta: Array
-    ) -> tuple[TrainState, PyTree, Metrics]:
-        """Take `count` gradient steps: train state, priorities, metrics summed over the steps."""
+    ) -> tuple[TrainState, ReplayState, Metrics]:
+        """Take `count` gradient steps. Returns the memory with what was written back, and metrics summed over steps."""
 
         def draw(memory: ReplayState, i: Array) -> tuple[tuple[Index, Array], Key]:
             key_draw, key_step = jax.random.split(jax.random.fold_in(key, i))
@@ -210,27 +246,39 @@ class ReplayLearner(Learner[Config, State]):
         early = most > 1 and not self.config.prioritized
         ahead = jax.vmap(partial(draw, memory))(jnp.arange(most)) if early else None
 
-        def one(i: Array, train: TrainState, priorities: PyTree) -> tuple[TrainState, PyTree, Metrics]:
-            known = memory._replace(priorities=priorities)
+        def one(i: Array, train: TrainState, kept: tuple[PyTree, PyTree]) -> tuple[TrainState, PyTree, Metrics]:
+            known = with_kept(memory, kept)
             drawn, key_step = draw(known, i) if ahead is None else jax.tree.map(lambda x: x[i], ahead)
             index, weight = drawn
             batch = self.replay.gather(known, index, weight, self.config.gamma)
             train, metrics, error = self.gradient_step(train, batch, key_step, rate)
-            return train, self.replay.reprioritize(known, batch.indices, error).priorities, metrics
+            extras = ()
+            if isinstance(error, Feedback):
+                error, extras = error.error, write_extras(known.ring, batch.indices, error.extras)
+            return train, (self.replay.reprioritize(known, batch.indices, error).priorities, extras), metrics
 
         def step(i: Array, carry: tuple[TrainState, PyTree, Metrics]) -> tuple[TrainState, PyTree, Metrics]:
-            train, priorities, total = carry
-            train, priorities, metrics = one(i, train, priorities)
-            return train, priorities, jax.tree.map(jnp.add, total, metrics)
+            train, kept, total = carry
+            train, kept, metrics = one(i, train, kept)
+            return train, kept, jax.tree.map(jnp.add, total, metrics)
 
-        shapes = jax.eval_shape(one, jnp.int32(0), train, memory.priorities)[2]
+        kept = memory.priorities, memory.ring.extras if self.writes_extras else ()
+        shapes = jax.eval_shape(one, jnp.int32(0), train, kept)[2]
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), shapes)
         # A loop whose count is not known needs no branch, which could copy what it carries.
-        return jax.lax.fori_loop(0, count, step, (train, memory.priorities, nothing))
+        train, kept, total = jax.lax.fori_loop(0, count, step, (train, kept, nothing))
+        return train, with_kept(memory, kept), total
 
     def _exploration(self, counters: Counters) -> Array:
         random = counters.steps < self.config.learning_starts
         return jnp.where(random, 1.0, self.random_share(counters)).astype(jnp.float32)
+
+
+def with_kept(memory: ReplayState, kept: tuple[PyTree, PyTree]) -> ReplayState:
+    """Return a memory with the priorities and extras that gradient steps change; extras are () where they do not."""
+    priorities, extras = kept
+    memory = memory._replace(priorities=priorities)
+    return memory._replace(ring=memory.ring._replace(extras=extras)) if jax.tree.leaves(extras) else memory
 
 
 def make_buffer(config: ReplayAlgorithm, spec: EnvSpec) -> ReplayBuffer:
@@ -240,11 +288,16 @@ def make_buffer(config: ReplayAlgorithm, spec: EnvSpec) -> ReplayBuffer:
         "rollout_length": config.train_freq,
         "n_steps": config.n_steps,
         "frame_stack": spec.frame_stack,
+        "own_heads": spec.rollout_envs is not None,
         "alpha": config.prioritized_replay_alpha if config.prioritized else None,
     }
-    example = dummy(spec.observation_space, spec.num_envs), _dummy_action(spec.action_space, spec.num_envs)
+    example = examples(spec)
     if not config.elite_episodes:
         return ReplayBuffer(config.buffer_size, *example, **options)
+    if options.pop("own_heads"):
+        raise HyperparameterError(
+            f"{type(config).__name__}: elite_episodes=True wants rollouts of all environments at a time"
+        )
     if spec.max_episode_steps is None:
         raise HyperparameterError(
             f"{type(config).__name__}: elite_episodes keeps running episodes until they end, and {spec.id or 'this'} "
@@ -252,6 +305,11 @@ def make_buffer(config: ReplayAlgorithm, spec: EnvSpec) -> ReplayBuffer:
         )
     options |= {"longest": spec.max_episode_steps, "best": config.elite_count, "probability": config.non_elite_fraction}
     return EliteEpisodes(config.buffer_size, *example, **options)
+
+
+def examples(spec: EnvSpec) -> tuple[PyTree, PyTree]:
+    """Make observations and actions of N environments, for the shapes and dtypes of a memory."""
+    return dummy(spec.observation_space, spec.num_envs), _dummy_action(spec.action_space, spec.num_envs)
 
 
 def _dummy_action(space: spaces.Space, num_envs: int) -> Any:

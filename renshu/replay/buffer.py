@@ -35,8 +35,12 @@ class ReplayBuffer:
 
     capacity: steps of all environments together. num_envs: N. obs, action: of N environments, for shapes and dtypes.
     n_steps, frame_stack: see `ring.gather`. alpha: weight of priorities (Schaul et al. 2016, equation 1); None
-    draws uniformly. Raises HyperparameterError where a rollout of `rollout_length` steps does not fit.
+    draws uniformly. own_heads: see `ring.empty`. Raises HyperparameterError where a rollout of `rollout_length` steps
+    does not fit.
     """
+
+    keeps_ends = False
+    """True where drawing asks for the ends of episodes."""
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class ReplayBuffer:
         n_steps: int = 1,
         frame_stack: int = 1,
         alpha: float | None = None,
+        own_heads: bool = False,
     ) -> None:
         self.rows, self.num_envs = capacity // num_envs, num_envs
         least = max(rollout_length, n_steps, frame_stack)
@@ -57,12 +62,24 @@ class ReplayBuffer:
                 f"buffer_size={capacity} is {self.rows} steps of each of {num_envs} environments, fewer than one "
                 f"rollout with its n-step returns and frame stack needs: give buffer_size >= {least * num_envs}"
             )
-        self.obs, self.action = obs, action
+        self.obs, self.action, self.rollout_length, self.own_heads = obs, action, rollout_length, own_heads
         self.n_steps, self.frame_stack, self.alpha = n_steps, frame_stack, alpha
 
-    def init(self) -> ReplayState:
-        """Return an empty memory."""
-        steps = ring.empty(self.rows, self.obs, self.action)
+    def init(self, extras: PyTree = (), carry: PyTree = ()) -> ReplayState:
+        """Return an empty memory.
+
+        extras: those of N environments that the actor gives at each step. carry: its memory, kept once a rollout.
+        """
+        steps = ring.empty(
+            self.rows,
+            self.obs,
+            self.action,
+            extras=extras,
+            carry=carry,
+            rollout_length=self.rollout_length,
+            own_heads=self.own_heads,
+            episodes=self.keeps_ends,
+        )
         if self.alpha is None:
             return ReplayState(steps, ())
         return ReplayState(steps, Priorities(sum_tree.zeros(steps.first.size), jnp.float32(1.0)))
@@ -73,13 +90,22 @@ class ReplayBuffer:
         if not isinstance(memory.priorities, Priorities):
             return ReplayState(steps, ())
         tree, highest = memory.priorities
-        count = rollout.reward.shape[0]
-        rows = (memory.ring.head + jnp.arange(count + 1)) % (self.rows + 1)
-        leaves = rows[:, None] * self.num_envs + jnp.arange(self.num_envs)
+        rows, env = ring.places_of(memory.ring, rollout)
         # The row after the last has no action yet; what stood there before is gone.
-        drawable = jnp.concatenate([rollout.valid, jnp.zeros((1, self.num_envs), jnp.bool_)])
-        tree = sum_tree.put(tree, leaves.reshape(-1), jnp.where(drawable, highest, 0.0).reshape(-1))
+        drawable = jnp.concatenate([rollout.valid, jnp.zeros_like(rollout.first[:1])])
+        tree = sum_tree.put(tree, self._leaves(rows, env), jnp.where(drawable, highest, 0.0).reshape(-1))
+        if not isinstance(steps.seam, tuple):
+            tree = self._without(tree, rows[0] - 1, env, ring.begins(steps, rows[0], env))
         return ReplayState(steps, Priorities(tree, highest))
+
+    def _without(self, tree: sum_tree.Tree, rows: Array, env: Array, broken: Array) -> sum_tree.Tree:
+        """Take the priorities `[n]` of rows away where what followed on them is gone."""
+        leaves = self._leaves(rows[None] % (self.rows + 1), env)
+        return sum_tree.put(tree, leaves, jnp.where(broken, 0.0, sum_tree.at(tree, leaves)))
+
+    def _leaves(self, rows: Array, env: Array) -> Array:
+        """Return leaves of the tree of priorities, flat: of rows `[T]` or `[T, n]` in environments `[n]`."""
+        return (rows.reshape(len(rows), -1) * self.num_envs + env).reshape(-1)
 
     def sample(
         self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0, *, gamma: float | Array

@@ -82,13 +82,10 @@ class EliteEpisodes(ReplayBuffer):
                 f"give buffer_size >= {longest + 1}, or a shorter time limit"
             )
 
-        def column(x: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-
         super().__init__(
             capacity,
-            jax.tree.map(column, obs),
-            jax.tree.map(column, action),
+            jax.tree.map(_column, obs),
+            jax.tree.map(_column, action),
             num_envs=1,
             rollout_length=1,
             n_steps=n_steps,
@@ -98,16 +95,16 @@ class EliteEpisodes(ReplayBuffer):
         self.longest, self.best, self.probability = longest, best, probability
         self.staged = num_envs, rollout_length, obs, action
 
-    def init(self) -> ReplayState:
-        """Return an empty memory."""
+    def init(self, extras: PyTree = (), carry: PyTree = ()) -> ReplayState:
+        """Return an empty memory. extras: as for a ReplayBuffer. carry: not kept, since episodes move."""
         num_envs, rollout_length, obs, action = self.staged
         pending = PendingEpisodes(
-            ring=ring.empty(self.longest + rollout_length, obs, action),
+            ring=ring.empty(self.longest + rollout_length, obs, action, extras=extras),
             steps=jnp.zeros(num_envs, jnp.int32),
             total=jnp.zeros(num_envs, jnp.float32),
             best=jnp.full(self.best, -jnp.inf, jnp.float32),
         )
-        return super().init()._replace(pending=pending)
+        return super().init(jax.tree.map(_column, extras))._replace(pending=pending)
 
     def add(self, memory: ReplayState, rollout: Rollout, key: Key) -> ReplayState:
         """Add a rollout: its steps wait, and the episodes that end in it enter or do not.
@@ -144,6 +141,10 @@ def _anywhere(flag: Array) -> Array:
 @_anywhere.def_vmap
 def _anywhere_vmap(axis_size: int, in_batched: list[bool], flag: Array) -> tuple[Array, bool]:
     return _anywhere(flag.any(axis=0)), False
+
+
+def _column(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
 
 
 def _finish(pending: PendingEpisodes, rollout: Rollout) -> Finished:
@@ -212,6 +213,7 @@ def _enter(memory: Ring, priorities: Any, staged: Ring, moves: Moves) -> tuple[R
         terminated=put(memory.terminated, staged.terminated),
         head=head,
         size=jnp.minimum(memory.size + moves.count, total - 1),
+        extras=put(memory.extras, staged.extras),
     )
     if not isinstance(priorities, Priorities):
         return steps, ()

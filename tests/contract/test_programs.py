@@ -40,6 +40,7 @@ class PlainRollout(NamedTuple):
     terminated: Any
     carry: Any
     extras: Any
+    env_id = continues = ()  # no fields: the program cannot take them
 
     @property
     def valid(self):

@@ -34,7 +34,7 @@ def gathered(held: ring.Ring, n_steps: int, frame_stack: int) -> tuple[np.ndarra
     index = whole_places(held)
     # One shape for all fillings, so that one program serves all.
     room = (held.first.shape[0] - 1) * held.first.shape[1] - len(index.row)
-    padded = Index(*(np.pad(x, (0, room), mode="edge") for x in index))
+    padded = Index(*(np.pad(x, (0, room), mode="edge") for x in index[:2]))
     samples = gather(held, padded, np.ones(len(padded.row)), n_steps=n_steps, gamma=GAMMA, frame_stack=frame_stack)
     samples = jax.tree.map(lambda x: np.asarray(x)[: len(index.row)], samples)
     return samples.weight > 0, samples
