@@ -100,6 +100,11 @@ def _batched(trainer: Trainer, observation: PyTree, action_mask: Any = None) -> 
 
 
 def _choose(trainer: Trainer, obs: PyTree, first: np.ndarray, carry: PyTree, deterministic: bool) -> tuple[Any, PyTree]:
+    if trainer.learner.needs.env_state:
+        raise SpaceError(
+            f"{type(trainer.algorithm).__name__} plans in the environment's own state, of which an observation is a "
+            "part only: evaluate(...) plays whole episodes"
+        )
     act = trainer.programs.act_greedy if deterministic else trainer.programs.act
     chosen = act(trainer.actor_state, carry, TimeStep(obs, first), *next(trainer.prediction_keys))
     return trainer.fitted.decode_action(np.asarray(chosen.action)), chosen.carry

@@ -83,6 +83,14 @@ class HostBackend:
             vector.close()
         return self.source.spec(vector, self.num_envs)
 
+    def check(self, learner: Learner) -> None:
+        """Raise SpaceError where a learner needs what these environments do not give."""
+        if learner.needs.env_state and (self.source.device is None or self.processes):
+            raise SpaceError(
+                f"{type(learner.config).__name__} plans in the environment's own state, and {self.source.name} "
+                "gives none: put it on a DeviceEnv, without processes=True. `renshu list` shows those that there are"
+            )
+
     def make_loop(
         self, programs: Programs, state: Any, decode_action: Callable, *, snapshot: PyTree = None, **options: Any
     ) -> HostLoop:
@@ -133,6 +141,9 @@ class CompiledBackend:
         return self.source.device_spec(self.num_envs)
 
     probe_spec = spec
+
+    def check(self, learner: Learner) -> None:
+        """Do nothing: a DeviceEnv gives all that a learner may need."""
 
     def make_loop(
         self, programs: Programs, state: Any, decode_action: Callable, *, snapshot: PyTree = None, **options: Any

@@ -133,6 +133,7 @@ class Trainer:
                 config = config.override(masks=takes_masks and has_mask(spec.observation_space, spec.action_space))
             backend.source = source.with_masks(config.masks)
             trainer = cls(algorithm, spec, seed, config, backend, loop=loop, processes=processes, timeout=timeout)
+            backend.check(trainer.learner)
         except BaseException:
             backend.close_own()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -168,7 +168,7 @@ class DeviceEnvs:
 
         def renew() -> tuple[PyTree, PyTree]:
             new = self._begin(self._key(state, 0))
-            return jax.tree.map(lambda a, b: _where(ended, a, b), new, (stepped.state, stepped.obs))
+            return jax.tree.map(lambda a, b: choose(ended, a, b), new, (stepped.state, stepped.obs))
 
         inner, obs = jax.lax.cond(ended.any(), renew, lambda: (stepped.state, stepped.obs))
         elapsed = jnp.where(ended, 0, state.elapsed + 1)
@@ -194,6 +194,6 @@ class DeviceEnvs:
         return jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
 
 
-def _where(mask: Array, new: Any, old: Any) -> Any:
+def choose(mask: Array, new: Array, old: Array) -> Array:
     """Choose between two arrays [N, ...] by a mask [N]."""
     return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -12,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from renshu.algorithms.base import Learner
-from renshu.envs.device import DeviceEnvs, EnvsState
+from renshu.envs.device import DeviceEnvs, EnvsState, choose
 from renshu.errors import NotFiniteError
 from renshu.files.checkpoint import named, restore
 from renshu.loops.programs import Programs, compiler_options, is_small, single_threaded, valid_metrics
 from renshu.loops.report import Clock, Report, StepCount
 from renshu.ops.spaces import map_space, storage_dtype
 from renshu.optim.guards import guarded_learn
-from renshu.types import Array, Key, PyTree, Rollout, TimeStep
+from renshu.types import KEEP, Array, Key, PyTree, Rollout, TimeStep
 
 CHUNK_STEPS = 2**14
 """Environment steps between two reports to the host, about, at most; always whole rollouts."""
@@ -56,28 +57,30 @@ class TrainIteration:
 
     `start(key) -> LoopState`; `__call__(state, loop_state, key, iteration) -> state, loop_state, RolloutStats`.
     refuse: learn nothing from a rollout with NaN or infinity in it. Under vmap that is a choice between two states,
-    number for number, replay included: leave it out there.
+    number for number, replay included: leave it out there. env_id: [N] int32, which of all environments these are,
+    where there are others; () otherwise.
     """
 
     def __init__(
-        self, learner: Learner, envs: DeviceEnvs, decode_action: Callable[[PyTree], PyTree], refuse: bool = True
+        self,
+        learner: Learner,
+        envs: DeviceEnvs,
+        decode_action: Callable[[PyTree], PyTree],
+        refuse: bool = True,
+        env_id: Array = (),
     ) -> None:
         self.learner, self.envs, self.decode_action, self.refuse = learner, envs, decode_action, refuse
+        self.env_id = env_id
         self.metric_names: list[str] = []
 
     def start(self, key: Key) -> LoopState:
         """Reset the environments. key: the root of their randomness."""
+        return self._started(*self.envs.reset(key))
+
+    def _started(self, envs: EnvsState, obs: PyTree) -> LoopState:
         n = self.envs.num_envs
-        state, obs = self.envs.reset(key)
-        nothing = jnp.zeros(n, jnp.float32)
-        return LoopState(
-            state,
-            self.stored(obs),
-            jnp.ones(n, jnp.bool_),
-            self.learner.initial_carry(n),
-            nothing,
-            nothing.astype(jnp.int32),
-        )
+        carry, nothing = self.learner.initial_carry(n), jnp.zeros(n, jnp.float32)
+        return LoopState(envs, self.stored(obs), jnp.ones(n, jnp.bool_), carry, nothing, nothing.astype(jnp.int32))
 
     def stored(self, obs: PyTree) -> PyTree:
         """Convert observations to the dtypes in which rollouts hold them."""
@@ -107,46 +110,89 @@ class TrainIteration:
         return after, loop_state, stats._replace(metrics=metrics, updates=updates)
 
     def collect(
-        self, actor_state: PyTree, loop_state: LoopState, keys: Key, explore: bool = True
+        self, actor_state: PyTree, loop_state: LoopState, keys: Key, explore: bool = True, fresh: bool | None = None
     ) -> tuple[LoopState, Rollout, RolloutStats]:
-        """Step the environments once for each of `keys`. The statistics returned lack the metrics of learn."""
+        """Step the environments once for each of `keys`. The statistics returned lack the metrics of learn.
 
-        acting = self.learner.prepare(actor_state, ())
-
-        def step(loop_state: LoopState, key: Key) -> tuple[LoopState, Any]:
-            timestep = TimeStep(loop_state.obs, loop_state.first)
-            act = self.learner.act(acting, loop_state.carry, timestep, key, explore=explore)
-            envs, outcome = self.envs.step(loop_state.envs, self.decode_action(act.action))
-            resets = loop_state.envs.ended
-            total = jnp.where(resets, 0.0, loop_state.running_return + outcome.reward)
-            length = jnp.where(resets, 0, loop_state.running_length + 1)
-            after = LoopState(envs, self.stored(outcome.obs), resets, act.carry, total, length)
-            info = {name: jnp.asarray(value, jnp.float32) for name, value in outcome.info.items()}
-            stats = ((~resets).sum(dtype=jnp.int32), envs.ended, total, length, info)
-            return after, (
-                loop_state.obs,
-                loop_state.first,
-                act.action,
-                outcome.reward,
-                outcome.terminated,
-                act.extras,
-                stats,
-            )
-
-        after, (obs, first, action, reward, terminated, extras, stats) = jax.lax.scan(step, loop_state, keys)
+        fresh: begin an episode in each environment, and stop there when it ends: the rows that follow are no steps.
+        None: as the learner needs it.
+        """
+        needs = self.learner.needs
+        fresh = needs.fresh if fresh is None else fresh
+        if fresh:
+            envs = loop_state.envs
+            loop_state = self._started(*self.envs.reset(jax.random.fold_in(envs.key, envs.count)))
+        acting = self.learner.prepare(actor_state, self.env_id)
+        step = partial(self._step, acting, explore)
+        carry = loop_state, jnp.zeros_like(loop_state.first) if fresh else ()
+        (after, _), (row, stats, faults) = jax.lax.scan(self._step_until_over(step) if fresh else step, carry, keys)
+        obs = jax.tree.map(lambda rows, last: jnp.concatenate([rows, last[None]]), row.obs, after.obs)
         rollout = Rollout(
-            obs=jax.tree.map(lambda rows, last: jnp.concatenate([rows, last[None]]), obs, after.obs),
-            first=jnp.concatenate([first, after.first[None]]),
-            action=action,
-            reward=reward,
-            terminated=terminated,
+            obs=obs if "obs" in needs.keep else (),
+            first=jnp.concatenate([row.first, after.first[None]]),
+            action=row.action,
+            reward=row.reward,
+            terminated=row.terminated,
             carry=loop_state.carry,
-            extras=extras,
+            extras=row.extras,
+            env_id=self.env_id,
         )
-        faults = jnp.stack([_not_finite(part) for part in (rollout.obs, reward, action)])
+        if needs.keep == KEEP:
+            faults = jnp.stack([_not_finite(part) for part in (rollout.obs, row.reward, (row.action, row.extras))])
+        else:
+            faults = faults.any(axis=0)
         steps, ended, returns, lengths, info = stats
         known = RolloutStats(jnp.zeros(0), jnp.int32(0), steps, ended, returns, lengths, faults, info)
         return after, rollout, known
+
+    def _step(
+        self, acting: PyTree, explore: bool, carry: tuple[LoopState, Array], key: Key
+    ) -> tuple[tuple[LoopState, Array], tuple[Rollout, Any, Array]]:
+        """Step the environments once; those that are `over` (in fresh rollouts) stay where they are."""
+        at, over = carry
+        keep, env_state = self.learner.needs.keep, self.learner.needs.env_state
+        timestep = TimeStep(at.obs, at.first, env_id=self.env_id, env_state=at.envs.inner if env_state else ())
+        act = self.learner.act(acting, at.carry, timestep, key, explore=explore)
+        envs, outcome = self.envs.step(at.envs, self.decode_action(act.action))
+        resets, ended, reward, terminated = at.envs.ended, envs.ended, outcome.reward, outcome.terminated
+        obs = self.stored(outcome.obs)
+        if not isinstance(over, tuple):
+            obs = jax.tree.map(partial(choose, over), at.obs, obs)
+            resets, ended, terminated = over, ended & ~over, terminated & ~over
+            reward, over = jnp.where(over, 0.0, reward), over | ended
+        total = jnp.where(resets, 0.0, at.running_return + reward)
+        length = jnp.where(resets, 0, at.running_length + 1)
+        after = LoopState(envs, obs, resets, act.carry, total, length)
+        info = {name: jnp.asarray(value, jnp.float32) for name, value in outcome.info.items()}
+        stats = ((~resets).sum(dtype=jnp.int32), ended, total, length, info)
+        faults = ()
+        if keep != KEEP:
+            faults = jnp.stack([_not_finite(part) for part in (at.obs, reward, (act.action, act.extras))])
+        row = Rollout(
+            obs=at.obs if "obs" in keep else (),
+            first=at.first,
+            action=act.action if "action" in keep else (),
+            reward=reward if "reward" in keep else (),
+            terminated=terminated,
+            extras=act.extras if "extras" in keep else (),
+        )
+        return (after, over), (row, stats, faults)
+
+    def _step_until_over(self, step: Callable) -> Callable:
+        """Make the step of a fresh rollout, which does nothing once all episodes are over."""
+
+        def stepped(carry: tuple[LoopState, Array], key: Key) -> tuple[Any, Any]:
+            at, over = carry
+            shapes = jax.eval_shape(step, carry, key)[1]
+
+            def rest() -> tuple[Any, Any]:
+                row, stats, faults = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+                row = row._replace(obs=at.obs if jax.tree.leaves(row.obs) else (), first=at.first)
+                return (at._replace(first=over), over), (row, stats, faults)
+
+            return jax.lax.cond(over.all(), rest, lambda: step(carry, key))
+
+        return stepped
 
 
 class Chunk(NamedTuple):
@@ -190,6 +236,7 @@ class CompiledLoop:
     state: the learner's. decode_action: from the learner's actions to the environment's; it is compiled too.
     key: the root of the randomness of acting and learning. seed: of the environments. steps: valid steps so far.
     snapshot: of an earlier loop, from `snapshot()` or a file, to go on from there to the bit.
+    env_id: as for a TrainIteration.
     uninterrupted: a context in which Ctrl-C waits, so that the state is never lost between two updates.
     """
 
@@ -205,12 +252,13 @@ class CompiledLoop:
         iteration: int = 0,
         steps: int = 0,
         snapshot: PyTree = None,
+        env_id: Array = (),
         uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.state, self.envs, self.key, self.iteration = state, envs, key, iteration
         self.uninterrupted = uninterrupted
         self.clock, self.episodes = Clock(), StepCount(steps)
-        self.train_iteration = TrainIteration(programs.learner, envs, decode_action)
+        self.train_iteration = TrainIteration(programs.learner, envs, decode_action, env_id=env_id)
         self.size = programs.learner.needs.steps * envs.num_envs
         self.most = max(1, CHUNK_STEPS // self.size)
         options = compiler_options() | (single_threaded() if is_small(programs.learner.actor_state(state)) else {})

@@ -91,7 +91,8 @@ def evaluate(
     missing, t, stream = share.sum(), 0, programs.key_stream(key)
     while missing:
         obs = stored(space, obs)
-        chosen = act(actor_state, carry, TimeStep(obs, first), *next(stream))
+        env_state = envs.state if programs.learner.needs.env_state else ()
+        chosen = act(actor_state, carry, TimeStep(obs, first, env_state=env_state), *next(stream))
         action, carry = np.asarray(chosen.action), chosen.carry
         if action.dtype.kind == "f" and not np.isfinite(action).all():
             raise NotFiniteError(f"an action is NaN or infinite in step {t} of the evaluation; observation: {obs}")
@@ -127,7 +128,7 @@ class CompiledEvaluation:
             actor_state: PyTree, loop_state: LoopState, key: Key, block: Array, explore: bool
         ) -> tuple[LoopState, RolloutStats]:
             keys = jax.random.split(jax.random.fold_in(key, block), min(limit + 1, CHUNK))
-            loop_state, _, stats = train_iteration.collect(actor_state, loop_state, keys, explore)
+            loop_state, _, stats = train_iteration.collect(actor_state, loop_state, keys, explore, fresh=False)
             return loop_state, stats
 
         options = compiler_options() | single_threaded()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,16 @@ from renshu.errors import NotFiniteError
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock, Episodes, Report, info_numbers
 from renshu.ops.spaces import flatten, leaf_spaces, storage_dtype, unflatten
-from renshu.types import Array, Key, Rollout
+from renshu.types import Array, Key, PyTree, Rollout
+
+
+class Collected(NamedTuple):
+    """A rollout, and what the loop reports of it even where the learner keeps none."""
+
+    rollout: Rollout
+    reward: Array  # [T, N]
+    ended: Array  # [T, N] bool  an episode's last step
+    infos: dict[tuple[int, int], dict[str, float]]  # numbers of such steps' `info`, by (t, n)
 
 
 class HostLoop:
@@ -24,6 +33,7 @@ class HostLoop:
 
     state: the learner's; read it back from `.state`. decode_action: from the learner's actions to the environment's.
     key: the root of all randomness of acting and learning. seed: of the environments. steps: valid steps so far.
+    env_id: [N] int32, which of all environments these are, where there are others; () otherwise.
     uninterrupted: a context in which Ctrl-C waits, so that the state is never lost between two updates.
     """
 
@@ -38,6 +48,7 @@ class HostLoop:
         seed: int,
         iteration: int = 0,
         steps: int = 0,
+        env_id: Array = (),
         uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.programs = programs
@@ -46,6 +57,7 @@ class HostLoop:
         self.decode_action = decode_action
         self.key = key
         self.iteration = iteration
+        self.env_id = env_id
         self.uninterrupted = uninterrupted
         self.clock = Clock()
         n, space = envs.num_envs, envs.single_observation_space
@@ -53,6 +65,7 @@ class HostLoop:
         self.single = not isinstance(space, spaces.Dict | spaces.Tuple)
         self.storage = [(leaf.shape or (), storage_dtype(leaf.dtype)) for leaf in leaf_spaces(space)]
         self.carry = programs.learner.initial_carry(n)
+        self.sees_more = programs.learner.needs.env_state or not isinstance(env_id, tuple)
         self.first = np.ones(n, np.bool_)
         self.ended = np.zeros(n, np.bool_)
         self.episodes = Episodes(n, steps)
@@ -68,7 +81,7 @@ class HostLoop:
         the environments. Nothing was learned then; after a bad loss the rollout's steps count all the same.
         """
         began = perf_counter()
-        rollout, ended, infos = self.collect()
+        rollout, reward, ended, infos = self.collect()
         tick = perf_counter()
         with self.uninterrupted():
             self.state, vector = self.programs.learn(self.state, rollout, self.keys)
@@ -76,7 +89,7 @@ class HostLoop:
         vector = np.asarray(vector)
         metrics = self.programs.metrics(vector)
         self.clock.learn += perf_counter() - tick
-        steps, finished = self.episodes.add(rollout.reward, rollout.valid, ended, infos)
+        steps, finished = self.episodes.add(reward, rollout.valid, ended, infos)
         if not np.isfinite(vector).all():
             bad = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
             raise NotFiniteError(
@@ -87,16 +100,16 @@ class HostLoop:
         self.clock.total += perf_counter() - began
         return Report(1, steps, metrics, finished)
 
-    def collect(self) -> tuple[Rollout, Array, dict[tuple[int, int], dict[str, float]]]:
+    def collect(self) -> Collected:
         """Step the environments `needs.steps` times.
-
-        Returns the rollout, `ended` [T, N]: an episode's last step, and the numbers of such steps' `info` by (t, n).
 
         Buffers are new each time: jax may read them in place while the next rollout is being collected.
         """
-        learner, n = self.programs.learner, self.envs.num_envs
-        T = learner.needs.steps
-        packed = self.programs.pack(learner.actor_state(self.state))
+        needs, n = self.programs.learner.needs, self.envs.num_envs
+        T = needs.steps
+        if needs.fresh:
+            self._begin_anew()
+        packed = self.programs.pack(self.programs.learner.actor_state(self.state), self.env_id)
         rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
         marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
         reward, terminated = np.empty((T, n), np.float32), np.empty((T, n), np.bool_)
@@ -112,7 +125,8 @@ class HostLoop:
         for t in range(T):
             tick = perf_counter()
             obs = obs_rows[t] if single else unflatten(space, [row[t] for row in rows])
-            chosen = act(packed, self.carry, obs, marks[t], keys, t)
+            more = self._more_to_see() if self.sees_more else ()
+            chosen = act(packed, self.carry, obs, marks[t], keys, t, *more)
             action = np.asarray(chosen.action)
             self.carry = chosen.carry
             tock = perf_counter()
@@ -132,21 +146,74 @@ class HostLoop:
                     row[t + 1] = leaf
             actions.append(action)
             extras.append(chosen.extras)
+            if needs.fresh and self._over(t, rows, marks, reward, terminated):
+                break
         self.obs = [row[T] for row in rows]
         self.first, self.ended = marks[T].copy(), marks[T + 1].copy()
-        rollout = Rollout(
-            obs=unflatten(space, rows),
-            first=marks[: T + 1],
-            action=np.stack(actions),
-            reward=reward,
-            terminated=terminated,
-            carry=start,
-            extras=jax.tree.map(lambda *x: np.stack(x), *extras),
-        )
         self._check_observations(rows, T + 1)
         if not np.isfinite(reward).all():
             self._bad(reward, "the reward", None)
-        return rollout, marks[2:], infos
+        ended = marks[2:] & ~marks[1:-1] if needs.fresh else marks[2:]  # what is over stays marked
+        obs = unflatten(space, rows)
+        rollout = self._rollout(obs, marks[: T + 1], actions, reward, terminated, start, extras)
+        return Collected(rollout, reward, ended, infos)
+
+    def _rollout(
+        self,
+        obs: PyTree,
+        first: Array,
+        actions: list[Array],
+        reward: Array,
+        terminated: Array,
+        carry: PyTree,
+        extras: list[PyTree],
+    ) -> Rollout:
+        """Put together what the learner needs. actions, extras: shorter than T where all episodes were over early."""
+        keep, rest = self.programs.learner.needs.keep, len(reward) - len(actions)
+        if rest:
+            actions = actions + [np.zeros_like(actions[0])] * rest
+            extras = extras + [jax.tree.map(np.zeros_like, extras[0])] * rest
+        recorded = jax.tree.map(lambda *x: np.stack(x), *extras)
+        floats = [x for x in jax.tree.leaves(recorded) if np.issubdtype(x.dtype, np.floating)]
+        if not all(np.isfinite(x).all() for x in floats):
+            raise NotFiniteError(
+                f"act gave extras that are NaN or infinite in the rollout that began at step {self.episodes.steps} of "
+                "training. Nothing was learned from it; the parameters may have gone NaN in an earlier update"
+            )
+        return Rollout(
+            obs=obs if "obs" in keep else (),
+            first=first,
+            action=np.stack(actions) if "action" in keep else (),
+            reward=reward if "reward" in keep else (),
+            terminated=terminated,
+            carry=carry,
+            extras=recorded if "extras" in keep else (),
+            env_id=self.env_id,
+        )
+
+    def _more_to_see(self) -> tuple[Array, PyTree]:
+        """Return the optional fields of a TimeStep."""
+        return self.env_id, self.envs.state if self.programs.learner.needs.env_state else ()
+
+    def _begin_anew(self) -> None:
+        """Begin an episode in each environment."""
+        n = self.envs.num_envs
+        self.obs, self.carry = flatten(self.space, self.envs.reset()), self.programs.learner.initial_carry(n)
+        self.first, self.ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
+
+    def _over(self, t: int, rows: list[Array], marks: Array, reward: Array, terminated: Array) -> bool:
+        """Leave environments whose episode ended before step t as they were; fill the rest where all are over."""
+        over = marks[t + 1]
+        reward[t, over], terminated[t, over] = 0.0, False
+        for row in rows:
+            row[t + 1, over] = row[t, over]
+        marks[t + 2] |= over
+        if not marks[t + 2].all():
+            return False
+        reward[t + 1 :], terminated[t + 1 :], marks[t + 3 :] = 0.0, False, True
+        for row in rows:
+            row[t + 2 :] = row[t + 1]
+        return True
 
     def _check_observations(self, rows: list[Array], count: int) -> None:
         for row in rows:

@@ -22,7 +22,8 @@ class Programs:
 
     init(key) -> state. keys(key, iteration) -> [T + 1] keys: one for each step of a rollout, the last for learn.
     act(actor_state, carry, timestep, keys, t) -> ActorOutput, exploring; act_greedy: the same, greedy.
-    pack(actor_state) -> packed, and act_packed(packed, carry, obs, first, keys, t): act, for many calls on one state.
+    pack(actor_state) -> packed, and act_packed(packed, carry, obs, first, keys, t): act, for many calls on one state;
+    both take an env_id too, and act_packed an env_state, where there is one.
     learn(state, rollout, keys) -> (state, vector of metrics and the number of gradient steps); donates the state.
     explain(actor_state, carry, timestep) -> dict.
     """
@@ -53,31 +54,42 @@ class Programs:
             numbers = [metrics[name] for name in self.metric_names]
             return state, jnp.array([*numbers, state.counters.updates - before], jnp.float32)
 
-        def acting(state: Any) -> PyTree:
-            return learner.prepare(learner.actor_state(state), ())
+        def prepare(actor_state: PyTree, env_id: Array = ()) -> PyTree:
+            return learner.prepare(actor_state, env_id)
+
+        def acting(key: Key, env_id: Array) -> PyTree:
+            return prepare(learner.actor_state(learner.init(key)), env_id)
 
         # Plain arguments: JAX takes 0.4 us longer to look into a TimeStep, a fiftieth of a call.
-        def act_packed(packed: list[Array], carry: PyTree, obs: PyTree, first: Array, keys: Key, t: int) -> ActorOutput:
-            like = jax.eval_shape(lambda key: acting(learner.init(key)), jax.random.key(0))
-            return learner.act(unpack(packed, like), carry, TimeStep(obs, first), keys[t], explore=True)
+        def act_packed(
+            packed: list[Array],
+            carry: PyTree,
+            obs: PyTree,
+            first: Array,
+            keys: Key,
+            t: int,
+            env_id: Array = (),
+            env_state: PyTree = (),
+        ) -> ActorOutput:
+            like = jax.eval_shape(acting, jax.random.key(0), env_id)
+            timestep = TimeStep(obs, first, env_id, env_state)
+            return learner.act(unpack(packed, like), carry, timestep, keys[t], explore=True)
 
         jit = partial(jax.jit, compiler_options=compiler_options())
         self.init = jax.jit(learner.init, compiler_options=compiler_options() | fast_to_compile())
         self.keys = jit(keys)
         self.act = jit(lambda *inputs: act(*inputs, explore=True))
         self.act_greedy = jit(lambda *inputs: act(*inputs, explore=False))
-        self._prepare = (
-            None if is_default(learner, "prepare") else jit(lambda actor_state: learner.prepare(actor_state, ()))
-        )
+        self._prepare = None if is_default(learner, "prepare") else jit(prepare)
         self._pack, self._packs, self._nothing = jit(pack), True, jnp.zeros(0)
         self.act_packed = jax.jit(act_packed, compiler_options=compiler_options() | single_threaded())
         self.learn = jit(learn, donate_argnums=0)
         self.explain = jit(explain)
 
-    def pack(self, actor_state: PyTree) -> list[Array]:
+    def pack(self, actor_state: PyTree, env_id: Array = ()) -> list[Array]:
         """Put an actor state into the form of `act_packed`; a large one is not copied, and valid until learn."""
         if self._prepare is not None:
-            actor_state = self._prepare(actor_state)
+            actor_state = self._prepare(actor_state, env_id)
         if not self._packs:
             return [self._nothing, *jax.tree.leaves(actor_state)]
         packed = self._pack(actor_state)

@@ -19,7 +19,7 @@ def td_loss(q: Array, target: Array, weight: Array, scale: float = 1.0) -> tuple
 
 
 def quantile_td_loss(q: Array, target: Array, taus: Array, weight: Array) -> tuple[Array, Array]:
-    """Compute quantile regression of an ensemble (Kuznetsov et al. 2020, equation 11); and absolute errors, `[B]`.
+    """Compute quantile regression of an ensemble (Kuznetsov et al. 2020, section 3); and absolute errors, `[B]`.
 
     q: `[n, B, K]`, quantiles of n critics at fractions `taus` `[K]`. target: `[B, K']`.
     """

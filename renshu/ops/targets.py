@@ -18,7 +18,7 @@ def soft_value(q: Array, log_prob: Array, temperature: Array | float) -> Array:
 
 
 def truncated_mixture(quantiles: Array, drop: int) -> Array:
-    """Sort the quantiles of all critics and leave out the highest (Kuznetsov et al. 2020, equation 10).
+    """Sort the quantiles of all critics and leave out the highest (Kuznetsov et al. 2020, section 3).
 
     quantiles: `[n, B, K]`. drop: for each critic. Returns `[B, n (K - drop)]`.
     """

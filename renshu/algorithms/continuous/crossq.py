@@ -59,7 +59,7 @@ class CrossQLearner(SoftActorCriticLearner[CrossQ]):
     def gradient_step(
         self, train_state: TrainState, batch: Transitions, key: Key, learning_rate: Array
     ) -> tuple[TrainState, Metrics, Array]:
-        """Update the critics on present and next steps together, and at its interval the policy (section 3.1)."""
+        """Update the critics on present and next steps together, and at its interval the policy (section 3.2)."""
         key_critics, key_actor = jax.random.split(key)
         params, stats = train_state.params, train_state.params["stats"]
         alpha = temperature(self.config, params)

@@ -162,7 +162,7 @@ class TD3Learner(ReplayLearner[TD3]):
         return train_state._replace(aux=train_state.aux._replace(metrics={"actor_loss": mean}))
 
     def target(self, train_state: TrainState, batch: Transitions, key: Key) -> Array:
-        """Compute the critics' target: the lower value of the smoothed next action, `[B, 1]` (equations 13 and 14)."""
+        """Compute the critics' target: the lower value of the smoothed next action, `[B, 1]` (equations 14 and 15)."""
         late = train_state.target
         action = self.policy(late["actor"], batch.next_obs)
         noise = self.config.target_policy_noise * jax.random.normal(key, action.shape)

@@ -64,7 +64,7 @@ class TQCLearner(SoftActorCriticLearner[TQC]):
             return loss, ({"critic_loss": loss, "value": quantiles.mean()}, error)
 
         def improve(train_state: TrainState) -> TrainState:
-            mean = lambda quantiles: quantiles.mean(axis=(0, 2))[:, None]  # noqa: E731  equation 13
+            mean = lambda quantiles: quantiles.mean(axis=(0, 2))[:, None]  # noqa: E731  section 3, the policy
             return self.policy_step(train_state, batch.obs, key_actor, learning_rate, mean)
 
         train_state, (metrics, error) = self.optim.step(train_state, "critics", critic_loss, learning_rate)
@@ -75,7 +75,7 @@ class TQCLearner(SoftActorCriticLearner[TQC]):
         return train_state, {**metrics, **train_state.aux.metrics}, error
 
     def target(self, train_state: TrainState, batch: Transitions, key: Key) -> Array:
-        """Compute the critics' target: the lower quantiles of the next action, soft, `[B, K']` (equations 10, 12)."""
+        """Compute the critics' target: the lower quantiles of the next action, soft, `[B, K']` (section 3)."""
         key_value, _ = jax.random.split(key)
         key_action, key_q = jax.random.split(key_value)
         late = {**train_state.params, **train_state.target}

@@ -26,6 +26,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from renshu.envs.checks import CheckedEnv
+from renshu.envs.device import EnvsState
 from renshu.envs.masks import MasksInObservations
 from renshu.errors import EnvironmentFault, RenshuError
 from renshu.types import MASK, Array, PyTree
@@ -79,6 +80,12 @@ class HostEnvs:
         infos = result[1] if isinstance(result, tuple) and len(result) == 2 else {}
         if not isinstance(infos, dict) or MASK not in infos:
             self.vector_env, self._masks = masks.env, None
+
+    @property
+    def state(self) -> PyTree:
+        """The environments' own states `[N, ...]`, of a DeviceEnv in this process; None of others."""
+        held = getattr(self.vector_env.unwrapped, "state", None)
+        return held.inner if isinstance(held, EnvsState) else None
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begin an episode in every environment. Returns observations [N, ...].
