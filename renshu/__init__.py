@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from renshu.envs.device import DeviceEnv as DeviceEnv
     from renshu.envs.device import Step as Step
     from renshu.experiments.experiment import experiment as experiment
+    from renshu.files.datasets import Dataset as Dataset
     from renshu.loops.evaluation import Evaluation as Evaluation
     from renshu.ops.schedules import Cosine as Cosine
     from renshu.ops.schedules import Linear as Linear
@@ -50,6 +51,7 @@ _MODULES = {
     "Agent": "renshu.agent.agent",
     "Algorithm": "renshu.algorithms.base",
     "Cosine": "renshu.ops.schedules",
+    "Dataset": "renshu.files.datasets",
     "DeviceEnv": "renshu.envs.device",
     "Evaluation": "renshu.loops.evaluation",
     "Learner": "renshu.algorithms.base",

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from renshu.agent import acting, training
+from renshu.agent import acting, collecting, training
 from renshu.agent.loading import load_trainer, record_of, resume_trainer
 from renshu.agent.summary import describe
 from renshu.agent.trainer import COUNT, TIMEOUT, Trainer
 from renshu.algorithms.base import Algorithm
 from renshu.envs.adapt import FittedSpaces
 from renshu.errors import HyperparameterError, SpaceError
+from renshu.files.datasets import Dataset
 from renshu.loops.evaluation import Evaluation
 from renshu.types import EnvSpec, PyTree
 from renshu.viewing import play, recording
@@ -205,6 +206,25 @@ class Agent:
         )
         return self
 
+    def collect(self, steps: int, to: str | Path | None = None) -> Dataset | Agent:
+        """Act for `steps` environment steps without learning from them, exploring as in training.
+
+        to: a folder, which must be new or empty: they are written there, in environments apart from those of training,
+        and the Dataset is returned. None: they go into the memory, for algorithms that have one, and the agent itself
+        is returned. Collected are whole rollouts, so there may be a few more steps.
+
+        Raises HyperparameterError for an algorithm without a memory, CheckpointError where nothing can be written.
+        """
+        steps = COUNT.check("steps", steps)
+        if to is not None:
+            return collecting.write(self.trainer, steps, to)
+        collecting.fill(self.trainer, steps)
+        return self
+
+    def dataset(self) -> Dataset:
+        """Return a copy of the memory of an algorithm that learns from replay, to save or to learn from elsewhere."""
+        return collecting.memory_of(self.trainer)
+
     def on(
         self,
         env: Any,
@@ -220,7 +240,7 @@ class Agent:
 
         Raises SpaceError where observations or actions have other shapes.
         """
-        if num_envs is None and not isinstance(env, gymnasium.vector.VectorEnv):
+        if num_envs is None and not isinstance(env, gymnasium.vector.VectorEnv | Dataset):
             num_envs = self.spec.num_envs
         spaces = self.trainer.space_config.override(bins, frame_stack, masks)
         options |= {"bins": spaces.bins, "frame_stack": spaces.frame_stack, "masks": spaces.masks}

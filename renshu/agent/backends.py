@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from itertools import count
 from typing import Any
 
 import gymnasium
 import jax
+import numpy as np
 
 from renshu import runtime
 from renshu.algorithms.base import Learner
@@ -15,13 +17,15 @@ from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, SpaceError
 from renshu.files.checkpoint import named
-from renshu.loops.compiled import CompiledLoop, TrainIteration, without_keys
+from renshu.loops.compiled import CompiledLoop, LoopState, TrainIteration, check_faults, without_keys
 from renshu.loops.evaluation import CompiledEvaluation, Evaluation, evaluate
 from renshu.loops.host import HostLoop
 from renshu.loops.programs import Programs
-from renshu.types import EnvSpec, Key, PyTree
+from renshu.types import Array, EnvSpec, Key, PyTree, Rollout
 
 LOOPS = ("host", "compiled")
+ROLLOUT_STEPS = 512
+"""Steps of all environments together in a rollout that only records, about."""
 
 
 def make_backend(
@@ -70,6 +74,15 @@ class HostBackend:
             self._envs = HostEnvs(vector, self.timeout, self.source.name)
         return self._envs
 
+    @property
+    def name(self) -> str:
+        """Name of the environment."""
+        return self.source.name
+
+    def use_masks(self, masks: bool) -> None:
+        """Let the environments that are made from now on give masks, or not."""
+        self.source = self.source.with_masks(masks)
+
     def spec(self) -> EnvSpec:
         """Describe the environments for a learner."""
         return self.source.spec(self.envs.vector_env, self.num_envs)
@@ -107,6 +120,21 @@ class HostBackend:
         self._evaluation_envs[count] = envs  # only now: after a fault they would be of no use
         return result
 
+    def rollouts(
+        self, programs: Programs, state: Any, decode_action: Callable, *, key: Key, seed: int
+    ) -> Generator[Rollout]:
+        """Yield rollouts that follow on each other, endlessly, in environments apart from those of training."""
+        envs = HostEnvs(self.source.evaluation(self.num_envs), self.timeout, self.source.name)
+        try:
+            loop = HostLoop(programs, state, envs, decode_action, key=key, seed=seed)
+            while True:
+                collected = loop.collect()
+                loop.iteration += 1
+                loop.episodes.add(*collected.of_episodes)
+                yield collected.rollout
+        finally:
+            envs.close()
+
     def close_training(self) -> None:
         """Close the environments of training; the next loop gets new ones."""
         envs, self._envs = self._envs, None
@@ -135,6 +163,8 @@ class CompiledBackend:
     def __init__(self, source: EnvSource, env: DeviceEnv, num_envs: int) -> None:
         self.source, self.env, self.num_envs = source, env, num_envs
         self._evaluations: dict[tuple[int, Learner], CompiledEvaluation] = {}
+
+    name, use_masks = HostBackend.name, HostBackend.use_masks
 
     def spec(self) -> EnvSpec:
         """Describe the environments for a learner."""
@@ -185,6 +215,26 @@ class CompiledBackend:
         if known not in self._evaluations:
             self._evaluations[known] = CompiledEvaluation(programs.learner, DeviceEnvs(self.env, count), decode_action)
         return self._evaluations[known](actor_state, episodes=episodes, deterministic=deterministic, seed=seed, key=key)
+
+    def rollouts(
+        self, programs: Programs, state: Any, decode_action: Callable, *, key: Key, seed: int
+    ) -> Generator[Rollout]:
+        """Yield rollouts that follow on each other, endlessly, in environments apart from those of training."""
+        iteration = TrainIteration(programs.learner, DeviceEnvs(self.env, self.num_envs), decode_action)
+        steps = programs.learner.needs.steps
+        # Where whole episodes are asked for, these are the rollout; of others, long ones are cheaper.
+        length = steps if programs.learner.needs.fresh else max(steps, ROLLOUT_STEPS // self.num_envs)
+
+        def collect(loop_state: LoopState, i: Array) -> tuple[LoopState, Rollout, Array]:
+            keys = jax.random.split(jax.random.fold_in(key, i), length)
+            after, rollout, stats = iteration.collect(programs.learner.actor_state(state), loop_state, keys)
+            return after, rollout, stats.faults
+
+        loop_state, collect = jax.jit(iteration.start)(jax.random.key(np.uint32(seed))), jax.jit(collect)
+        for i in count():
+            loop_state, rollout, faults = collect(loop_state, np.int32(i))
+            check_faults(faults, self.source.name)
+            yield rollout
 
     def close_training(self) -> None:
         """Do nothing: there is nothing to close."""

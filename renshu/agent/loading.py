@@ -10,10 +10,12 @@ import gymnasium
 import jax
 
 from renshu.agent.backends import LOOPS, CompiledBackend, make_backend
+from renshu.agent.offline import OfflineBackend
 from renshu.agent.trainer import TIMEOUT, Backend, Trainer
 from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError
 from renshu.files.agents import AgentFile, AgentRecord
+from renshu.files.datasets import Dataset
 from renshu.tracking.run import Run
 from renshu.types import PyTree
 
@@ -25,7 +27,7 @@ def record_of(trainer: Trainer) -> AgentRecord:
     """Describe a trainer for the header of its file."""
     return AgentRecord(
         algorithm=type(trainer.algorithm).__name__,
-        hyperparameters=trainer.algorithm.to_json(),
+        hyperparameters=trainer.learner.config.to_json(),
         spec=trainer.spec,
         environment=trainer.name,
         seed=trainer.seed,
@@ -43,8 +45,12 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
     record, spec = file.record, file.record.spec
     made = record.make_algorithm(file.path, algorithm, overrides)
     how: dict[str, Any] = {"loop": record.loop, "processes": record.processes}
-    backend = None
-    if env is not None:
+    backend: Backend | None = None
+    if isinstance(env, Dataset):
+        backend = OfflineBackend(env, **how, timeout=TIMEOUT)
+        backend.use_masks(record.spaces.masks)
+        spec = backend.probe_spec()
+    elif env is not None:
         # Who names the environment of the file means it with the arguments of the file.
         source = EnvSource.of(env, spec.kwargs if env == spec.id else None).with_masks(record.spaces.masks)
         several = isinstance(source.given, gymnasium.vector.VectorEnv)
@@ -61,6 +67,9 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
 def _usable(file: AgentFile, trainer: Trainer, backend: Backend | None) -> PyTree:
     """State of the file's environments; None, with a warning, where those that were passed are others."""
     snapshot = file.snapshot
+    offline = set(snapshot or ()) == {"read", "owed"}
+    if offline or isinstance(backend, OfflineBackend):
+        return snapshot if offline and isinstance(backend, OfflineBackend) else None
     if snapshot is None or not isinstance(backend, CompiledBackend):
         return snapshot
     differing = backend.mismatches(trainer.learner, snapshot)

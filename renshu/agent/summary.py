@@ -15,6 +15,7 @@ from renshu.ops.spaces import leaf_spaces
 
 if TYPE_CHECKING:
     from renshu.agent.trainer import Trainer
+    from renshu.files.datasets import Dataset
     from renshu.types import EnvSpec
 
 _COLUMN = 17
@@ -27,15 +28,19 @@ def describe(trainer: Trainer) -> str:
     algorithm, spec = trainer.algorithm, trainer.spec
     limit = f"{spec.max_episode_steps} steps an episode" if spec.max_episode_steps else "no time limit known"
     threshold = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
+    known = f"{limit}{threshold}"
+    if trainer.dataset is None:
+        known = f"{spec.num_envs} at once{' in processes' if trainer.processes else ''}, {known}"
     sections = [
         ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),
-        ("environment", f"{spec.num_envs} at once{' in processes' if trainer.processes else ''}, {limit}{threshold}"),
+        *([] if trainer.dataset is None else [("data", _data(trainer.dataset, trainer.learner.config))]),
+        ("environment", known),
         *([("loop", trainer.loop_name)] if trainer.loop_name else []),
         *(_pair(_without_bounds(note, spec)) for note in trainer.fitted.notes),
-        ("rollout", f"{trainer.learner.needs.steps} steps of each environment"),
+        *([] if trainer.dataset else [("rollout", f"{trainer.learner.needs.steps} steps of each environment")]),
         ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(trainer.state.params)):,}"),
     ]
-    steps = f"{trainer.steps:,} steps learned" if trainer.steps else "untrained"
+    steps = f"{trainer.steps:,} {'gradient ' if trainer.dataset else ''}steps learned" if trainer.steps else "untrained"
     lines = [f"{type(algorithm).__name__} on {trainer.name}, {steps}, seed {trainer.seed}"]
     width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
     for name, text in sections:
@@ -46,6 +51,14 @@ def describe(trainer: Trainer) -> str:
     longest = max(map(len, layers))
     lines += [f"    {layer:<{longest}}  {shapes}" for layer, shapes in layers.items()]
     return "\n".join(lines)
+
+
+def _data(dataset: Dataset, sized: Any) -> str:
+    """Say what a data set holds, and whether it fits into the memory, which is that of `sized`."""
+    whole = sized.buffer_size >= dataset.rows * dataset.spec.num_envs
+    fits = "all in memory" if whole else f"read in turn into a memory of {sized.buffer_size:,}"
+    several = f" of {dataset.spec.num_envs} environments" if dataset.spec.num_envs > 1 else ""
+    return f"{dataset.name}, {dataset.steps:,} steps{several}, {fits}"
 
 
 def _without_bounds(note: str, spec: EnvSpec) -> str:

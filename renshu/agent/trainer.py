@@ -6,19 +6,21 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import numpy as np
 
 from renshu import runtime
 from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
+from renshu.agent.offline import OfflineBackend
 from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number
 from renshu.envs.adapt import DEFAULT_SPACES, FittedSpaces, SpaceConfig, fit_spaces
 from renshu.envs.masks import has_mask
 from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, did_you_mean
+from renshu.files.datasets import Dataset
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock
 from renshu.types import EnvSpec, PyTree
@@ -26,9 +28,11 @@ from renshu.types import EnvSpec, PyTree
 if TYPE_CHECKING:
     from renshu.loops.compiled import CompiledLoop
     from renshu.loops.host import HostLoop
+    from renshu.loops.offline import OfflineLoop
     from renshu.tracking.run import Run
 
-Backend = HostBackend | CompiledBackend
+Backend = HostBackend | CompiledBackend | OfflineBackend
+Loop: TypeAlias = "HostLoop | CompiledLoop | OfflineLoop"
 
 COUNT = Number("a number of things", integer=True, least=1)
 SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
@@ -85,7 +89,8 @@ class Trainer:
         self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
         self.keys = root_keys(np.uint32(self.seed), 4)
         self.fitted = fit_spaces_for(algorithm, spec, space_config)
-        self.learner = algorithm.build(self.fitted.spec)
+        built = backend.sized(algorithm) if isinstance(backend, OfflineBackend) else algorithm
+        self.learner = built.build(self.fitted.spec)
         self.programs = Programs(self.learner)
         self.prediction_keys = self.programs.key_stream(self.keys[2])
         self.run: Run | None = None
@@ -95,10 +100,10 @@ class Trainer:
         self.recent_info: dict[str, deque[float]] = {}
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
         self._backend = backend
-        self._loop: HostLoop | CompiledLoop | None = None
+        self._loop: Loop | None = None
         self._state: Any = None
         self._snapshot: PyTree = None  # where a compiled loop stood
-        self._iteration = self._steps = self._restarts = 0
+        self._iteration = self._steps = self.restarts = 0
 
     @classmethod
     def on(
@@ -124,15 +129,21 @@ class Trainer:
         refuse_unknown("on(...)", unknown, OPTIONS)
         config = DEFAULT_SPACES.override(bins, frame_stack, masks)
         takes_masks = algorithm.accepts.masks and masks is not False
-        source = EnvSource.of(env, env_kwargs).with_masks(None if takes_masks else False)
         count = None if num_envs is None else COUNT.check("num_envs", num_envs)
-        backend = make_backend(source, count, loop=loop, processes=processes, timeout=timeout)
+        how: dict[str, Any] = {"loop": loop, "processes": processes, "timeout": timeout}
+        backend: Backend
+        if isinstance(env, Dataset):
+            backend = OfflineBackend(env, count, **how)
+            how["loop"] = None
+        else:
+            source = EnvSource.of(env, env_kwargs).with_masks(None if takes_masks else False)
+            backend = make_backend(source, count, **how)
         try:
             spec = backend.spec()
             if masks is None:
                 config = config.override(masks=takes_masks and has_mask(spec.observation_space, spec.action_space))
-            backend.source = source.with_masks(config.masks)
-            trainer = cls(algorithm, spec, seed, config, backend, loop=loop, processes=processes, timeout=timeout)
+            backend.use_masks(config.masks)
+            trainer = cls(algorithm, spec, seed, config, backend, **how)
             backend.check(trainer.learner)
         except BaseException:
             backend.close_own()
@@ -147,7 +158,7 @@ class Trainer:
     def restore(self, state: Any, *, steps: int, iteration: int, snapshot: PyTree = None) -> None:
         """Go on from a state that was learned elsewhere: in an experiment, or by the agent of a file."""
         self._state, self._steps, self._iteration, self._snapshot = state, steps, iteration, snapshot
-        self.target, self._restarts = int(state.counters.target), 1
+        self.target, self.restarts = int(state.counters.target), self.restarts + 1
 
     def transfer(self, other: Trainer) -> None:
         """Take over a copy of the state of another trainer, whose environments have the same spaces."""
@@ -199,7 +210,8 @@ class Trainer:
             raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
         else:
             target = self.target
-        self.learner.check_steps(self.steps, target)
+        if not isinstance(self._backend, OfflineBackend):
+            self.learner.check_steps(self.steps, target)
         return target
 
     def set_target(self, total_steps: int | None) -> int:
@@ -215,11 +227,11 @@ class Trainer:
     @property
     def name(self) -> str:
         """Name of the environment."""
-        return self._backend.source.name if self._backend is not None else self.spec.id or "environment"
+        return self._backend.name if self._backend is not None else self.spec.id or "environment"
 
     @property
     def loop_name(self) -> str | None:
-        """The loop that trains, "host" or "compiled"; None after loading, until there is an environment."""
+        """The loop that trains, "host", "compiled" or "offline"; None after loading, until there is an environment."""
         return None if self._backend is None else self._backend.loop_name
 
     @property
@@ -236,6 +248,11 @@ class Trainer:
             self._backend = make_backend(source, self.spec.num_envs, **how)
         return self._backend
 
+    @property
+    def dataset(self) -> Dataset | None:
+        """The data set that it learns from; None where it learns in environments."""
+        return self._backend.dataset if isinstance(self._backend, OfflineBackend) else None
+
     def env_seed(self, *stream: int) -> int:
         """Seed of the environments for the use that the numbers name; the agent's own for zeros."""
         if not any(stream):
@@ -244,15 +261,17 @@ class Trainer:
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
-    def start_loop(self, uninterrupted: Callable) -> HostLoop | CompiledLoop:
+    def start_loop(self, uninterrupted: Callable) -> Loop:
         """Return the loop of the last call of learn, or a new one on fresh environments."""
         if self._loop is None:
+            ways = {"encode_action": self.fitted.encode_action} if isinstance(self.backend, OfflineBackend) else {}
             self._loop = self.backend.make_loop(
                 self.programs,
                 self._state,
                 self.fitted.decode_action,
+                **ways,
                 key=self.keys[1],
-                seed=self.env_seed(0, self._restarts, self._steps),
+                seed=self.env_seed(0, self.restarts, self._steps),
                 iteration=self._iteration,
                 steps=self._steps,
                 snapshot=self._snapshot,
@@ -264,13 +283,17 @@ class Trainer:
         """State of the environments of training, as arrays; None in the host loop, whose cannot be saved."""
         return self._loop.snapshot() if self._loop is not None else self._snapshot
 
-    def reset_environments(self) -> None:
-        """Forget the environments of training, as after a fault; the next call of learn starts with new ones."""
+    def pause(self) -> None:
+        """Leave the loop, with all that was learned; the next call of learn begins new episodes."""
         if self._loop is not None:
             self._state, self._iteration, self._steps = self.state, self.iteration, self.steps
             self._loop = None
         self._snapshot = None
-        self._restarts += 1
+        self.restarts += 1
+
+    def reset_environments(self) -> None:
+        """Forget the environments of training, as after a fault; the next call of learn starts with new ones."""
+        self.pause()
         if self._backend is not None:
             self._backend.close_training()
 

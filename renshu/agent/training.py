@@ -21,8 +21,7 @@ from renshu.tracking.run import Run
 
 if TYPE_CHECKING:
     from renshu.agent.agent import Agent
-    from renshu.loops.compiled import CompiledLoop
-    from renshu.loops.host import HostLoop
+    from renshu.agent.trainer import Loop
     from renshu.loops.report import Report
 
 LOGGED_ROWS = 500
@@ -135,7 +134,7 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
 
 
 def _advance_until(
-    target: int, agent: Agent, loop: HostLoop | CompiledLoop, callbacks: list[Callback], interruptions: Interruptions
+    target: int, agent: Agent, loop: Loop, callbacks: list[Callback], interruptions: Interruptions
 ) -> None:
     begin_time, begin_steps = time.perf_counter(), agent.steps
     every = max(1, (target - begin_steps) // LOGGED_ROWS)
@@ -156,9 +155,7 @@ def _advance_until(
             going = not _stops(callback.on_update(agent, metrics)) and going
 
 
-def _advance(
-    agent: Agent, loop: HostLoop | CompiledLoop, most_steps: int, interruptions: Interruptions, begin_time: float
-) -> Report:
+def _advance(agent: Agent, loop: Loop, most_steps: int, interruptions: Interruptions, begin_time: float) -> Report:
     """Advance the loop once and log its episodes. From the update on, Ctrl-C waits until they are.
 
     Otherwise it would find an agent that has learned from steps which nobody counted.

@@ -16,15 +16,19 @@ from renshu.algorithms.base import Algorithm, Learner
 from renshu.algorithms.hyperparameters import ScheduleLike, boolean, integer, number, schedule
 from renshu.errors import HyperparameterError
 from renshu.ops.frame_stack import empty_frames, stacked_space
+from renshu.ops.rollouts import blocks
 from renshu.ops.schedules import value_of
 from renshu.ops.spaces import dummy
 from renshu.optim.guards import keep_if
 from renshu.optim.train_state import TrainState
 from renshu.replay.buffer import ReplayBuffer, ReplayState
 from renshu.replay.elite import EliteEpisodes
-from renshu.replay.ring import Index
+from renshu.replay.ring import Index, history
 from renshu.replay.sequences import write_extras
 from renshu.types import Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
+
+MOVED_ROWS = 1024
+"""Rows that go into a memory of another size at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +191,17 @@ class ReplayLearner(Learner[Config, State]):
         started = counters.steps > self.config.learning_starts
         counters = counters._replace(owed=counters.owed + jnp.where(started, share, 0.0))
         memory = self.replay.add(state.memory, rollout, key)
-        return State(state.train, memory, counters, self._exploration(counters))
+        return self.after_steps(state._replace(memory=memory), counters)
+
+    def after_steps(self, state: State, counters: Counters) -> State:
+        """Put newer counters in place; change what goes by the number of steps."""
+        return state._replace(counters=counters, exploration=self._exploration(counters))
+
+    def relearn(self, state: State, key: Key) -> tuple[State, Metrics]:
+        """Take one gradient step on what the memory holds already, as on a data set. It counts as a step."""
+        counters = state.counters
+        counters = counters._replace(steps=counters.steps + 1, owed=counters.owed + 1)
+        return self.update(self.after_steps(state, counters), key, jnp.int32(1), most=1)
 
     def update(self, state: State, key: Key, count: Array, *, most: int = 0) -> tuple[State, Metrics]:
         """Take `count` gradient steps, each on its own batch.
@@ -209,6 +223,22 @@ class ReplayLearner(Learner[Config, State]):
         counters = counters._replace(updates=train.updates, owed=counters.owed - count)
         state = State(self.unpack(train._replace(finite=jnp.bool_(True))), memory, counters, state.exploration)
         return state, {**metrics, "learning_rate": rate, "exploration": state.exploration}
+
+    def resize(self, state: State) -> State:
+        """Take over a state. A memory of another size gets what the old one held, one of other environments nothing."""
+        old, key = state.memory, jax.random.key(0)
+        new = jax.eval_shape(self.init, key).memory
+        if _shapes(old) == _shapes(new):
+            return state
+        made = jax.jit(self.init)(key).memory
+        # What may differ is the number of rows.
+        if _shapes(old, from_axis=1) == _shapes(new, from_axis=1) and not jax.tree.leaves(
+            (old.pending, old.ring.carry)
+        ):
+            add = jax.jit(self.replay.add, donate_argnums=0)
+            for block in blocks(iter([history(old.ring)]), min(MOVED_ROWS, self.replay.rows)):
+                made = add(made, block, key)
+        return state._replace(memory=made)
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         key_observe, key_update = jax.random.split(key)
@@ -272,6 +302,14 @@ class ReplayLearner(Learner[Config, State]):
     def _exploration(self, counters: Counters) -> Array:
         random = counters.steps < self.config.learning_starts
         return jnp.where(random, 1.0, self.random_share(counters)).astype(jnp.float32)
+
+
+def _shapes(memory: ReplayState, from_axis: int = 0) -> Any:
+    """Return structure, shapes and dtypes of a memory, but for priorities, whose tree has levels as it has rows."""
+    leaves, structure = jax.tree.flatten((memory.ring, memory.pending))
+    priorities = bool(jax.tree.leaves(memory.priorities))
+    rows = memory.ring.first.shape[0] if from_axis == 0 else None
+    return structure, priorities, rows, [(x.shape[from_axis:], x.dtype) for x in leaves]
 
 
 def with_kept(memory: ReplayState, kept: tuple[PyTree, PyTree]) -> ReplayState:

@@ -10,7 +10,7 @@ import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -102,12 +102,23 @@ class FittedSpaces:
     """An environment as an algorithm sees it.
 
     spec: the EnvSpec to build the learner with. decode_action: converts the algorithm's actions `[N, ...]` to the
-    environment's. notes: the choices made and why, for `summary()`.
+    environment's. encode_action: the other way around, NumPy arrays only; raises SpaceError for an action that the
+    algorithm cannot choose. notes: the choices made and why, for `summary()`.
     """
 
     spec: EnvSpec
     decode_action: Callable[[Any], Any]
+    encode_action: Callable[[np.ndarray], np.ndarray]
     notes: tuple[str, ...]
+
+
+class FittedActions(NamedTuple):
+    """Actions as an algorithm chooses them: their space, the ways to the environment's and back, and why."""
+
+    space: spaces.Space
+    decode: Callable[[Any], Any]
+    encode: Callable[[np.ndarray], np.ndarray]
+    note: str
 
 
 def kind_of_space(space: spaces.Space) -> str:
@@ -142,9 +153,9 @@ def fit_spaces(
         notes.append(f"frame_stack: the last {config.frame_stack} observations at once")
     if spec.masks:
         notes.append("action_mask: actions not allowed are left out of sampling, maximum and target")
-    action_space, decode, note = _fit_action(spec.action_space, accepts, algorithm, config)
-    fitted = dataclasses.replace(spec, action_space=action_space, frame_stack=config.frame_stack)
-    return FittedSpaces(fitted, decode, (*notes, note))
+    action = _fit_action(spec.action_space, accepts, algorithm, config)
+    fitted = dataclasses.replace(spec, action_space=action.space, frame_stack=config.frame_stack)
+    return FittedSpaces(fitted, action.decode, action.encode, (*notes, action.note))
 
 
 def _masks(spec: EnvSpec, accepts: Accepts, algorithm: str, config: SpaceConfig) -> bool:
@@ -187,9 +198,7 @@ def _check_observation(space: spaces.Space, accepts: Accepts, algorithm: str, ow
     return [f"observation: {space}, {rule}"]
 
 
-def _fit_action(
-    space: spaces.Space, accepts: Accepts, algorithm: str, config: SpaceConfig
-) -> tuple[spaces.Space, Callable, str]:
+def _fit_action(space: spaces.Space, accepts: Accepts, algorithm: str, config: SpaceConfig) -> FittedActions:
     kind = kind_of_space(space)
     if kind not in accepts.actions and "discrete" in accepts.actions and kind in _NUMBERED:
         return _fit_index(space, algorithm, config.bins)
@@ -206,17 +215,25 @@ def _fit_action(
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         note = f"action: {space}, as it is" + (f", shifted by {start}" if start else "")
-        return spaces.Discrete(int(space.n)), (lambda a: a + start) if start else (lambda a: a), note
+        decode = (lambda a: a + start) if start else (lambda a: a)
+        return FittedActions(spaces.Discrete(int(space.n)), decode, lambda a: (a - start).astype(np.int32), note)
     if isinstance(space, spaces.MultiDiscrete):
         start, kept = space.start.astype(np.int32), np.int32 if dtype == np.int64 else dtype
-        flat = spaces.MultiDiscrete(space.nvec.reshape(-1))
-        note = f"action: {space}, one distribution a dimension"
-        return flat, lambda a: (a.reshape(-1, *shape) + start).astype(kept), note
-    flat = spaces.MultiBinary(math.prod(shape))
-    return flat, lambda a: a.reshape(-1, *shape).astype(dtype), f"action: {space}, one probability a bit"
+        return FittedActions(
+            spaces.MultiDiscrete(space.nvec.reshape(-1)),
+            lambda a: (a.reshape(-1, *shape) + start).astype(kept),
+            lambda a: (a - start).reshape(len(a), -1).astype(np.int32),
+            f"action: {space}, one distribution a dimension",
+        )
+    return FittedActions(
+        spaces.MultiBinary(math.prod(shape)),
+        lambda a: a.reshape(-1, *shape).astype(dtype),
+        lambda a: a.reshape(len(a), -1),
+        f"action: {space}, one probability a bit",
+    )
 
 
-def _fit_index(space: spaces.Space, algorithm: str, bins: int | tuple[int, ...]) -> tuple[spaces.Space, Callable, str]:
+def _fit_index(space: spaces.Space, algorithm: str, bins: int | tuple[int, ...]) -> FittedActions:
     """Assign a number to each combination of values in the dimensions of a Box, MultiDiscrete or MultiBinary."""
     if isinstance(space, spaces.Box):
         sizes, values, rule = _grid(space, bins)
@@ -234,8 +251,24 @@ def _fit_index(space: spaces.Space, algorithm: str, bins: int | tuple[int, ...])
     def decode(action: Any) -> Any:
         return table[action] if isinstance(action, np.ndarray) else jnp.asarray(table)[action]
 
-    alone = f"{algorithm} takes only Discrete ones"
-    return spaces.Discrete(size), decode, f"action: {space}, {rule}: {size:,} actions, because {alone}"
+    def encode(action: np.ndarray) -> np.ndarray:
+        return _index_of(table.reshape(size, -1).astype(float), action.reshape(len(action), -1).astype(float), space)
+
+    note = f"action: {space}, {rule}: {size:,} actions, because {algorithm} takes only Discrete ones"
+    return FittedActions(spaces.Discrete(size), decode, encode, note)
+
+
+def _index_of(table: np.ndarray, action: np.ndarray, space: spaces.Space) -> np.ndarray:
+    """Find actions `[N, D]` in a table of all that there are, `[A, D]`. Raises SpaceError where one is not there."""
+    found, which = np.unique(action, axis=0, return_inverse=True)
+    near = np.array([np.abs(table - row).max(axis=1).argmin() for row in found], np.int32)
+    wrong = ~np.isclose(table[near], found, rtol=1e-4, atol=1e-5).all(axis=1)
+    if wrong.any():
+        raise SpaceError(
+            f"the action {found[wrong][0].tolist()} of {space} is none of the {len(table):,} there are to choose from. "
+            "Give the bins with which it was chosen, or take an algorithm for such actions"
+        )
+    return near[which.reshape(-1)]
 
 
 def _grid(space: spaces.Box, bins: int | tuple[int, ...]) -> tuple[list[int], Iterable[list[float]], str]:
@@ -292,7 +325,7 @@ def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return low, high, bounded
 
 
-def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
+def _fit_box(space: spaces.Box) -> FittedActions:
     """Scale bounded dimensions from [-1, 1]; keep the scale of the others and clip them at +-UNBOUNDED_LIMIT."""
     low, high, bounded = _bounds(space)
     centre = np.where(bounded, low / 2 + high / 2, 0).astype(np.float32)
@@ -303,10 +336,15 @@ def _fit_box(space: spaces.Box) -> tuple[spaces.Space, Callable, str]:
         action = (action.reshape(-1, *shape) * scale + centre).clip(low, high)
         return (action.round() if whole else action).astype(dtype)
 
+    def encode(action: np.ndarray) -> np.ndarray:
+        width = np.where(scale > 0, scale, 1)  # where both bounds are the same there is nothing to choose
+        scaled = (action.astype(np.float32) - centre) / width
+        return np.where(bounded, scaled.clip(-1, 1), scaled).reshape(len(action), -1).astype(np.float32)
+
     note = f"action: {space}, scaled from [-1, 1] and clipped"
     if not bounded.all():
         note = f"action: {space}, scaled where bounded, clipped at +-{UNBOUNDED_LIMIT:g} elsewhere"
-    return spaces.Box(-1, 1, (math.prod(shape),), np.float32), decode, note
+    return FittedActions(spaces.Box(-1, 1, (math.prod(shape),), np.float32), decode, encode, note)
 
 
 def _inward(bound: np.ndarray, towards: float) -> np.ndarray:

@@ -111,7 +111,7 @@ def experiment(
                 spec = backend.spec()
                 found_masks = takes and has_mask(spec.observation_space, spec.action_space)
                 fits = space_config.override(masks=found_masks if masks is None else masks)
-                backend.source = source.with_masks(fits.masks)
+                backend.use_masks(fits.masks)
                 found = train_vmapped(backend, rows, fits, steps, points, at_once, advance)
             else:
                 found = _train_in_turn(backend, rows, space_config, masks, steps, points, advance)

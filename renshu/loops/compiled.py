@@ -297,17 +297,21 @@ class CompiledLoop:
 
     def _check(self, stats: RolloutStats, metrics: dict[str, float]) -> None:
         where = f"update {self.iteration}, step {self.episodes.steps}"
-        for name, bad in zip(FAULTS, stats.faults[-1], strict=True):
-            if bad:
-                raise NotFiniteError(
-                    f"an {name} of {self.envs.env.name} is NaN or infinite in the rollout of {where}. Nothing was "
-                    "learned from it; fix the environment, or clip what it returns"
-                )
+        check_faults(stats.faults[-1], self.envs.env.name, f" in the rollout of {where}. Nothing was learned from it")
         wrong = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
         if wrong:
             raise NotFiniteError(
                 f"{where} went wrong: {wrong}. Its result was thrown away and the parameters are those from before. "
                 "Often a lower learning_rate, norm_obs=True or norm_reward=True helps"
+            )
+
+
+def check_faults(faults: Array, name: str, where: str = "") -> None:
+    """Raise NotFiniteError where a rollout of the environment `name` had bad numbers. faults: of its statistics."""
+    for what, bad in zip(FAULTS, np.asarray(faults), strict=True):
+        if bad:
+            raise NotFiniteError(
+                f"an {what} of {name} is NaN or infinite{where}; fix the environment, or clip what it returns"
             )
 
 

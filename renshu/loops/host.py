@@ -27,6 +27,11 @@ class Collected(NamedTuple):
     ended: Array  # [T, N] bool  an episode's last step
     infos: dict[tuple[int, int], dict[str, float]]  # numbers of such steps' `info`, by (t, n)
 
+    @property
+    def of_episodes(self) -> tuple[Array, Array, Array, dict[tuple[int, int], dict[str, float]]]:
+        """The arguments of `Episodes.add`."""
+        return self.reward, self.rollout.valid, self.ended, self.infos
+
 
 class HostLoop:
     """Rollouts from Gymnasium environments, each followed by an update.
@@ -81,15 +86,15 @@ class HostLoop:
         the environments. Nothing was learned then; after a bad loss the rollout's steps count all the same.
         """
         began = perf_counter()
-        rollout, reward, ended, infos = self.collect()
+        collected = self.collect()
         tick = perf_counter()
         with self.uninterrupted():
-            self.state, vector = self.programs.learn(self.state, rollout, self.keys)
+            self.state, vector = self.programs.learn(self.state, collected.rollout, self.keys)
             self.iteration += 1
         vector = np.asarray(vector)
         metrics = self.programs.metrics(vector)
         self.clock.learn += perf_counter() - tick
-        steps, finished = self.episodes.add(reward, rollout.valid, ended, infos)
+        steps, finished = self.episodes.add(*collected.of_episodes)
         if not np.isfinite(vector).all():
             bad = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
             raise NotFiniteError(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from renshu.replay.sum_tree import NOWHERE
 from renshu.types import Array, Key, PyTree, Rollout
@@ -302,11 +303,12 @@ def history(ring: Ring) -> Rollout:
     Raises AssertionError where environments have heads of their own: their rows are not of the same times.
     """
     chex.assert_rank(ring.head, 0)
+    ring = jax.device_get(ring)
     total, size = ring.first.shape[0], int(ring.size)
-    rows = (int(ring.head) - size + jnp.arange(size + 1)) % total
+    rows = (int(ring.head) - size + np.arange(size + 1)) % total
 
     def taken(tree: PyTree, rows: Array) -> PyTree:
-        return jax.tree.map(lambda x: jax.device_get(x[rows]), tree)
+        return jax.tree.map(lambda x: x[rows], tree)
 
     return Rollout(
         taken(ring.obs, rows),

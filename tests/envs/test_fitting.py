@@ -37,6 +37,7 @@ def all_actions(found: FittedSpaces, space: spaces.Space) -> np.ndarray:
     assert compiled.shape == actions.shape
     assert compiled.dtype == jax.dtypes.canonicalize_dtype(space.dtype)
     np.testing.assert_allclose(compiled, actions, rtol=1e-6)
+    np.testing.assert_array_equal(found.encode_action(actions), index)
     for size in range(1, min(count, 8) + 1):
         np.testing.assert_array_equal(found.decode_action(index[-size:]), actions[-size:])
     for action in actions:

@@ -34,7 +34,7 @@ from renshu.ops.value_heads import Histogram, Mean, Quantiles
 from renshu.optim.layout import ParameterLayout
 from renshu.optim.train_state import Optimizers, TrainState, polyak
 from renshu.replay.ring import Transitions
-from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout, TimeStep
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, TimeStep
 
 FRACTIONS = 32
 """Quantile fractions by which an implicit quantile network chooses actions (K in Dabney et al. 2018)."""
@@ -201,13 +201,12 @@ class DQNLearner(ReplayLearner[DQN]):
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
-    def observe(self, state: State, rollout: Rollout, key: Key) -> State:
-        """Put a rollout into the memory; the target network follows when `target_update_interval` steps are over."""
-        after = super().observe(state, rollout, key)
+    def after_steps(self, state: State, counters: Counters) -> State:
+        """Put newer counters in place; the target network follows when `target_update_interval` steps are over."""
         interval = self.config.target_update_interval
-        due = state.counters.steps // interval != after.counters.steps // interval
-        train = polyak(self.pack(after.train), jnp.where(due, self.config.tau, 0.0))
-        return after._replace(train=self.unpack(train))
+        due = state.counters.steps // interval != counters.steps // interval
+        train = polyak(self.pack(state.train), jnp.where(due, self.config.tau, 0.0))
+        return super().after_steps(state._replace(train=self.unpack(train)), counters)
 
     def gradient_step(
         self, train_state: TrainState, batch: Transitions, key: Key, learning_rate: Array

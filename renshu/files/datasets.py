@@ -1,0 +1,210 @@
+"""Data sets: experience that was recorded, in a folder, in memory, or as Minari keeps it.
+
+A folder holds `spec.json`, which describes the environments, and files of rollouts that follow on each other:
+`rollouts-00000.safetensors` with obs and first `[T+1, N, ...]`, action, reward and terminated `[T, N, ...]`. Actions
+are the environment's own. Nothing in a file can run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from gymnasium import spaces
+
+from renshu.envs.source import EnvSource
+from renshu.envs.spec import spec_from_json, spec_to_json
+from renshu.errors import CheckpointError, RenshuError, SpaceError
+from renshu.files.checkpoint import load_tree, replacing, save_tree
+from renshu.files.recorded import from_arrays, from_minari
+from renshu.ops.rollouts import joined
+from renshu.ops.spaces import flatten, leaf_spaces, unflatten
+from renshu.types import EnvSpec, PyTree, Rollout
+
+FORMAT = 1
+"""The format of folders that this version writes and reads."""
+SPEC = "spec.json"
+CHUNK_BYTES = 2**25
+"""Size of a file of rollouts, about; it is read whole."""
+FIELDS = ("obs", "first", "action", "reward", "terminated")
+MINARI = "minari:"
+"""Beginning of the names of data sets that Minari reads."""
+
+
+class Dataset:
+    """Experience of N environments, in chunks that follow on each other. Make one with `Dataset.open`.
+
+    spec: of the environments. rows: steps of each, those that only reset included. steps: real ones of all together.
+    name: in messages. env: the environment that it is of, as for an Agent; None: the one that the spec names.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        rows: int,
+        steps: int,
+        read: Callable[[], Iterator[Rollout]],
+        name: str,
+        env: Any = None,
+    ) -> None:
+        if steps < 1:
+            raise SpaceError(f"{name} holds no step to learn from")
+        self.spec, self.rows, self.steps, self.read, self.name, self.env = spec, rows, steps, read, name, env
+
+    def __repr__(self) -> str:
+        of = f" of {self.spec.id}" if self.spec.id else ""
+        return f"<Dataset {self.name}{of}: {self.steps:,} steps of {self.spec.num_envs} environments>"
+
+    @classmethod
+    def open(
+        cls,
+        source: Any,
+        *,
+        env: Any = None,
+        observation_space: spaces.Space | None = None,
+        action_space: spaces.Space | None = None,
+    ) -> Dataset:
+        """Open a data set.
+
+        source: a folder that `agent.collect(steps, to=...)` or `Dataset.save` wrote; "minari:ID", one of Minari's
+        (extra `offline`); or arrays of steps in a row, {"obs", "action", "reward", "terminated"}, each `[T, ...]`, and
+        optionally "truncated" and "next_obs". env: the environment that the data are of, to evaluate in, as for an
+        Agent; for arrays its spaces too, unless they are given.
+
+        Raises CheckpointError for a folder or an ID that is missing or cannot be read, SpaceError for arrays that are
+        not of the spaces.
+        """
+        if isinstance(source, Mapping):
+            return in_memory(*from_arrays(source, env, observation_space, action_space), "arrays", env)
+        if isinstance(source, str) and source.startswith(MINARI):
+            return cls(*from_minari(source.removeprefix(MINARI)), source, env)
+        return _open_folder(Path(source), env)
+
+    def chunks(self) -> Iterator[Rollout]:
+        """Read the data from their beginning: rollouts `[T, N]` of NumPy arrays, of any lengths."""
+        for i, chunk in enumerate(self.read()):
+            if i == 0:
+                # What was before is not known, so that nothing may be summed or stacked across this line.
+                chunk = chunk._replace(first=np.concatenate([np.ones_like(chunk.first[:1]), chunk.first[1:]]))
+            yield chunk
+
+    def save(self, path: str | Path) -> Path:
+        """Write the data to a folder. Raises CheckpointError where there is something, or it cannot be written."""
+        writer = DatasetWriter(path, self.spec)
+        for chunk in self.chunks():
+            writer.append(chunk)
+        writer.close()
+        return Path(path)
+
+
+class DatasetWriter:
+    """Writer of a folder, which can be opened after every file of it.
+
+    spec: of the environments. Raises CheckpointError where the path is taken, SpaceError for spaces that no file can
+    describe.
+    """
+
+    def __init__(self, path: str | Path, spec: EnvSpec) -> None:
+        self.path, self.spec = Path(path), spec
+        self.about = {"format": FORMAT, "spec": spec_to_json(spec)}
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise CheckpointError(f"{self.path} is taken: name a folder that does not exist, or is empty")
+        self.rows = self.steps = 0
+        self._files: list[dict[str, Any]] = []
+        self._parts: list[Rollout] = []
+        self._held = self._most = 0
+
+    def append(self, rollout: Rollout) -> None:
+        """Add a rollout that follows on the latest one. Its actions are the environment's."""
+        rollout = jax.tree.map(np.asarray, Rollout(*(getattr(rollout, field) for field in FIELDS)))
+        if not self._most:
+            bytes_of_row = sum(x.nbytes for x in jax.tree.leaves(rollout)) // len(rollout.first)
+            self._most = max(1, CHUNK_BYTES // max(1, bytes_of_row))
+        self._parts.append(rollout)
+        self._held += len(rollout.reward)
+        if self._held >= self._most:
+            self._write()
+
+    def close(self) -> None:
+        """Write what is held yet."""
+        if self._parts:
+            self._write()
+
+    def _write(self) -> None:
+        chunk, self._parts, self._held = joined(self._parts), [], 0
+        file = f"rollouts-{len(self._files):05d}.safetensors"
+        rows, steps = len(chunk.reward), int(chunk.valid.sum())
+        leaves = {field: getattr(chunk, field) for field in FIELDS}
+        leaves["obs"] = _numbered(self.spec.observation_space, chunk.obs)
+        save_tree(self.path / file, leaves, {"rows": rows})
+        self._files.append({"file": file, "rows": rows})
+        self.rows, self.steps = self.rows + rows, self.steps + steps
+        about = {**self.about, "rows": self.rows, "steps": self.steps, "files": self._files}
+        try:
+            with replacing(self.path / SPEC) as temporary:
+                temporary.write_text(json.dumps(about, indent=1))
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self.path / SPEC}: {error}") from error
+
+
+def in_memory(rollout: Rollout, spec: EnvSpec, name: str, env: Any = None) -> Dataset:
+    """Make a data set of one rollout of NumPy arrays, whose actions are the environment's."""
+    spec = replace(spec, num_envs=rollout.reward.shape[1], frame_stack=1, rollout_envs=None)
+    rows, steps = len(rollout.reward), int(rollout.valid.sum())
+    return Dataset(spec, rows, steps, lambda: iter([rollout]), name, env)
+
+
+def source_of(dataset: Dataset) -> EnvSource | None:
+    """Return the environment that the data are of, to evaluate in; None where nothing says how to make it."""
+    if dataset.env is not None:
+        return EnvSource.of(dataset.env)
+    return None if dataset.spec.id is None else EnvSource.of(dataset.spec.id, dict(dataset.spec.kwargs))
+
+
+def _open_folder(path: Path, env: Any) -> Dataset:
+    try:
+        about = json.loads((path / SPEC).read_text())
+        if about["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} is a data set of format {about['format']}; this version of Renshu reads {FORMAT}"
+            )
+        spec = spec_from_json(about["spec"])
+        rows, steps, files = int(about["rows"]), int(about["steps"]), [str(entry["file"]) for entry in about["files"]]
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is no data set: there is no {path / SPEC}. Give a folder that agent.collect(steps, to=...) wrote, "
+            f'or "{MINARI}ID"'
+        ) from error
+    except (OSError, ValueError, LookupError, TypeError, RenshuError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path / SPEC} cannot be read: {error}") from error
+    outside = [name for name in files if Path(name).name != name]
+    if outside:
+        raise CheckpointError(f"{path / SPEC} names the file {outside[0]!r}, which is not one of its folder")
+
+    def read() -> Iterator[Rollout]:
+        for name in files:
+            yield _read_file(path / name, spec)
+
+    return Dataset(spec, rows, steps, read, path.name, env)
+
+
+def _read_file(path: Path, spec: EnvSpec) -> Rollout:
+    _, leaves = load_tree(path)
+    count = len(leaf_spaces(spec.observation_space))
+    wanted = {*(f"obs/{i}" for i in range(count)), *FIELDS[1:]}
+    if set(leaves) != wanted:
+        raise CheckpointError(f"{path} holds {sorted(leaves)}; a file of this data set holds {sorted(wanted)}")
+    obs = unflatten(spec.observation_space, [leaves[f"obs/{i}"] for i in range(count)])
+    return Rollout(obs, *(leaves[field] for field in FIELDS[1:]))
+
+
+def _numbered(space: spaces.Space, obs: PyTree) -> dict[str, Any]:
+    """Return the leaves of observations by their number: keys of a space may be anything."""
+    return {str(i): leaf for i, leaf in enumerate(flatten(space, obs))}

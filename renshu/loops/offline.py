@@ -1,0 +1,151 @@
+"""The offline loop: gradient steps on a data set, without an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from renshu.errors import NotFiniteError
+from renshu.loops.programs import Programs, compiler_options
+from renshu.loops.report import NONE_FINISHED, Clock, Report, StepCount
+from renshu.ops.rollouts import blocks
+from renshu.types import Array, Key, PyTree, Rollout
+
+BLOCK = 256
+"""Gradient steps in a row; between two blocks a part of a data set that is larger than the memory is read."""
+ROWS = 1024
+"""Steps of each environment that enter the memory at a time."""
+
+
+class OfflineLoop:
+    """Gradient steps of a learner from replay on what a data set put into its memory. A gradient step counts as a step.
+
+    The whole data set enters first. Where it has more rows than the memory, as many enter as there is room for, and the
+    rest comes in over the course of each training, block by block, in the order in which it was recorded.
+
+    state: the learner's; read it back from `.state`. chunks: reads the data from their beginning: rollouts that follow
+    on each other. rows: steps of each environment in them. room: those that the memory holds. encode_action: from the
+    environment's actions to the learner's, `[B, ...]`. key: the root of the randomness. seed: not used. steps: so far.
+    snapshot: of an earlier loop, whose state has the memory already. uninterrupted: as for a HostLoop.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        state: Any,
+        chunks: Callable[[], Iterator[Rollout]],
+        rows: int,
+        room: int,
+        encode_action: Callable[[np.ndarray], np.ndarray],
+        *,
+        key: Key,
+        seed: int = 0,
+        iteration: int = 0,
+        steps: int = 0,
+        snapshot: PyTree = None,
+        uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.learner: Any = programs.learner
+        self.state, self.key, self.iteration = state, key, iteration
+        self.chunks, self.rows, self.room, self.encode_action = chunks, rows, room, encode_action
+        self.uninterrupted = uninterrupted
+        self.clock, self.episodes = Clock(), StepCount(steps)
+        self.metric_names: list[str] = []
+        self._observe = jax.jit(self.learner.observe, donate_argnums=0, compiler_options=compiler_options())
+        self._descend = jax.jit(self._steps, donate_argnums=0, compiler_options=compiler_options())
+        self._stream, self.read, self.owed = self._endless(), 0, 0
+        if snapshot is None:
+            self._read(min(room, rows))
+        else:
+            self._skip(int(snapshot["read"]))
+            self.owed = int(snapshot["owed"])
+
+    def snapshot(self) -> PyTree:
+        """Return what it takes to go on from here, besides the state, as arrays."""
+        return {"read": np.int64(self.read), "owed": np.int64(self.owed)}
+
+    def advance(self, most_steps: int) -> Report:
+        """Take as many gradient steps as there are to the end of the block, at most `most_steps`.
+
+        Raises NotFiniteError where one went wrong: the state is that from before it.
+        """
+        began, done = perf_counter(), self.episodes.steps
+        if self.rows > self.room and done % BLOCK == 0:
+            start, target = (int(x) for x in (self.state.counters.start, self.state.counters.target))
+            if done > start:
+                # Between blocks, so much that a training sees all that did not fit in at once.
+                self._read(-(-(self.rows - self.room) * BLOCK // max(BLOCK, target - start - BLOCK)))
+        count = min(max(1, most_steps), BLOCK - done % BLOCK)
+        with self.uninterrupted():
+            self.state, taken, totals = self._descend(self.state, self.key, np.int32(done), np.int32(count))
+            taken = int(taken)
+            self.iteration, self.episodes.steps = self.iteration + 1, done + taken
+        means = (np.asarray(totals) / taken).tolist()
+        metrics = dict(zip(self.metric_names, means, strict=True))
+        self.clock.learn += perf_counter() - began
+        self.clock.total += perf_counter() - began
+        wrong = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
+        if wrong:
+            raise NotFiniteError(
+                f"gradient step {self.episodes.steps} went wrong: {wrong}. Its result was thrown away and the "
+                "parameters are those from before. Often a lower learning_rate helps"
+            )
+        return Report(1, taken, metrics, NONE_FINISHED)
+
+    def _steps(self, state: Any, key: Key, start: Array, count: Array) -> tuple[Any, Array, Array]:
+        """Take gradient steps until there are `count` or one goes wrong: state, their number, sums of their metrics."""
+
+        def one(state: Any, i: Array) -> tuple[Any, Array]:
+            state, metrics = self.learner.relearn(state, jax.random.fold_in(key, start + i))
+            self.metric_names = sorted(metrics)
+            return state, jnp.array([metrics[name] for name in self.metric_names], jnp.float32)
+
+        def going(carry: tuple[Any, Array, Array]) -> Array:
+            return (carry[1] < count) & jnp.isfinite(carry[2]).all()
+
+        def body(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+            state, i, total = carry
+            state, metrics = one(state, i)
+            return state, i + 1, total + metrics
+
+        nothing = jnp.zeros(jax.eval_shape(one, state, jnp.int32(0))[1].shape, jnp.float32)
+        return jax.lax.while_loop(going, body, (state, jnp.int32(0), nothing))
+
+    # --- the data ---------------------------------------------------------------------------------------------------
+
+    def _endless(self) -> Iterator[Rollout]:
+        while True:
+            yield from blocks(self.chunks(), min(ROWS, self.room))
+
+    def _read(self, rows: int) -> None:
+        """Put that many rows more into the memory, whole blocks of them; what they count is taken back."""
+        self.owed += rows
+        if self.owed <= 0:
+            return
+        # Copies, since the state is donated.
+        kept = jax.tree.map(np.array, (self.state.counters, self.state.exploration))
+        while self.owed > 0:
+            rollout = next(self._stream)
+            # A key apart from those of gradient steps, which fold in one number.
+            key = jax.random.fold_in(jax.random.fold_in(self.key, 0), self.read)
+            self.state = self._observe(self.state, self._encoded(rollout), key)
+            self.read += len(rollout.reward)
+            self.owed -= len(rollout.reward)
+        counters, exploration = jax.tree.map(jnp.asarray, kept)
+        self.state = self.state._replace(counters=counters, exploration=exploration)
+
+    def _skip(self, rows: int) -> None:
+        while self.read < rows:
+            self.read += len(next(self._stream).reward)
+
+    def _encoded(self, rollout: Rollout) -> Rollout:
+        action = np.asarray(rollout.action)
+        T, N = rollout.reward.shape
+        encoded = self.encode_action(action.reshape(T * N, *action.shape[2:]))
+        return rollout._replace(action=encoded.reshape(T, N, *encoded.shape[1:]))
