@@ -153,12 +153,16 @@ class Counters(NamedTuple):
         zeros = cls(*(jnp.int32(0) for _ in cls._fields))
         return zeros._replace(owed=jnp.float32(0.0))
 
-    def after(self, rollout: Rollout, updates: Array | int = 0) -> Counters:
-        """Return counters after the steps of a rollout, the episodes seen to end in it, and more gradient steps."""
+    def after(self, rollout: Rollout, updates: Array | int = 0, episodes: Array | int | None = None) -> Counters:
+        """Return counters after the steps of a rollout, the episodes that ended in it, and more gradient steps.
+
+        episodes: None counts the resets, of which a fresh rollout has none to show.
+        """
+        # A step of one environment after the first of an episode was a reset: an episode ended before it.
+        ended = rollout.first[1:].sum(dtype="int32") if episodes is None else episodes
         return self._replace(
             steps=self.steps + rollout.valid.sum(dtype="int32"),
-            # A step of one environment after the first of an episode was a reset: an episode ended before it.
-            episodes=self.episodes + rollout.first[1:].sum(dtype="int32"),
+            episodes=self.episodes + ended,
             updates=self.updates + updates,
         )
 

@@ -56,6 +56,7 @@ def evaluate(
     try:
         if backend is not None:
             spec, name = backend.spec(), backend.source.name
+            backend.check(trainer.learner)
             check_compatible(name, trainer.spec, spec)
             fitted = fit_spaces_for(trainer.algorithm, spec, trainer.space_config)
             check_compatible(name, trainer.fitted.spec, fitted.spec)

@@ -131,7 +131,8 @@ class Learner(ABC, Generic[Config, State]):
     def prepare(self, actor_state: PyTree, env_id: Array) -> PyTree:
         """Make what acts from the actor state, once a rollout, where the actor is. Default: it as it is.
 
-        env_id: [N] int32, the environments that it acts in; () for all of them, in order.
+        env_id: [N] int32, the environments that it acts in; () for all of them, in order. In environments apart from
+        those of training, as in an evaluation, they are counted from 0.
         """
         return actor_state
 

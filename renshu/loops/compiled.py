@@ -16,7 +16,7 @@ from renshu.algorithms.base import Learner
 from renshu.envs.device import DeviceEnvs, EnvsState, choose
 from renshu.errors import NotFiniteError
 from renshu.files.checkpoint import named, restore
-from renshu.loops.programs import Programs, compiler_options, is_small, single_threaded, valid_metrics
+from renshu.loops.programs import Programs, acting_in, compiler_options, is_small, single_threaded, valid_metrics
 from renshu.loops.report import Clock, Report, StepCount
 from renshu.ops.spaces import map_space, storage_dtype
 from renshu.optim.guards import guarded_learn
@@ -122,13 +122,13 @@ class TrainIteration:
         if fresh:
             envs = loop_state.envs
             loop_state = self._started(*self.envs.reset(jax.random.fold_in(envs.key, envs.count)))
-        acting = self.learner.prepare(actor_state, self.env_id)
+        acting = self.learner.prepare(actor_state, acting_in(self.learner, self.env_id, self.envs.num_envs))
         step = partial(self._step, acting, explore)
         carry = loop_state, jnp.zeros_like(loop_state.first) if fresh else ()
         (after, _), (row, stats, faults) = jax.lax.scan(self._step_until_over(step) if fresh else step, carry, keys)
-        obs = jax.tree.map(lambda rows, last: jnp.concatenate([rows, last[None]]), row.obs, after.obs)
+        last = after.obs if "obs" in needs.keep else ()
         rollout = Rollout(
-            obs=obs if "obs" in needs.keep else (),
+            obs=jax.tree.map(lambda rows, last: jnp.concatenate([rows, last[None]]), row.obs, last),
             first=jnp.concatenate([row.first, after.first[None]]),
             action=row.action,
             reward=row.reward,

@@ -39,11 +39,13 @@ class Programs:
         def act(
             actor_state: PyTree, carry: PyTree, timestep: TimeStep, keys: Key, t: int, *, explore: bool
         ) -> ActorOutput:
-            acting = learner.prepare(actor_state, timestep.env_id)
+            env_id = acting_in(learner, timestep.env_id, timestep.first.shape[0])
+            acting = learner.prepare(actor_state, env_id)
             return learner.act(acting, carry, timestep, keys[t], explore=explore)
 
         def explain(actor_state: PyTree, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
-            return learner.explain(learner.prepare(actor_state, timestep.env_id), carry, timestep)
+            env_id = acting_in(learner, timestep.env_id, timestep.first.shape[0])
+            return learner.explain(learner.prepare(actor_state, env_id), carry, timestep)
 
         guarded = guarded_learn(learner)
 
@@ -127,6 +129,11 @@ def valid_metrics(learner: Learner, metrics: dict[str, float], updates: float) -
 def is_default(learner: Learner, method: str) -> bool:
     """Tell whether a learner leaves a method of the contract as it is."""
     return getattr(type(learner), method) is getattr(Learner, method)
+
+
+def acting_in(learner: Learner, env_id: Array, count: int) -> Array:
+    """Return the environments for `prepare`: counted from 0 where an agent acts in others than those of training."""
+    return jnp.arange(count) if isinstance(env_id, tuple) and count != learner.spec.num_envs else env_id
 
 
 SMALL = 2**16
