@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from bench.report import publish, table
-from renshu import DQN, TD3, Agent, Dataset, preset
+from renshu import DQN, TD3, Agent, Dataset, Linear, preset
 from renshu.agent.callbacks import Evaluate
 from renshu.ops.rollouts import joined
 
@@ -50,7 +50,12 @@ TASKS = [
         "dqn",
         50_000,
         DQN(
-            learning_rate=5e-4, batch_size=128, target_update_interval=500, net_arch=[256, 256], double=True, n_steps=3
+            learning_rate=Linear(1e-3, 0.0),
+            batch_size=128,
+            target_update_interval=100,
+            net_arch=[256, 256],
+            double=True,
+            n_steps=3,
         ),
         400.0,
     ),
@@ -59,8 +64,8 @@ TASKS = [
 
 def memory_of_an_agent(task: Task, seed: int) -> tuple[Agent, Dataset]:
     """Train an agent by its preset, and take its memory."""
-    algorithm, options = preset(task.teacher, task.env)
-    agent = algorithm.on(task.env, num_envs=options["num_envs"], seed=seed).learn(task.steps, progress=False)
+    known = preset(task.teacher, task.env)
+    agent = known.algorithm.on(task.env, num_envs=known.num_envs, seed=seed).learn(task.steps, progress=False)
     return agent, agent.dataset()
 
 

@@ -284,7 +284,7 @@ class ReplayLearner(Learner[Config, State]):
             train, metrics, error = self.gradient_step(train, batch, key_step, rate)
             extras = ()
             if isinstance(error, Feedback):
-                error, extras = error.error, write_extras(known.ring, batch.indices, error.extras)
+                error, extras = error.error, write_extras(known.ring, batch.indices, batch.weight, error.extras)
             return train, (self.replay.reprioritize(known, batch.indices, error).priorities, extras), metrics
 
         def step(i: Array, carry: tuple[TrainState, PyTree, Metrics]) -> tuple[TrainState, PyTree, Metrics]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import optimization_barrier
 
 from renshu.algorithms.base import Learner
 from renshu.envs.device import DeviceEnvs, EnvsState, choose
@@ -95,7 +96,7 @@ class TrainIteration:
         keys = fold(jax.random.fold_in(key, iteration), jnp.arange(T + 1))
         loop_state, rollout, stats = self.collect(self.learner.actor_state(state), loop_state, keys[:T])
         # The barrier keeps learn the same program as in the host loop, to the last bit.
-        rollout = jax.lax.optimization_barrier(rollout)
+        rollout = optimization_barrier(rollout)
 
         def learn() -> tuple[Any, Array]:
             after, metrics = guarded_learn(self.learner)(state, rollout, keys[T])
@@ -122,8 +123,10 @@ class TrainIteration:
         if fresh:
             envs = loop_state.envs
             loop_state = self._started(*self.envs.reset(jax.random.fold_in(envs.key, envs.count)))
-        acting = self.learner.prepare(actor_state, acting_in(self.learner, self.env_id, self.envs.num_envs))
-        step = partial(self._step, acting, explore)
+        # The barrier: as a constant the ids would be folded into other numbers than the host loop's argument gives.
+        env_id = self.env_id if isinstance(self.env_id, tuple) else optimization_barrier(jnp.asarray(self.env_id))
+        acting = self.learner.prepare(actor_state, acting_in(self.learner, env_id, self.envs.num_envs))
+        step = partial(self._step, acting, env_id, explore)
         carry = loop_state, jnp.zeros_like(loop_state.first) if fresh else ()
         (after, _), (row, stats, faults) = jax.lax.scan(self._step_until_over(step) if fresh else step, carry, keys)
         last = after.obs if "obs" in needs.keep else ()
@@ -135,7 +138,7 @@ class TrainIteration:
             terminated=row.terminated,
             carry=loop_state.carry,
             extras=row.extras,
-            env_id=self.env_id,
+            env_id=env_id,
         )
         if needs.keep == KEEP:
             faults = jnp.stack([_not_finite(part) for part in (rollout.obs, row.reward, (row.action, row.extras))])
@@ -146,12 +149,12 @@ class TrainIteration:
         return after, rollout, known
 
     def _step(
-        self, acting: PyTree, explore: bool, carry: tuple[LoopState, Array], key: Key
+        self, acting: PyTree, env_id: Array, explore: bool, carry: tuple[LoopState, Array], key: Key
     ) -> tuple[tuple[LoopState, Array], tuple[Rollout, Any, Array]]:
         """Step the environments once; those that are `over` (in fresh rollouts) stay where they are."""
         at, over = carry
         keep, env_state = self.learner.needs.keep, self.learner.needs.env_state
-        timestep = TimeStep(at.obs, at.first, env_id=self.env_id, env_state=at.envs.inner if env_state else ())
+        timestep = TimeStep(at.obs, at.first, env_id=env_id, env_state=at.envs.inner if env_state else ())
         act = self.learner.act(acting, at.carry, timestep, key, explore=explore)
         envs, outcome = self.envs.step(at.envs, self.decode_action(act.action))
         resets, ended, reward, terminated = at.envs.ended, envs.ended, outcome.reward, outcome.terminated

@@ -115,15 +115,21 @@ class SequenceBuffer(ReplayBuffer):
         return Sequences(rollout, weight.astype(jnp.float32), index)
 
 
-def write_extras(ring: Ring, index: Index, extras: PyTree) -> PyTree:
-    """Return the ring's extras with those of sequences put in their place: `[T, B, ...]`, from their first rows on."""
+def write_extras(ring: Ring, index: Index, weight: Array, extras: PyTree) -> PyTree:
+    """Return the ring's extras with those of sequences put in their place: `[T, B, ...]`, from their first rows on.
+
+    Left out are sequences of weight 0, which are none, and rows that are not finite.
+    """
     total = ring.first.shape[0]
-
-    def put(old: Array, new: Array) -> Array:
-        rows = (index.row + jnp.arange(len(new))[:, None]) % total
-        return old.at[rows, index.env].set(new.astype(old.dtype))
-
-    return jax.tree.map(put, ring.extras, extras)
+    leaves = jax.tree.leaves(extras)
+    rows = (index.row + jnp.arange(len(leaves[0]))[:, None]) % total
+    good = jnp.broadcast_to(weight > 0, rows.shape)
+    for x in leaves:
+        good &= jnp.isfinite(x).reshape(*rows.shape, -1).all(axis=-1)
+    place = jnp.where(good, rows, sum_tree.NOWHERE)
+    return jax.tree.map(
+        lambda old, new: old.at[place, index.env].set(new.astype(old.dtype), mode="drop"), ring.extras, extras
+    )
 
 
 def _unbroken(ring: Ring, index: Index, length: int) -> Array:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,11 +12,12 @@ from renshu.envs.builtin.memory import Memory
 from renshu.envs.device import DeviceEnvs
 from renshu.envs.gymnasium.device_as_gym import GymVectorEnv
 from renshu.envs.gymnasium.vector import HostEnvs
+from renshu.errors import NotFiniteError
 from renshu.loops.compiled import CompiledLoop
 from renshu.loops.host import HostLoop
 from renshu.loops.programs import Programs
 from tests.contract.families.goals import BitFlip, Hindsight
-from tests.contract.families.groups import Corridor, GroupedQ
+from tests.contract.families.groups import Corridor, GroupedQ, GroupedQLearner
 from tests.contract.families.sequence_model import SequenceModel
 from tests.loops.tiny import same
 
@@ -34,23 +36,25 @@ SEQUENCES = SequenceModel(
 
 def predicted_at_the_junction(agent):
     """Rewards that the model predicts for turning left and right, after the cues left and right: `[2, 2]`."""
-    learner, obs = agent.trainer.learner, np.zeros((5, 2, 3), np.float32)
-    obs[0, :, 0], obs[-1, :, 1], obs[..., 2] = (-1, 1), 1, np.linspace(0, 1, 5)[:, None]
-    first = np.arange(5)[:, None] == [0, 0]
+    learner, obs = agent.trainer.learner, np.zeros((4, 2, 3), np.float32)
+    obs[0, :, 0], obs[-1, :, 1], obs[..., 2] = (-1, 1), 1, np.linspace(0, 1, 4)[:, None]
+    first = np.arange(4)[:, None] == [0, 0]
     return learner.unroll(agent.parameters["model"], learner.initial_carry(2), obs, first)[1][-1]
 
 
 @pytest.mark.parametrize("prioritized", [False, True], ids=["uniform", "prioritized"])
 def test_a_sequence_model_begins_with_the_carries_of_its_memory(prioritized):
-    """Rollouts are of two steps, so that no sequence has both the cue and the turn: only a carry tells of it."""
+    """Sequences are of two steps, and the turn is three steps after its cue: only a carry tells of it."""
     algorithm = dataclasses.replace(SEQUENCES, prioritized=prioritized)
     host, compiled = (
-        algorithm.on(Memory(length=4), num_envs=4, seed=0, loop=loop).learn(1600, progress=False) for loop in LOOPS
+        algorithm.on(Memory(length=3), num_envs=4, seed=0, loop=loop).learn(1600, progress=False) for loop in LOOPS
     )
     assert same(host.state, compiled.state)
     assert compiled.evaluate(40).mean >= 0.9
     # Without the cue the mean of these is 0; a return of 1 may be luck.
     np.testing.assert_allclose(predicted_at_the_junction(compiled), [[1, -1], [-1, 1]], atol=0.2)
+    if prioritized:
+        assert len(np.unique(compiled.state.memory.priorities.tree[0])) > 100  # 2 where no error is written back
 
 
 def test_newer_latents_are_written_into_the_memory():
@@ -67,6 +71,14 @@ def test_newer_latents_are_written_into_the_memory():
     for place in (row, row + 1):
         np.testing.assert_allclose(ring.extras[place, env], latents, atol=1e-5)
     assert same(ring._replace(extras=()), before.memory.ring._replace(extras=()))
+
+
+def test_latents_of_an_update_that_goes_wrong_are_not_written():
+    algorithm = dataclasses.replace(SEQUENCES, learning_rate=3e38, gradient_steps=4)
+    agent = algorithm.on(Memory(length=4), num_envs=4, seed=0)
+    with pytest.raises(NotFiniteError, match="thrown away"):
+        agent.learn(400, progress=False)
+    assert np.isfinite(agent.state.memory.ring.extras).all()
 
 
 GROUPED = GroupedQ(
@@ -126,6 +138,25 @@ def test_environments_explore_as_their_ids_say():
     np.testing.assert_array_equal([rollout.env_id for rollout in rollouts], GROUPS)
     shares = np.concatenate([2 * rollout.action.mean(axis=0) for rollout in rollouts])
     np.testing.assert_allclose(shares, 0.7 ** (1 + np.arange(8)), atol=0.1)
+
+
+class Naming(GroupedQLearner):
+    """Records a number that is rounded otherwise where the compiler knows the ids."""
+
+    def act(self, acting, carry, timestep, key, *, explore):
+        env_id = np.arange(64) if isinstance(timestep.env_id, tuple) else timestep.env_id
+        return super().act(acting, carry, timestep, key, explore=explore)._replace(extras=jnp.exp(-env_id / 7.0))
+
+
+def test_ids_are_no_constants_of_the_compiled_program():
+    programs = Programs(Naming(GROUPED, dataclasses.replace(Corridor().spec(64), rollout_envs=64)))
+    found = []
+    for make, envs in (HostLoop, HostEnvs(GymVectorEnv(Corridor(), 64))), (CompiledLoop, DeviceEnvs(Corridor(), 64)):
+        key, ids = jax.random.key(1), np.arange(64, dtype=np.int32)
+        loop = make(programs, programs.init(key), envs, lambda action: action, key=key, seed=0, env_id=ids)
+        loop.advance(1)
+        found.append(np.asarray(loop.state.memory.ring.extras))
+    np.testing.assert_array_equal(*found)
 
 
 BITS = {

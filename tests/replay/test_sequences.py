@@ -117,7 +117,12 @@ def test_extras_are_written_back_where_they_came_from() -> None:
     index, weight = replay.draw(held, KEY, 1)
     before = replay.gather(held, index, weight, 1.0)
     newer = {"id": before.rollout.extras["id"] + 0.5}
-    ring = held.ring._replace(extras=write_extras(held.ring, index, newer))
+    for left_out in (
+        write_extras(held.ring, index, 0 * weight, newer),
+        write_extras(held.ring, index, weight, {"id": newer["id"] * jnp.nan}),
+    ):
+        np.testing.assert_array_equal(left_out["id"], held.ring.extras["id"])
+    ring = held.ring._replace(extras=write_extras(held.ring, index, weight, newer))
     after = replay.gather(held._replace(ring=ring), index, weight, 1.0)
     np.testing.assert_array_equal(after.rollout.extras["id"], newer["id"])
     assert (ring.extras["id"] != held.ring.extras["id"]).sum() == 4
