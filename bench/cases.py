@@ -76,7 +76,9 @@ CASES = {
         "own": {},
     },
 }
-CASES["td3"] = CASES["sac"]
+CASES["td3"] = {**CASES["sac"], "peers": ["sb3"]}
+# SBX moves the target networks after every gradient step, whatever `policy_delay` is.
+CASES["td3_sbx"] = {**CASES["sac"], "algorithm": "TD3", "peers": ["sbx"], "own": {"target_update_interval": 1}}
 CASES["dqn_compiled"] = {
     "algorithm": "DQN",
     "environment": "CartPole-v1",

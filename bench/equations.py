@@ -257,7 +257,7 @@ DQN = Chapter(
     "DQN",
     'Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods (which have no numbers); '
     'van Hasselt et al. 2016, "Deep reinforcement learning with double Q-learning", arXiv:1509.06461, with `double`.',
-    [DQNLearner.gradient_step, DQNLearner.target, DQNLearner.observe],
+    [DQNLearner.gradient_step, DQNLearner.target, DQNLearner.after_steps],
     [
         Equation(
             "Mnih, algorithm 1; van Hasselt (3)",
@@ -287,7 +287,7 @@ DQN = Chapter(
         Equation(
             "Mnih, algorithm 1",
             r"\text{Every } C \text{ steps reset } \hat Q = Q",
-            "due = state.counters.steps // interval != after.counters.steps // interval",
+            "due = state.counters.steps // interval != counters.steps // interval",
         ),
     ],
     [
