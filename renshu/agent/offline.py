@@ -104,7 +104,12 @@ class OfflineBackend:
         )
 
     def check(self, learner: Learner) -> None:
-        """Raise HyperparameterError where the memory keeps what only acting gives."""
+        """Raise HyperparameterError where a learner wants newer experience, or what only acting gives."""
+        if learner.needs.max_lag is not None:
+            raise HyperparameterError(
+                f"{type(learner.config).__name__} learns from experience that is no more than {learner.needs.max_lag} "
+                "updates old, and that of a data set may be of any age"
+            )
         memory = jax.eval_shape(learner.init, jax.random.key(0)).memory
         if jax.tree.leaves((memory.ring.extras, memory.ring.carry)):
             raise HyperparameterError(
