@@ -63,12 +63,14 @@ class Accepts:
     and "nested" (Dict and Tuple, to any depth, of the others). frame_stack: it can see several
     observations at once.
     masks: it can leave out Discrete actions that are not allowed; see `EnvSpec.masks`.
+    squashed: its Box actions stay within [-1, 1], so that those without bounds have to be scaled too.
     """
 
     observations: frozenset[str]
     actions: frozenset[str]
     frame_stack: bool = False
     masks: bool = False
+    squashed: bool = False
 
 
 class TimeStep(NamedTuple):

@@ -40,6 +40,7 @@ class Agent:
     chooses from, ends included; several numbers are one for each dimension; None is 5. frame_stack: number of latest
     observations that it sees at once; None is 1. masks: whether to leave out actions that the environment's mask does
     not allow; None: where the environment gives masks and the algorithm takes them, True: or else it is an error.
+    max_episode_steps: a time limit, counted around the environment; None for its own.
     env_kwargs: arguments of `gymnasium.make` besides the id.
 
     Raises UnknownNameError, SpaceError, HyperparameterError before anything is trained.
@@ -58,6 +59,7 @@ class Agent:
         bins: int | Sequence[int] | None = None,
         frame_stack: int | None = None,
         masks: bool | None = None,
+        max_episode_steps: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
         **unknown: Any,
     ) -> None:
@@ -72,6 +74,7 @@ class Agent:
             bins=bins,
             frame_stack=frame_stack,
             masks=masks,
+            max_episode_steps=max_episode_steps,
             env_kwargs=env_kwargs,
             **unknown,
         )
@@ -182,6 +185,7 @@ class Agent:
         eval_every: int | None = None,
         eval_episodes: int = 10,
         checkpoint_every: int | None = None,
+        restart_schedules: bool = True,
     ) -> Agent:
         """Train for `total_steps` more environment steps; returns the agent itself.
 
@@ -190,6 +194,8 @@ class Agent:
         mean return of the last 100 episodes reaches this; "threshold" is the environment's own. eval_every: steps
         between evaluations of `eval_episodes` episodes, the best agent is kept in the run folder. checkpoint_every:
         steps between checkpoints there. After `Agent.resume`, `total_steps=None` goes on to where the run would end.
+        restart_schedules: in more training, schedules of learning rates and the like begin again; False stretches them
+        over all steps from the first (Stable-Baselines3's `reset_num_timesteps=False`). Epsilon never rises again.
 
         Raises NotFiniteError, EnvironmentFault; the agent then keeps its state from before the bad rollout.
         """
@@ -203,6 +209,7 @@ class Agent:
             eval_every=eval_every,
             eval_episodes=eval_episodes,
             checkpoint_every=checkpoint_every,
+            restart_schedules=restart_schedules,
         )
         return self
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from renshu import runtime
 from renshu.algorithms.base import Learner
+from renshu.envs.checks import fingerprint
 from renshu.envs.device import DeviceEnv, DeviceEnvs
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.source import EnvSource
@@ -29,9 +30,15 @@ ROLLOUT_STEPS = 512
 
 
 def make_backend(
-    source: EnvSource, num_envs: int | None, *, loop: str | None, processes: bool, timeout: float
+    source: EnvSource,
+    num_envs: int | None,
+    *,
+    loop: str | None,
+    processes: bool,
+    timeout: float,
+    seed: int | None = None,
 ) -> HostBackend | CompiledBackend:
-    """Choose the loop for an environment, or take the requested one.
+    """Choose the loop for an environment, or take the requested one. seed: of the first reset of training.
 
     Raises HyperparameterError for an unknown loop, SpaceError where the environment cannot be compiled.
     """
@@ -47,7 +54,7 @@ def make_backend(
     if loop == "compiled" and processes:
         raise HyperparameterError('processes=True is for loop="host": a compiled loop has no environments in processes')
     if device is None or loop == "host" or processes:
-        return HostBackend(source, num_envs, processes, timeout)
+        return HostBackend(source, num_envs, processes, timeout, seed)
     return CompiledBackend(source, device, num_envs or 1)
 
 
@@ -56,9 +63,13 @@ class HostBackend:
 
     loop_name = "host"
 
-    def __init__(self, source: EnvSource, num_envs: int | None, processes: bool, timeout: float) -> None:
+    def __init__(
+        self, source: EnvSource, num_envs: int | None, processes: bool, timeout: float, seed: int | None = None
+    ) -> None:
         self.source, self.num_envs, self.processes, self.timeout = source, num_envs or 1, processes, timeout
+        self.seed = seed
         self._envs: HostEnvs | None = None
+        self._seen: bytes | None = None
         self._evaluation_envs: dict[int, HostEnvs] = {}
         self._owned = not isinstance(source.given, gymnasium.Env | gymnasium.vector.VectorEnv)
         if isinstance(source.given, gymnasium.vector.VectorEnv):
@@ -71,8 +82,17 @@ class HostBackend:
         """The environments to train in."""
         if self._envs is None:
             vector = self.source.vector(self.num_envs, processes=self.processes, timeout=self.timeout)
-            self._envs = HostEnvs(vector, self.timeout, self.source.name)
+            self._envs = HostEnvs(vector, self.timeout, self.source.name, self.seed)
         return self._envs
+
+    def note(self) -> None:
+        """Remember how an object that belongs to the user stands, at the end of a training."""
+        if not self._owned:
+            self._seen = fingerprint(self.source.given)
+
+    def touched(self) -> bool:
+        """Tell whether such an object was reset or stepped since, or could have been without a trace."""
+        return not self._owned and (self._seen is None or fingerprint(self.source.given) != self._seen)
 
     @property
     def name(self) -> str:
@@ -116,8 +136,12 @@ class HostBackend:
         """Run whole episodes in `count` environments apart from those of training; see `loops.evaluation.evaluate`."""
         envs = self._evaluation_envs.pop(count, None)
         envs = envs or HostEnvs(self.source.evaluation(count), self.timeout, self.source.name)
-        result = evaluate(programs, actor_state, envs, decode_action, **options)
-        self._evaluation_envs[count] = envs  # only now: after a fault they would be of no use
+        limited = self.source.spec(envs.vector_env, count).max_episode_steps is not None
+        result = evaluate(programs, actor_state, envs, decode_action, limited=limited, **options)
+        if self._owned:
+            self._evaluation_envs[count] = envs  # only now: after a fault they would be of no use
+        else:
+            envs.close()  # copies of an object, which may be another by the next time
         return result
 
     def rollouts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +58,13 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         backend = make_backend(source, None if several else spec.num_envs, timeout=TIMEOUT, **how)
         spec = backend.probe_spec()
     trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how)
-    shapes = jax.eval_shape(trainer.learner.init, jax.ShapeDtypeStruct((), trainer.keys[0].dtype))
+    learner = trainer.learner
+    if spec.num_envs != record.spec.num_envs and not isinstance(backend, OfflineBackend):
+        # The arrays are of the learner as it was; another number of environments is fitted to afterwards.
+        learner = made.build(dataclasses.replace(trainer.fitted.spec, num_envs=record.spec.num_envs))
+    shapes = jax.eval_shape(learner.init, jax.ShapeDtypeStruct((), trainer.keys[0].dtype))
     state = file.state(shapes, [*overrides, *(["env"] if env is not None else [])])
+    state = state if learner is trainer.learner else trainer.learner.resize(state)
     snapshot = _usable(file, trainer, backend)
     trainer.restore(state, steps=record.steps, iteration=record.iteration, snapshot=snapshot)
     return trainer

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from renshu.algorithms.hyperparameters import kind_of
+from renshu.loops.evaluation import LIMIT
 from renshu.ops.spaces import leaf_spaces
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from renshu.files.datasets import Dataset
     from renshu.types import EnvSpec
 
+NO_LIMIT = f"no time limit known: an evaluation cuts episodes off after {LIMIT:,} steps, max_episode_steps= sets one"
 _COLUMN = 17
 _WIDEST = 120
 _LONG = 60
@@ -26,7 +28,7 @@ _LONG = 60
 def describe(trainer: Trainer) -> str:
     """Describe the agent of a trainer in several lines, for `agent.summary()`, no wider than the terminal."""
     algorithm, spec = trainer.algorithm, trainer.spec
-    limit = f"{spec.max_episode_steps} steps an episode" if spec.max_episode_steps else "no time limit known"
+    limit = f"{spec.max_episode_steps} steps an episode" if spec.max_episode_steps else NO_LIMIT
     threshold = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
     known = f"{limit}{threshold}"
     if trainer.dataset is None:

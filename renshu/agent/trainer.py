@@ -37,9 +37,14 @@ Loop: TypeAlias = "HostLoop | CompiledLoop | OfflineLoop"
 COUNT = Number("a number of things", integer=True, least=1)
 SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
 TIMEOUT = 120.0
+MOST_STEPS = 2**31 - 1
+"""Steps that an agent can count: compiled programs do so in 32 bits."""
 RECENT = 100
 """Episodes over which training reports means."""
-OPTIONS = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "env_kwargs")
+OPTIONS = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "max_episode_steps")
+OPTIONS += ("env_kwargs",)
+FIRST = (0, 0, 0)
+"""Use of the seed of the first episodes of training: environments of training, no restarts, no steps."""
 
 
 @partial(jax.jit, static_argnums=1)
@@ -48,10 +53,21 @@ def root_keys(seed: int, count: int) -> list[jax.Array]:
     return [jax.random.fold_in(jax.random.key(seed), i) for i in range(count)]
 
 
+def derived_seed(seed: int, *stream: int) -> int:
+    """Derive a seed for the use that the numbers name: far from those of neighbours, which would share environments."""
+    return int(np.random.SeedSequence([seed, *stream]).generate_state(1)[0] % 2**31)
+
+
 def fit_spaces_for(algorithm: Algorithm, spec: EnvSpec, config: SpaceConfig) -> FittedSpaces:
     """Fit an environment to an algorithm; see `envs.adapt.fit_spaces`."""
-    own = getattr(algorithm, "network", None) is not None
-    return fit_spaces(spec, algorithm.accepts, algorithm=type(algorithm).__name__, own_network=own, config=config)
+    return fit_spaces(
+        spec,
+        algorithm.accepts,
+        algorithm=type(algorithm).__name__,
+        own_network=getattr(algorithm, "network", None) is not None,
+        squashed=getattr(algorithm, "squash_output", False),
+        config=config,
+    )
 
 
 def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -119,6 +135,7 @@ class Trainer:
         bins: int | Sequence[int] | None,
         frame_stack: int | None,
         masks: bool | None,
+        max_episode_steps: int | None,
         env_kwargs: dict[str, Any] | None,
         **unknown: Any,
     ) -> Trainer:
@@ -130,20 +147,22 @@ class Trainer:
         config = DEFAULT_SPACES.override(bins, frame_stack, masks)
         takes_masks = algorithm.accepts.masks and masks is not False
         count = None if num_envs is None else COUNT.check("num_envs", num_envs)
+        limit = None if max_episode_steps is None else COUNT.check("max_episode_steps", max_episode_steps)
         how: dict[str, Any] = {"loop": loop, "processes": processes, "timeout": timeout}
+        root = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
         backend: Backend
         if isinstance(env, Dataset):
             backend = OfflineBackend(env, count, **how)
             how["loop"] = None
         else:
-            source = EnvSource.of(env, env_kwargs).with_masks(None if takes_masks else False)
-            backend = make_backend(source, count, **how)
+            source = EnvSource.of(env, env_kwargs, limit).with_masks(None if takes_masks else False)
+            backend = make_backend(source, count, **how, seed=derived_seed(root, *FIRST))
         try:
             spec = backend.spec()
             if masks is None:
                 config = config.override(masks=takes_masks and has_mask(spec.observation_space, spec.action_space))
             backend.use_masks(config.masks)
-            trainer = cls(algorithm, spec, seed, config, backend, **how)
+            trainer = cls(algorithm, spec, root, config, backend, **how)
             backend.check(trainer.learner)
         except BaseException:
             backend.close_own()
@@ -206,6 +225,10 @@ class Trainer:
         """
         if total_steps is not None:
             target = self.steps + COUNT.check("total_steps", total_steps)
+            if target > MOST_STEPS:
+                raise HyperparameterError(
+                    f"total_steps={total_steps:,} ends at step {target:,}, and steps are counted to {MOST_STEPS:,} only"
+                )
         elif self.target is None or self.target <= self.steps:
             raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
         else:
@@ -214,11 +237,16 @@ class Trainer:
             self.learner.check_steps(self.steps, target)
         return target
 
-    def set_target(self, total_steps: int | None) -> int:
-        """Set the target that `target_after` returns; schedules end there. With None they go on as they were."""
+    def set_target(self, total_steps: int | None, restart: bool = True) -> int:
+        """Set the target that `target_after` returns; schedules end there. With None they go on as they were.
+
+        restart: schedules begin here; otherwise where they began before.
+        """
         target = self.target_after(total_steps)
         if total_steps is not None:
-            counters = self.state.counters._replace(start=jax.numpy.int32(self.steps), target=jax.numpy.int32(target))
+            counters = self.state.counters._replace(target=jax.numpy.int32(target))
+            if restart:
+                counters = counters._replace(start=jax.numpy.int32(self.steps))
             self.state, self.target = self.state._replace(counters=counters), target
         return target
 
@@ -254,10 +282,8 @@ class Trainer:
         return self._backend.dataset if isinstance(self._backend, OfflineBackend) else None
 
     def env_seed(self, *stream: int) -> int:
-        """Seed of the environments for the use that the numbers name; the agent's own for zeros."""
-        if not any(stream):
-            return self.seed
-        return int(np.random.SeedSequence([self.seed, *stream]).generate_state(1)[0] % 2**31)
+        """Seed of the environments for the use that the numbers name."""
+        return derived_seed(self.seed, *stream)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -276,8 +302,15 @@ class Trainer:
                 steps=self._steps,
                 snapshot=self._snapshot,
             )
+        elif isinstance(self._backend, HostBackend) and self._backend.touched():
+            self._loop.begin_anew()  # type: ignore[union-attr]  a host backend has a host loop
         self._loop.uninterrupted = uninterrupted
         return self._loop
+
+    def note(self) -> None:
+        """Note how the environments stand at the end of a training, where they belong to the user."""
+        if isinstance(self._backend, HostBackend):
+            self._backend.note()
 
     def loop_snapshot(self) -> PyTree:
         """State of the environments of training, as arrays; None in the host loop, whose cannot be saved."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Progress, StopAtReturn
+from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Every, Progress, StopAtReturn
 from renshu.agent.trainer import RECENT
+from renshu.algorithms.hyperparameters import kind_of
 from renshu.errors import HyperparameterError, RenshuError
 from renshu.loops.evaluation import SUCCESS
 from renshu.loops.interruption import Interruptions
@@ -74,7 +77,7 @@ def callbacks_for(
     return chosen
 
 
-def learn(agent: Agent, total_steps: int | None, *, run: Any, **options: Any) -> None:
+def learn(agent: Agent, total_steps: int | None, *, run: Any, restart_schedules: bool, **options: Any) -> None:
     """Do the work of `agent.learn`: set the target, open the run folder, train, keep the result, draw the curve.
 
     options: those of `callbacks_for`.
@@ -84,13 +87,25 @@ def learn(agent: Agent, total_steps: int | None, *, run: Any, **options: Any) ->
     kept = {name: options[name] for name in ("stop_at", "eval_every", "eval_episodes", "checkpoint_every")}
     trainer = agent.trainer
     trainer.run = run_folder(run, agent, {**settings(agent), "total_steps": target, **kept}) or trainer.run
-    trainer.set_target(total_steps)  # only now: what is refused changes nothing
+    if options["progress"] and restart_schedules and total_steps is not None and agent.steps and has_schedules(agent):
+        print(
+            f"{agent.title}: schedules begin again at step {agent.steps:,}; learn(..., restart_schedules=False) lets "
+            "them go on",
+            file=sys.stderr,
+        )
+    trainer.set_target(total_steps, restart_schedules)  # only now: what is refused changes nothing
     try:
         train(agent, target, callbacks)
     finally:
         if trainer.run is not None:
             trainer.run, trainer.last_run = None, trainer.run
             finish(trainer.last_run)
+
+
+def has_schedules(agent: Agent) -> bool:
+    """Tell whether a hyperparameter changes over the training."""
+    scheduled = (f.name for f in dataclasses.fields(agent.algorithm) if getattr(kind_of(f), "scheduled", False))
+    return any(callable(getattr(agent.algorithm, name)) for name in scheduled)
 
 
 def settings(agent: Agent) -> dict[str, Any]:
@@ -123,6 +138,7 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
                     callback.on_start(agent)
                     ends.callback(callback.on_end, agent)
                 _advance_until(target, agent, loop, callbacks, interruptions)
+            agent.trainer.note()
             if agent.run is not None:
                 with interruptions.deferred():
                     agent.checkpoint()
@@ -139,6 +155,7 @@ def _advance_until(
     begin_time, begin_steps = time.perf_counter(), agent.steps
     every = max(1, (target - begin_steps) // LOGGED_ROWS)
     most = max(1, (target - begin_steps) // REPORTS)
+    most = min([most, *(callback.every for callback in callbacks if isinstance(callback, Every))])
     next_log = begin_steps + every
     going = agent.steps < target
     while going:
@@ -175,8 +192,9 @@ def _advance(agent: Agent, loop: Loop, most_steps: int, interruptions: Interrupt
 
 
 def _stops(answer: Any) -> bool:
-    """Tell whether to stop: only a False does, Python's or NumPy's; many functions return something by accident."""
-    return isinstance(answer, bool | np.bool_) and not answer
+    """Tell whether to stop: only a False does, Python's, NumPy's or JAX's; many functions return it by accident."""
+    flag = isinstance(answer, bool) or (getattr(answer, "dtype", None) == np.bool_ and np.ndim(answer) == 0)
+    return flag and not answer
 
 
 def summary(agent: Agent, report: Report, steps_per_second: float) -> dict[str, float]:

@@ -27,13 +27,13 @@ class EpsilonGreedy:
         ("steps", "episodes"),
     )
 
-    def epsilon(self, counters: Counters) -> Array:
-        """Compute the share of random actions, [] float32."""
+    def epsilon(self, counters: Counters, before: Array | float = 1.0) -> Array:
+        """Compute the share of random actions, [] float32, no more than that of `before`: it never rises again."""
         start, end = self.exploration_initial_eps, self.exploration_final_eps
         if self.exploration_by == "episodes":
-            return jnp.maximum(start / (counters.episodes + 1.0), end)
+            return jnp.minimum(before, jnp.maximum(start / (counters.episodes + 1.0), end))
         passed = jnp.minimum((1 - counters.progress_remaining) / self.exploration_fraction, 1.0)
-        return start + passed * (end - start)
+        return jnp.minimum(before, start + passed * (end - start))
 
 
 def epsilon_greedy_action(values: Array, epsilon: Array, key: Key, mask: Array | None = None) -> Array:

@@ -195,7 +195,7 @@ class ReplayLearner(Learner[Config, State]):
 
     def after_steps(self, state: State, counters: Counters) -> State:
         """Put newer counters in place; change what goes by the number of steps."""
-        return state._replace(counters=counters, exploration=self._exploration(counters))
+        return state._replace(counters=counters, exploration=self._exploration(counters, state.exploration))
 
     def relearn(self, state: State, key: Key) -> tuple[State, Metrics]:
         """Take one gradient step on what the memory holds already, as on a data set. It counts as a step."""
@@ -299,9 +299,10 @@ class ReplayLearner(Learner[Config, State]):
         train, kept, total = jax.lax.fori_loop(0, count, step, (train, kept, nothing))
         return train, with_kept(memory, kept), total
 
-    def _exploration(self, counters: Counters) -> Array:
+    def _exploration(self, counters: Counters, before: Array | float = 1.0) -> Array:
+        """Compute the share of random actions, [] float32. It never rises: more training is not more chance."""
         random = counters.steps < self.config.learning_starts
-        return jnp.where(random, 1.0, self.random_share(counters)).astype(jnp.float32)
+        return jnp.minimum(before, jnp.where(random, 1.0, self.random_share(counters))).astype(jnp.float32)
 
 
 def _shapes(memory: ReplayState, from_axis: int = 0) -> Any:

@@ -125,7 +125,7 @@ def kind_of_space(space: spaces.Space) -> str:
     """Return the kind of a space as `Accepts` names it, or the class name of a space that no algorithm takes."""
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3:
         return "image"
-    return KINDS.get(type(space), type(space).__name__)
+    return next((kind for known, kind in KINDS.items() if isinstance(space, known)), type(space).__name__)
 
 
 def fit_spaces(
@@ -134,11 +134,13 @@ def fit_spaces(
     *,
     algorithm: str,
     own_network: bool = False,
+    squashed: bool = False,
     config: SpaceConfig = DEFAULT_SPACES,
 ) -> FittedSpaces:
     """Fit an environment to what an algorithm accepts.
 
-    own_network: the user's network takes the observation as it is, so its kind is not checked.
+    own_network: the user's network takes the observation as it is, so its kind is not checked. squashed: the policy's
+    Box actions stay within [-1, 1], whatever `accepts` says.
     Raises SpaceError naming the space, what the algorithm takes, and what would fit; HyperparameterError where `config`
     does not suit the space or the algorithm.
     """
@@ -153,6 +155,7 @@ def fit_spaces(
         notes.append(f"frame_stack: the last {config.frame_stack} observations at once")
     if spec.masks:
         notes.append("action_mask: actions not allowed are left out of sampling, maximum and target")
+    accepts = dataclasses.replace(accepts, squashed=accepts.squashed or squashed)
     action = _fit_action(spec.action_space, accepts, algorithm, config)
     fitted = dataclasses.replace(spec, action_space=action.space, frame_stack=config.frame_stack)
     return FittedSpaces(fitted, action.decode, action.encode, (*notes, action.note))
@@ -210,7 +213,7 @@ def _fit_action(space: spaces.Space, accepts: Accepts, algorithm: str, config: S
     if config.bins != DEFAULT_SPACES.bins:
         warnings.warn(f"bins={config.bins} is not used: {algorithm} takes actions of {space} as they are", stacklevel=2)
     if isinstance(space, spaces.Box):
-        return _fit_box(space)
+        return _fit_box(space, accepts.squashed)
     dtype, shape = space.dtype, space.shape or ()
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
@@ -319,17 +322,21 @@ def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not bounded.all():
         warnings.warn(
             f"the action space {space} has no bounds in {int((~bounded).sum())} of {bounded.size} dimensions: "
-            f"actions there are not scaled, and clipped at +-{UNBOUNDED_LIMIT:g}",
+            f"actions there stay within +-{UNBOUNDED_LIMIT:g}",
             stacklevel=2,
         )
     return low, high, bounded
 
 
-def _fit_box(space: spaces.Box) -> FittedActions:
-    """Scale bounded dimensions from [-1, 1]; keep the scale of the others and clip them at +-UNBOUNDED_LIMIT."""
+def _fit_box(space: spaces.Box, squashed: bool) -> FittedActions:
+    """Scale bounded dimensions from [-1, 1]; keep the scale of the others and clip them at +-UNBOUNDED_LIMIT.
+
+    squashed: nothing beyond [-1, 1] is ever chosen, so that the others are scaled to their limits too.
+    """
     low, high, bounded = _bounds(space)
-    centre = np.where(bounded, low / 2 + high / 2, 0).astype(np.float32)
-    scale = np.where(bounded, high / 2 - low / 2, 1).astype(np.float32)
+    scaled = bounded | squashed
+    centre = np.where(scaled, low / 2 + high / 2, 0).astype(np.float32)
+    scale = np.where(scaled, high / 2 - low / 2, 1).astype(np.float32)
     shape, dtype, whole = space.shape, space.dtype, np.issubdtype(space.dtype, np.integer)
 
     def decode(action: Any) -> Any:
@@ -338,12 +345,13 @@ def _fit_box(space: spaces.Box) -> FittedActions:
 
     def encode(action: np.ndarray) -> np.ndarray:
         width = np.where(scale > 0, scale, 1)  # where both bounds are the same there is nothing to choose
-        scaled = (action.astype(np.float32) - centre) / width
-        return np.where(bounded, scaled.clip(-1, 1), scaled).reshape(len(action), -1).astype(np.float32)
+        fitted = (action.astype(np.float32) - centre) / width
+        return np.where(scaled, fitted.clip(-1, 1), fitted).reshape(len(action), -1).astype(np.float32)
 
     note = f"action: {space}, scaled from [-1, 1] and clipped"
     if not bounded.all():
-        note = f"action: {space}, scaled where bounded, clipped at +-{UNBOUNDED_LIMIT:g} elsewhere"
+        how = "scaled to" if squashed else "clipped at"
+        note = f"action: {space}, scaled where bounded, {how} +-{UNBOUNDED_LIMIT:g} elsewhere"
     return FittedActions(spaces.Box(-1, 1, (math.prod(shape),), np.float32), decode, encode, note)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import random
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -14,6 +17,40 @@ from renshu.types import MASK
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 _BOOLS = (bool, np.bool_)
+
+
+def fingerprint(env: Any) -> bytes | None:
+    """Digest the numbers, arrays and random generators that an environment holds, with those of its wrappers.
+
+    env: an environment or a vector environment. None where it holds none of these, so that nothing can be told.
+    """
+    held: list[Any] = []
+    todo, known = [env], set()
+    while todo:
+        one = todo.pop()
+        if id(one) in known:
+            continue
+        known.add(id(one))
+        parts = getattr(one, "__dict__", {})
+        held.append({name: value for name, value in sorted(parts.items()) if _is_plain(value)})
+        held += [value.bit_generator.state for value in parts.values() if isinstance(value, np.random.Generator)]
+        todo += [value for value in parts.values() if isinstance(value, gymnasium.Env | gymnasium.vector.VectorEnv)]
+        todo += [
+            one
+            for value in parts.values()
+            if isinstance(value, list)
+            for one in value
+            if isinstance(one, gymnasium.Env)
+        ]
+    return hashlib.sha256(pickle.dumps(held)).digest() if any(held) else None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return len(value) < 10_000 and all(map(_is_plain, value))
+    return isinstance(value, int | float | str | bytes | np.generic) or (
+        isinstance(value, np.ndarray) and value.dtype != object
+    )
 
 
 class CheckedEnv(gymnasium.Wrapper):
@@ -194,3 +231,19 @@ def _describe(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
     return type(value).__name__
+
+
+class SeededEnv(gymnasium.Wrapper):
+    """An environment in a process of its own, whose global random numbers go by the seed of its resets too."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            seed_globals(seed)
+        return self.env.reset(seed=seed, options=options)
+
+
+def seed_globals(seed: int | None) -> None:
+    """Seed the global random numbers of Python and NumPy; None: by the system's."""
+    entropy = np.random.SeedSequence(seed).generate_state(2)
+    random.seed(int(entropy[0]))
+    np.random.seed(int(entropy[1]))  # noqa: NPY002 - the legacy generator is what such environments use

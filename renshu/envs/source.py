@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,10 +16,11 @@ import gymnasium
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as GymSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.wrappers import TimeLimit
 
 from renshu.envs.checks import CheckedEnv
 from renshu.envs.gymnasium.lookup import explained, find, portable, registered_as
-from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours
+from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, with_limit
 from renshu.envs.gymnasium.vector import start_workers
 from renshu.envs.masks import MaskInObservation, MasksInObservations, may_take_mask
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
@@ -39,7 +42,10 @@ class EnvSource:
 
     given: an id, an environment, a class or function that makes one, a vector environment, or a DeviceEnv.
     name: a short text for messages and folder names. kwargs: arguments for an id, class or function.
-    gym_spec: the spec by which Gymnasium made it or would make it, or None. masks: see `with_masks`.
+    gym_spec: the spec by which Gymnasium made it or would make it, or None. masks: see `with_masks`. limit: steps of an
+    episode that are asked for, of what a class or function makes. made: what it made so far.
+
+    Further ones of an object are copies of it, as it is then: its spec need not say what was done to it since.
     """
 
     given: Any
@@ -47,14 +53,17 @@ class EnvSource:
     kwargs: dict[str, Any] = field(default_factory=dict)
     gym_spec: GymSpec | None = None
     masks: bool | None = False
+    limit: int | None = None
+    made: weakref.WeakSet = field(default_factory=weakref.WeakSet)
 
     @classmethod
-    def of(cls, env: Any, kwargs: Mapping[str, Any] | None = None) -> EnvSource:
+    def of(cls, env: Any, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None) -> EnvSource:
         """Wrap what a user gave as an environment.
 
         env: a Gymnasium id ("module:Name-v0" imports the module first, "Name" means the newest version), a
         gymnasium.Env, a class or function that makes one, a gymnasium.vector.VectorEnv, a DeviceEnv, or an environment
         that `renshu.envs.adapters` knows. kwargs: arguments to make it with, for ids, classes and functions.
+        max_episode_steps: a time limit, counted around it; None for its own.
         Raises SpaceError when `env` is none of these, UnknownNameError for an id that is not registered.
         """
         kwargs = dict(kwargs or {})
@@ -62,8 +71,9 @@ class EnvSource:
         if _is_device(env):
             if kwargs:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
-            return cls(env, _short(env.name))
+            return cls(env if max_episode_steps is None else with_limit(env, max_episode_steps), _short(env.name))
         if isinstance(env, str):
+            kwargs |= {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
             spec = portable(find(env))
             return cls(env, _short(spec.id), kwargs, spec)
         if isinstance(env, gymnasium.Env | VectorEnv):
@@ -71,12 +81,18 @@ class EnvSource:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
             spec = portable(env.spec) if env.spec else None
             name = spec.id if spec and registered_as(spec) else type(env.unwrapped).__name__
-            return cls(env, _short(name), kwargs, spec)
+            if max_episode_steps is not None:
+                if isinstance(env, VectorEnv):
+                    raise SpaceError(f"{env} is made already: give it max_episode_steps where you make it")
+                env = TimeLimit(env, max_episode_steps)
+                spec = portable(env.spec) if env.spec else None
+            return cls(env, _short(name), kwargs, spec, limit=max_episode_steps)
         if callable(env):
             function = env
             while isinstance(function, partial):
                 function = function.func
-            return cls(env, _short(getattr(function, "__name__", type(function).__name__)), kwargs)
+            name = _short(getattr(function, "__name__", type(function).__name__))
+            return cls(env, name, kwargs, limit=max_episode_steps)
         raise SpaceError(f"expected {_WANTED}; this is a {type(env).__module__}.{type(env).__qualname__}")
 
     def with_masks(self, masks: bool | None) -> EnvSource:
@@ -132,14 +148,12 @@ class EnvSource:
         if _is_device(self.given) and not processes:
             return _device_vector(self.given, num_envs)
         how = self._how()
-        if how is None and (num_envs > 1 or processes):
-            raise SpaceError(
-                f"one {self.name} object cannot become {num_envs} environments{' in processes' if processes else ''}: "
-                "pass a function that makes one, or its class"
+        if processes:
+            # A process gets its copy of an object as it is sent there.
+            made = (
+                partial(_itself, self.given) if how is None else partial(_make, how, self.name, self.kwargs, self.limit)
             )
-        if processes and how is not None:
-            make = partial(_make, how, self.name, self.kwargs)
-            return start_workers(make, num_envs, self.name, timeout, _at_once(processes, num_envs))
+            return start_workers(made, num_envs, self.name, timeout, _at_once(processes, num_envs))
         if isinstance(self.given, gymnasium.Env):
             return self._sync([self.given, *(self._fresh() for _ in range(num_envs - 1))])
         return self._in_process(num_envs)
@@ -156,13 +170,9 @@ class EnvSource:
             return _device_vector(self.given, num_envs)
         if not isinstance(self.given, VectorEnv):
             return self._in_process(num_envs)
-        spec = self.gym_spec
-        own_kind = spec is not None and spec.kwargs.get("vectorization_mode") == "vector_entry_point"
-        if spec is None or not own_kind or isinstance(self.given, VectorWrapper):
+        if isinstance(self.given.unwrapped, AsyncVectorEnv):
             return self._sync([self._part(index, "evaluate", "evaluate(env=...)") for index in range(num_envs)])
-        spec = copy.deepcopy(spec)
-        spec.kwargs["num_envs"] = num_envs
-        return _next_step(explained(self.name, spec, lambda: gymnasium.make_vec(spec)))
+        return self._copy("evaluate", "evaluate(env=...)")
 
     def single(self, render_mode: str | None = None) -> gymnasium.Env:
         """Make one separate environment, to record or to watch. render_mode: one of Gymnasium's names.
@@ -172,7 +182,9 @@ class EnvSource:
         """
         options = {} if render_mode is None else {"render_mode": render_mode}
         if isinstance(self.given, VectorEnv):
-            env = self._part(0, "make one of", "record(env=...)", **options)
+            env = _rendering(self._part(0, "record", "record(env=...)", **options), render_mode)
+        elif isinstance(self.given, gymnasium.Env):
+            env = _rendering(self._copy("record", "record(env=...)"), render_mode)
         elif callable(self.given) and self._how() is self.given and not _takes(self.given, "render_mode"):
             env = self._fresh()
         else:
@@ -197,7 +209,7 @@ class EnvSource:
             return self.device_spec(num_envs)
         spec = self.gym_spec
         if spec is None:
-            return EnvSpec(*shapes)
+            return EnvSpec(*shapes, max_episode_steps=self.limit)
         limit = self.kwargs.get("max_episode_steps", spec.max_episode_steps)
         known = {"max_episode_steps": limit if limit and limit > 0 else None, "reward_threshold": spec.reward_threshold}
         registered = registered_as(spec)
@@ -222,20 +234,27 @@ class EnvSource:
             from renshu.envs.gymnasium.device_as_gym import GymEnv
 
             return partial(GymEnv, self.given, time_limit=True)
-        spec = self.gym_spec
-        if spec and spec.entry_point and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
-            return spec
-        return self.given if callable(self.given) and not isinstance(self.given, gymnasium.Env | VectorEnv) else None
+        if isinstance(self.given, gymnasium.Env | VectorEnv):
+            return None
+        return self.gym_spec or self.given
 
     def _fresh(self, **options: Any) -> gymnasium.Env:
         how = self._how()
-        if how is not None:
-            return _make(how, self.name, {**self.kwargs, **options})
+        if how is None:
+            return self._copy("copy", "evaluate(env=...)")
+        env = _make(how, self.name, {**self.kwargs, **options}, self.limit)
+        if env.unwrapped in self.made:
+            raise SpaceError(f"{self.name} gave the same environment again: it must make a new one at each call")
+        self.made.add(env.unwrapped)
+        return env
+
+    def _copy(self, what: str, instead: str) -> Any:
+        """Copy the object that was given, as it is now: with all that was set in it, and the statistics of wrappers."""
         try:
             return copy.deepcopy(self.given)
         except Exception as error:
             reason = f" ({type(error).__name__}: {error})"
-            raise SpaceError(self._cannot("copy", "evaluate(env=...)") + reason) from error
+            raise SpaceError(self._cannot(what, instead) + reason) from error
 
     def _in_process(self, num_envs: int) -> VectorEnv:
         spec = self.gym_spec
@@ -254,22 +273,29 @@ class EnvSource:
             raise SpaceError(f"the environments of {self.name} must all have the same spaces: {error}") from error
 
     def _part(self, index: int, what: str, instead: str, **options: Any) -> gymnasium.Env:
-        """Make one environment like those in the given vector environment."""
-        spec, fns = self.gym_spec, getattr(self.given, "env_fns", None)
+        """Make one environment like those in the given vector environment: a copy, where they are in this process."""
+        spec, fns, envs = self.gym_spec, getattr(self.given, "env_fns", None), getattr(self.given, "envs", None)
         if not isinstance(self.given, VectorWrapper):
+            if isinstance(envs, Sequence) and envs:
+                return EnvSource(envs[index % len(envs)], self.name)._copy(what, instead)
             if spec and spec.entry_point and "wrappers" not in spec.kwargs:
+                warnings.warn(
+                    f"{self.name} is made anew to {what} it, as it is registered: what was changed in the vector "
+                    f"environment is not in it. To have it there call {instead}",
+                    stacklevel=4,
+                )
                 kwargs = {name: value for name, value in spec.kwargs.items() if name not in _VECTOR_ONLY}
                 spec = copy.copy(spec)
                 spec.kwargs = {}  # all go to gymnasium.make, which alone knows max_episode_steps
-                return _make(spec, self.name, {**kwargs, **options})
+                return _make(spec, self.name, {**kwargs, **options}, None)
             if isinstance(fns, Sequence) and fns:
-                return _make(fns[index % len(fns)], self.name, {})
+                return _make(fns[index % len(fns)], self.name, {}, None)
         raise SpaceError(self._cannot(what, instead))
 
     def _cannot(self, what: str, instead: str) -> str:
         return (
-            f"cannot {what} {self.name} apart from the one that trains, because nothing says how it was made. Pass a "
-            f"function that makes one instead of the object, or call {instead}"
+            f"cannot {what} {self.name} apart from the one that trains, because it cannot be copied. Pass a function "
+            f"that makes one instead of the object, or call {instead}"
         )
 
 
@@ -306,7 +332,19 @@ def _device_vector(env: DeviceEnv, num_envs: int) -> VectorEnv:
     return GymVectorEnv(env, num_envs)
 
 
-def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+def _itself(env: gymnasium.Env) -> gymnasium.Env:
+    return env
+
+
+def _rendering(env: gymnasium.Env, render_mode: str | None) -> gymnasium.Env:
+    """Let a copy render in another mode than its original was made with, if it knows it."""
+    base = env.unwrapped
+    if render_mode is not None and render_mode in base.metadata.get("render_modes", ()):
+        base.render_mode = render_mode
+    return env
+
+
+def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any], limit: int | None) -> gymnasium.Env:
     if isinstance(how, GymSpec):
         env = explained(name, how, lambda: gymnasium.make(how, **{"disable_env_checker": True, **kwargs}))
     else:
@@ -317,7 +355,7 @@ def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any
     for attribute in ("observation_space", "action_space"):
         if not isinstance(getattr(env, attribute, None), spaces.Space):
             raise SpaceError(f"{name} has no {attribute}: set it in __init__ to a space from gymnasium.spaces")
-    return env
+    return env if limit is None or isinstance(how, GymSpec) else TimeLimit(env, limit)
 
 
 def _next_step(env: VectorEnv) -> VectorEnv:
@@ -327,6 +365,11 @@ def _next_step(env: VectorEnv) -> VectorEnv:
             f"{env} has metadata['autoreset_mode'] = {mode}; expected AutoresetMode.NEXT_STEP: an environment whose "
             "episode ended resets in the next step. Make it with autoreset_mode=AutoresetMode.NEXT_STEP (from "
             "gymnasium.vector), or let a class of your own do so and say it in its metadata"
+        )
+    envs = getattr(env.unwrapped, "envs", None)
+    if isinstance(envs, Sequence) and len({id(getattr(one, "unwrapped", one)) for one in envs}) < len(envs):
+        raise SpaceError(
+            f"{env} steps one environment in several places, so that no episode of it is whole: make a new one for each"
         )
     return env
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,8 +25,10 @@ CHUNK = 512
 """Steps of an evaluation in one call to the device, at most."""
 SUCCESS = "is_success"
 """Key of `info` by which an environment says that an episode reached its goal, as in Stable-Baselines3."""
-Episode: TypeAlias = tuple[float, int, dict[str, float]]
-"""Return, length, and the numbers of the last step's `info`."""
+LIMIT = 10_000
+"""Steps after which an episode is cut off in an evaluation, where the environment has no time limit."""
+Episode: TypeAlias = tuple[float, int, dict[str, float], bool]
+"""Return, length, the numbers of the last step's `info`, and whether it was cut off."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Evaluation:
     lengths: list[int] = field(repr=False)
     info: Mapping[str, list[float]] = field(default_factory=dict, repr=False)
     """Numbers that environments gave in the `info` of an episode's last step, by name; NaN where one gave none."""
+    cut: int = 0
+    """Episodes that did not end, in an environment without a time limit; their returns are those until then."""
 
     @property
     def mean(self) -> float:
@@ -58,12 +63,27 @@ class Evaluation:
         return float(np.nanmean(self.info[SUCCESS])) if SUCCESS in self.info else None
 
     def __str__(self) -> str:
-        words = f"{self.mean:.1f} ± {self.std:.1f}"
-        return words if self.success_rate is None else f"{words}, success {self.success_rate:.0%}"
+        digits = _digits(self.mean, self.std)
+        words = f"{self.mean:.{digits}f} ± {self.std:.{digits}f}"
+        words += "" if self.success_rate is None else f", success {self.success_rate:.0%}"
+        return (
+            words
+            if not self.cut
+            else f"{words} ({self.cut} of {self.episodes} cut off after {max(self.lengths):,} steps)"
+        )
 
     def __repr__(self) -> str:
+        digits = _digits(self.mean, self.std) + 1
         success = "" if self.success_rate is None else f", success_rate={self.success_rate:.2f}"
-        return f"Evaluation(mean={self.mean:.2f}, std={self.std:.2f}, episodes={self.episodes}{success})"
+        cut = f", cut={self.cut}" if self.cut else ""
+        numbers = f"mean={self.mean:.{digits}f}, std={self.std:.{digits}f}"
+        return f"Evaluation({numbers}, episodes={self.episodes}{success}{cut})"
+
+
+def _digits(*numbers: float) -> int:
+    """Return the decimals that show three digits of the largest number, one at least."""
+    largest = max((abs(x) for x in numbers if math.isfinite(x)), default=0.0)
+    return 1 if largest >= 10 or largest == 0 else min(2 - math.floor(math.log10(largest)), 6)
 
 
 def evaluate(
@@ -76,8 +96,11 @@ def evaluate(
     deterministic: bool,
     seed: int,
     key: Key,
+    limited: bool = True,
 ) -> Evaluation:
     """Run `episodes` whole episodes, each environment its fixed share, so that short ones are not counted too often.
+
+    limited: the environments have a time limit; in others episodes are cut off after LIMIT steps, and marked.
 
     Raises NotFiniteError for NaN or infinity in a reward or an action (and so in an observation that leads to one).
     """
@@ -89,6 +112,7 @@ def evaluate(
     first, ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
     returns, lengths = np.zeros(n), np.zeros(n, np.int64)
     missing, t, stream = share.sum(), 0, programs.key_stream(key)
+    limit = math.inf if limited else LIMIT
     while missing:
         obs = stored(space, obs)
         env_state = envs.state if programs.learner.needs.env_state else ()
@@ -103,9 +127,11 @@ def evaluate(
         returns += np.where(ended, 0.0, reward)
         lengths += ~ended
         first, ended = ended, np.logical_or(terminated, truncated)
-        for i in np.flatnonzero(ended):
+        cut = ~ended & (lengths >= limit)
+        for i in np.flatnonzero(ended | cut):
             if len(found[i]) < share[i]:
-                found[i].append((float(returns[i]), int(lengths[i]), info_numbers(envs.infos, int(i))))
+                numbers = {} if cut[i] else info_numbers(envs.infos, int(i))
+                found[i].append((float(returns[i]), int(lengths[i]), numbers, bool(cut[i])))
                 missing -= 1
             returns[i], lengths[i] = 0.0, 0
         t += 1
@@ -113,8 +139,9 @@ def evaluate(
 
 
 def _evaluation(episodes: list[Episode]) -> Evaluation:
-    returns, lengths, infos = (list(column) for column in zip(*episodes, strict=True))
-    return Evaluation(returns, lengths, {name: column.tolist() for name, column in info_columns(infos).items()})
+    returns, lengths, infos, cut = (list(column) for column in zip(*episodes, strict=True))
+    columns = {name: column.tolist() for name, column in info_columns(infos).items()}
+    return Evaluation(returns, lengths, columns, sum(cut))
 
 
 class CompiledEvaluation:
@@ -153,7 +180,16 @@ class CompiledEvaluation:
             info = {name: np.asarray(x) for name, x in stats.info.items()}
             for t, i in np.argwhere(ended):
                 numbers = {name: float(x[t, i]) for name, x in info.items()}
-                found[i].append((float(returns[t, i]), int(lengths[t, i]), numbers))
+                found[i].append((float(returns[t, i]), int(lengths[t, i]), numbers, False))
+            if self.envs.env.max_episode_steps is None:
+                self._cut(found, share, ended[-1], returns[-1], lengths[-1])
             if all(len(episodes) >= wanted for episodes, wanted in zip(found, share, strict=True)):
                 break
         return _evaluation([one for ended, wanted in zip(found, share, strict=True) for one in ended[:wanted]])
+
+    @staticmethod
+    def _cut(found: list[list[Episode]], share: list[int], ended: Array, returns: Array, lengths: Array) -> None:
+        """Count running episodes that are longer than LIMIT in the place of all that their environment has to play."""
+        for i in np.flatnonzero(~ended & (lengths >= LIMIT)):
+            missing = share[i] - len(found[i])
+            found[i] += [(float(returns[i]), int(lengths[i]), {}, True)] * missing

@@ -113,7 +113,7 @@ class HostLoop:
         needs, n = self.programs.learner.needs, self.envs.num_envs
         T = needs.steps
         if needs.fresh:
-            self._begin_anew()
+            self.begin_anew()
         packed = self.programs.pack(self.programs.learner.actor_state(self.state), self.env_id)
         rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
         marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
@@ -200,11 +200,12 @@ class HostLoop:
         """Return the optional fields of a TimeStep."""
         return self.env_id, self.envs.state if self.programs.learner.needs.env_state else ()
 
-    def _begin_anew(self) -> None:
-        """Begin an episode in each environment."""
+    def begin_anew(self) -> None:
+        """Begin an episode in each environment; those that ran are not learned from any further."""
         n = self.envs.num_envs
         self.obs, self.carry = flatten(self.space, self.envs.reset()), self.programs.learner.initial_carry(n)
         self.first, self.ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
+        self.episodes.drop()
 
     def _over(self, t: int, rows: list[Array], marks: Array, reward: Array, terminated: Array) -> bool:
         """Leave environments whose episode ended before step t as they were; fill the rest where all are over."""

@@ -120,6 +120,10 @@ class Episodes:
         found = Finished(self.steps + count[when], who, found_returns, found_lengths, info)
         return self._counted(int(count[-1]), found)
 
+    def drop(self) -> None:
+        """Forget running episodes, which were left."""
+        self.running_return[:], self.running_length[:] = 0.0, 0
+
     def _counted(self, steps: int, finished: Finished) -> tuple[int, Finished]:
         self.steps += steps
         return steps, finished

@@ -94,12 +94,13 @@ def masked_normalize(x: Array, mask: Array, epsilon: float = 1e-8) -> jax.Array:
     """Shift and scale x to mean 0 and standard deviation 1 over mask; 0 outside the mask. x and mask have one shape.
 
     The deviation is unbiased (ddof 1), as that of PyTorch with which most advantages are normalised. Where all of x is
-    equal, or there is one element only, the result is 0.
+    equal the result is 0; where there is one element only it stays as it is, since a single 0 would teach nothing.
     """
     chex.assert_equal_shape([x, mask])
     mean, squares = _moments(x, mask, axis=None)
     std = jnp.sqrt(squares / jnp.maximum(mask.sum() - 1, 1))
-    return jnp.where(mask, x - mean, 0.0) / (std + epsilon)
+    normalized = jnp.where(mask, x - mean, 0.0) / (std + epsilon)
+    return jnp.where(mask.sum() > 1, normalized, jnp.where(mask, x, 0.0))
 
 
 def _moments(x: Array, mask: Array, axis: int | None) -> tuple[jax.Array, jax.Array]:

@@ -13,6 +13,10 @@ from renshu.types import Array, Key, PyTree, Rollout
 
 PRIORITY_EPS = 1e-6
 """Added to priorities, so that every step may be drawn again."""
+LEAST_PRIORITY = 1e-30
+"""Bound of priority ** alpha from below: a smaller one would be 0 in float32, and its step never be drawn."""
+FORGETTING = 0.999
+"""Factor by which the priority of new steps falls in a gradient step, where none draws it up again."""
 
 
 class Priorities(NamedTuple):
@@ -141,7 +145,10 @@ class ReplayBuffer:
         tree, highest = memory.priorities
         leaf = index.row * self.num_envs + index.env
         before = sum_tree.at(tree, leaf)
-        value = (jnp.abs(error) + PRIORITY_EPS) ** self.alpha
-        value = jnp.where((before > 0) & jnp.isfinite(value), value, before)
-        priorities = Priorities(sum_tree.put(tree, leaf, value), jnp.maximum(highest, value.max()))
+        value = jnp.maximum((jnp.abs(error) + PRIORITY_EPS) ** self.alpha, LEAST_PRIORITY)
+        good = (before > 0) & jnp.isfinite(value)
+        value = jnp.where(good, value, before)
+        # The highest so far, as in the paper, would be that of one outlier for ever.
+        highest = jnp.where(good.any(), jnp.maximum(FORGETTING * highest, value.max()), highest)
+        priorities = Priorities(sum_tree.put(tree, leaf, value), highest)
         return memory._replace(priorities=priorities)

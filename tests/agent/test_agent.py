@@ -5,10 +5,12 @@ import jax
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from renshu import A2C, PPO
 from renshu.envs.builtin.classic import CartPole
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
+from renshu.loops.evaluation import Evaluation
 from tests import probes
 
 SMALL = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "net_arch": [8]}
@@ -50,7 +52,9 @@ def test_evaluate(agent):
     assert result.episodes == len(result.returns) == len(result.lengths) == 7
     assert result.returns == [float(length) for length in result.lengths]
     assert result.mean == pytest.approx(np.mean(result.returns))
-    assert str(result) == f"{result.mean:.1f} ± {result.std:.1f}"
+    assert str(result) == f"{result.mean:.2f} ± {result.std:.2f}"
+    assert str(Evaluation([0.954] * 3, [1] * 3)) == "0.954 ± 0.000"
+    assert str(Evaluation([500.0] * 3, [500] * 3)) == "500.0 ± 0.0"
     assert agent.evaluate(7).returns == result.returns
     assert agent.evaluate(7, seed=5).returns != result.returns
     with pytest.raises(HyperparameterError, match="at least 1"):
@@ -61,10 +65,16 @@ def test_evaluate_elsewhere(agent):
     """Where the spaces are the same; what the caller made stays open, other spaces are refused."""
     assert agent.evaluate(2, env="CartPole-v0").episodes == 2
     closed = []
-    mine = gymnasium.make("CartPole-v1")
-    mine.unwrapped.close = lambda: closed.append(True)
-    assert agent.evaluate(2, env=mine, num_envs=1).episodes == 2
-    assert not closed
+
+    class Mine(CartPoleEnv):
+        def close(self):
+            closed.append(self)
+
+    mine = Mine()
+    mine.theta_threshold_radians = 0.0  # so that any step is the last
+    result = agent.evaluate(2, env=mine, num_envs=1)
+    assert result.lengths == [1, 1], "in a copy of the object"
+    assert mine not in closed
     with pytest.raises(SpaceError, match="which do not fit"):
         agent.evaluate(2, env="Acrobot-v1")
 

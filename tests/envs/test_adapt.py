@@ -88,7 +88,7 @@ def test_actions(space: spaces.Space, given: Any, expected: Any):
 
 @pytest.mark.parametrize(("space", "given", "expected"), UNBOUNDED.values(), ids=UNBOUNDED.keys())
 def test_actions_without_bounds_are_clipped_with_a_warning(space: spaces.Space, given: Any, expected: Any):
-    with pytest.warns(UserWarning, match=r"no bounds in 1 of [12] dimensions: .* clipped at \+-10"):
+    with pytest.warns(UserWarning, match=r"no bounds in 1 of [12] dimensions: .* within \+-10"):
         found = assert_decodes(space, given, expected)
     assert "clipped at +-10 elsewhere" in found.notes[-1]
 

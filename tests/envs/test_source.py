@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers import ClipReward
+from gymnasium.wrappers import ClipReward, NormalizeObservation
 from gymnasium.wrappers.vector import ClipReward as ClipRewards
 
+from renshu.envs.builtin.classic import Pendulum
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.source import EnvSource
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
@@ -130,8 +132,13 @@ def test_functions_that_make_something_else() -> None:
         with pytest.raises(SpaceError, match=message):
             EnvSource.of(function).vector(1)
     once = Counting()
-    with pytest.raises(SpaceError, match="gave the same environment twice"):
+    with pytest.raises(SpaceError, match="gave the same environment again: it must make a new one"):
         EnvSource.of(lambda: once).vector(2)
+    source = EnvSource.of(lambda: once)
+    source.vector(1)
+    for other in (lambda: source.evaluation(1), source.single):
+        with pytest.raises(SpaceError, match="gave the same environment again"):
+            other()
     shapes = iter([(2,), (3,)])
     with pytest.raises(SpaceError, match="must all have the same spaces"):
         EnvSource.of(lambda: Counting(observation_space=gymnasium.spaces.Box(0, 1, next(shapes)))).vector(2)
@@ -151,10 +158,57 @@ def test_an_instance_trains_itself_and_evaluation_is_apart_from_it() -> None:
     evaluation.close()
     assert env.np_random.bit_generator.state == state
     assert not env.closed
-    with pytest.raises(SpaceError, match="one Noisy object cannot become 2 environments: pass a function"):
-        source.vector(2)
-    with pytest.raises(SpaceError, match="in processes: pass a function"):
-        source.vector(1, processes=True)
+    both = source.vector(2)
+    assert isinstance(both, SyncVectorEnv)
+    assert both.envs[0].unwrapped is env
+    assert both.envs[1].unwrapped is not env
+    workers = source.vector(2, processes=True)
+    assert np.unique(stepped(workers)[:, 0]).size == 2
+    workers.close()
+
+
+def test_what_was_changed_in_an_instance_is_in_its_copies() -> None:
+    env = gymnasium.make("Pendulum-v1", render_mode="rgb_array")
+    env.unwrapped.g = 0.5  # type: ignore[attr-defined]
+    source = EnvSource.of(env)
+    for vector in (source.vector(2), source.evaluation(2)):
+        assert isinstance(vector, SyncVectorEnv)
+        assert [one.get_wrapper_attr("g") for one in vector.envs] == [0.5, 0.5]
+    assert source.single("rgb_array").get_wrapper_attr("g") == 0.5
+    several = gymnasium.make_vec("Pendulum-v1", 2)
+    for one in several.envs:  # type: ignore[attr-defined]
+        one.unwrapped.g = 0.5
+    assert [one.get_wrapper_attr("g") for one in EnvSource.of(several).evaluation(2).envs] == [0.5, 0.5]  # type: ignore[attr-defined]
+    assert EnvSource.of(several).single().get_wrapper_attr("g") == 0.5
+
+
+def test_copies_have_the_statistics_of_wrappers_as_they_are_then() -> None:
+    env = NormalizeObservation(gymnasium.make("Pendulum-v1"))
+    source = EnvSource.of(env)
+    stepped(source.vector(1))
+    for _ in range(2):
+        (copy,) = source.evaluation(1).envs  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(copy.get_wrapper_attr("obs_rms").mean, env.obs_rms.mean)
+        env.step(env.action_space.sample())
+
+
+def test_one_environment_in_several_places_is_refused() -> None:
+    one = Counting()
+    with pytest.raises(SpaceError, match="steps one environment in several places"):
+        EnvSource.of(SyncVectorEnv([lambda: one] * 4)).vector(4)
+
+
+def test_a_time_limit_around_anything() -> None:
+    for given in ("Pendulum-v1", lambda: Counting(), Counting, Counting(), Pendulum()):
+        source = EnvSource.of(given, max_episode_steps=3)
+        vector = source.vector(1)
+        assert source.spec(vector, 1).max_episode_steps == 3
+        for env in (vector, source.evaluation(1)):
+            env.reset(seed=0)
+            truncated = [bool(env.step(env.action_space.sample())[3][0]) for _ in range(3)]
+            assert truncated == [False, False, True]
+    with pytest.raises(SpaceError, match="give it max_episode_steps where you make it"):
+        EnvSource.of(gymnasium.make_vec("CartPole-v1", 2), max_episode_steps=3)
 
 
 def test_an_instance_that_cannot_be_copied() -> None:
@@ -164,7 +218,7 @@ def test_an_instance_that_cannot_be_copied() -> None:
         EnvSource.of(env).evaluation(1)
 
 
-def test_an_instance_with_a_spec_is_made_again_with_its_wrappers() -> None:
+def test_an_instance_is_copied_with_its_wrappers() -> None:
     env = ClipReward(gymnasium.make("Pendulum-v1", g=3.0, max_episode_steps=7, render_mode="rgb_array"), -1, 0)
     source = EnvSource.of(env)
     vector = source.vector(2)
@@ -174,7 +228,7 @@ def test_an_instance_with_a_spec_is_made_again_with_its_wrappers() -> None:
     assert isinstance(evaluation, SyncVectorEnv)
     for other in (vector.envs[1], *evaluation.envs):
         assert isinstance(other.get_wrapper_attr("env"), ClipReward)
-        assert (other.get_wrapper_attr("g"), other.render_mode) == (3.0, None)
+        assert (other.get_wrapper_attr("g"), other.render_mode) == (3.0, "rgb_array")
     spec = source.spec(vector, 2)
     assert (spec.id, spec.max_episode_steps) == (None, 7)
 
@@ -217,16 +271,20 @@ def test_vector_environments_are_used_as_they_are_and_made_again_where_that_is_k
         source = EnvSource.of(given)
         assert source.vector(8) is given
         evaluation = source.evaluation(2)
-        assert (type(evaluation).__name__, evaluation.num_envs) == (kind, 2)
-        assert len(stepped(evaluation)) == 2
-        assert isinstance(source.single(), gymnasium.Env)
+        # A copy has the environments of the original; of those in processes there is none.
+        count = 2 if hasattr(given, "processes") else 3
+        assert (type(evaluation).__name__, evaluation.num_envs) == (kind, count)
+        assert len(stepped(evaluation)) == count
+        with nullcontext() if hasattr(given, "envs") else pytest.warns(UserWarning, match="made anew"):
+            assert isinstance(source.single(), gymnasium.Env)
         given.close()
     with pytest.raises(SpaceError, match="use processes=False"):
         source.vector(3, processes=True)
     for given in (Batch(), ClipRewards(gymnasium.make_vec("Pendulum-v1", 2), 0, 1)):
-        with pytest.raises(SpaceError, match=r"cannot evaluate .* or call evaluate\(env=...\)"):
-            EnvSource.of(given).evaluation(1)
-        with pytest.raises(SpaceError, match=r"cannot make one of .* or call record\(env=...\)"):
+        copy = EnvSource.of(given).evaluation(1)
+        assert type(copy) is type(given)
+        assert copy is not given
+        with pytest.raises(SpaceError, match=r"cannot record .* or call record\(env=...\)"):
             EnvSource.of(given).single()
 
 
@@ -260,17 +318,26 @@ def test_one_to_watch(env: Any) -> None:
     assert (frame.ndim, frame.shape[2], frame.dtype) == (3, 3, np.uint8)
 
 
-@pytest.mark.parametrize("env", [CartPoleEnv(), lambda: CartPoleEnv(), SyncVectorEnv([CartPoleEnv])])
-def test_one_that_cannot_be_watched(env: Any) -> None:
-    with pytest.raises(EnvironmentFault, match=r"'rgb_array': it was made with render_mode=None\. Pass a function"):
-        EnvSource.of(env).single("rgb_array")
+@pytest.mark.parametrize("env", [CartPoleEnv(), SyncVectorEnv([CartPoleEnv])])
+def test_a_copy_renders_though_it_was_made_without(env: Any) -> None:
+    single = EnvSource.of(env).single("rgb_array")
+    single.reset(seed=0)
+    assert np.asarray(single.render()).ndim == 3
     assert EnvSource.of(env).single().render_mode is None
+
+
+def test_one_that_cannot_be_watched() -> None:
+    source = EnvSource.of(lambda: CartPoleEnv())
+    with pytest.raises(EnvironmentFault, match=r"'rgb_array': it was made with render_mode=None\. Pass a function"):
+        source.single("rgb_array")
+    assert source.single().render_mode is None
 
 
 SCRIPT = """
 import sys
 import gymnasium, numpy as np
 from pathlib import Path
+from renshu.envs.builtin.classic import Pendulum
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.source import EnvSource
 

@@ -50,14 +50,6 @@ def test_a_file_holds_the_memory(algorithm, tmp_path):
     assert int(done.state.memory.ring.size) == 100
 
 
-def test_epsilon_begins_again_with_each_training():
-    agent = DQN(**SMALL, exploration_fraction=0.5).on("renshu/CartPole-v1", num_envs=2, seed=0)
-    agent.learn(400, progress=False)
-    assert float(agent.state.exploration) == pytest.approx(0.05)
-    agent.learn(400, progress=False, callbacks=lambda agent, metrics: False)
-    assert float(agent.state.exploration) > 0.5
-
-
 def test_history_is_what_the_policy_remembers():
     """The player's second action is that of both observations; predict knows the newest only."""
     agent = DQN(**SMALL, net_arch=[16]).on("renshu/CartPole-v1", num_envs=2, seed=0, frame_stack=2)

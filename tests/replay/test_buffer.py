@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renshu.errors import HyperparameterError
-from renshu.replay.buffer import PRIORITY_EPS, ReplayBuffer, ReplayState
+from renshu.replay.buffer import FORGETTING, PRIORITY_EPS, ReplayBuffer, ReplayState
 from renshu.replay.ring import Index
 from tests.replay.experience import (
     SHAPES,
@@ -83,7 +83,7 @@ def test_priorities_follow_the_steps(seed: int, shape: tuple[int, int, int], cou
             assert any(found[i] == pytest.approx(x) for x in values[ids == i])
         known |= {i: found[i] for i in ids.tolist()}
         assert found == pytest.approx(known)
-        highest = max(highest, values.max())
+        highest = max(FORGETTING * highest, values.max())
         np.testing.assert_allclose(memory.priorities.highest, highest, rtol=1e-6)
         assert_sums(memory.priorities.tree)
 
@@ -186,3 +186,27 @@ def test_a_memory_that_is_too_small_is_refused(needs: dict[str, int]) -> None:
     with pytest.raises(HyperparameterError, match="buffer_size >= 12"):
         ReplayBuffer(11, *templates(2), num_envs=2, **{"rollout_length": 1, **needs})
     ReplayBuffer(12, *templates(2), num_envs=2, **{"rollout_length": 1, **needs})
+
+
+def test_one_outlier_does_not_draw_up_new_steps_for_ever() -> None:
+    replay, add, sample, reprioritize = functions(FULL)
+    memory = replay.init()
+    for rollout in make_rollouts(0, 4, FULL[2], FULL[1]):
+        memory = add(memory, rollout, KEY)
+    batch = sample(memory, KEY, count=4)
+    memory = reprioritize(memory, batch.indices, jnp.full(4, 1e4))
+    assert float(memory.priorities.highest) > 200
+    for _ in range(8000):
+        memory = reprioritize(memory, batch.indices, jnp.full(4, 1.0))
+    assert float(memory.priorities.highest) == pytest.approx(1.0, abs=0.1)
+
+
+def test_no_exponent_makes_a_step_impossible() -> None:
+    replay = make(FULL, alpha=9.0)
+    memory = replay.init()
+    for rollout in make_rollouts(0, 4, FULL[2], FULL[1]):
+        memory = replay.add(memory, rollout, KEY)
+    batch = replay.sample(memory, KEY, 8, gamma=0.99)
+    memory = replay.reprioritize(memory, batch.indices, jnp.zeros(8))
+    leaves = np.asarray(batch.indices.row) * FULL[1] + np.asarray(batch.indices.env)
+    assert (np.asarray(memory.priorities.tree[0])[leaves] > 0).all()

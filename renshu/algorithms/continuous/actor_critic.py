@@ -24,7 +24,9 @@ from renshu.types import Accepts, Array, Key
 class ActorCriticAlgorithm(ReplayAlgorithm):
     """Hyperparameters of an actor and critics; names and meaning as in Stable-Baselines3."""
 
-    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=frozenset({"box"}), frame_stack=True)
+    accepts: ClassVar[Accepts] = Accepts(
+        observations=OBSERVATIONS, actions=frozenset({"box"}), frame_stack=True, squashed=True
+    )
 
     n_critics: int = integer(2, "critics: networks that each estimate the value of an action", least=1)
     policy_delay: int = integer(1, "updates of the critics for one of the policy", least=1)

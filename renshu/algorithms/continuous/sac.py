@@ -38,7 +38,7 @@ class SAC(TargetNetworks, StateDependentExploration, RegularisedCritics, SoftAct
     """
 
     accepts: ClassVar[Accepts] = Accepts(
-        observations=OBSERVATIONS, actions=frozenset({"box", "discrete"}), frame_stack=True, masks=True
+        observations=OBSERVATIONS, actions=frozenset({"box", "discrete"}), frame_stack=True, masks=True, squashed=True
     )
 
     n_target_critics: int | None = integer(

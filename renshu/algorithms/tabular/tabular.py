@@ -158,7 +158,7 @@ class TabularLearner(Learner[Config, State]):
         rate = value_of(self.config.learning_rate, counters.progress_remaining)
         steps, aux = self.transitions(state.aux, rollout, key)
         params, error = self.improve(state.params, steps, rate, state.exploration)
-        exploration = self._exploration(counters)
+        exploration = self._exploration(counters, state.exploration)
         counters = counters._replace(updates=counters.updates + steps.real.shape[0])
         metrics = {"td_error": error, "learning_rate": rate, "exploration": exploration}
         return State(params, counters, exploration, aux), metrics
@@ -220,8 +220,8 @@ class TabularLearner(Learner[Config, State]):
         table = table.at[row.state, row.action].add(move / count)
         return table, (before + move, before, jnp.abs(error))
 
-    def _exploration(self, counters: Counters) -> Array:
-        return jnp.float32(self.config.epsilon(counters))
+    def _exploration(self, counters: Counters, before: Array | float = 1.0) -> Array:
+        return jnp.float32(self.config.epsilon(counters, before))
 
 
 def epsilon_greedy(values: Array, epsilon: Array, mask: Array | None = None) -> Array:

@@ -132,9 +132,9 @@ class PQNLearner(Learner[PQN, State]):
     def initial_carry(self, num_envs: int) -> PyTree:
         return empty_frames(self.spec.observation_space, self.frame_stack, num_envs) if self.frame_stack > 1 else ()
 
-    def exploration(self, counters: Counters) -> Array:
-        """Compute the share of random actions, [] float32."""
-        return jnp.asarray(self.config.epsilon(counters), jnp.float32)
+    def exploration(self, counters: Counters, before: Array | float = 1.0) -> Array:
+        """Compute the share of random actions, [] float32, no more than `before`."""
+        return jnp.asarray(self.config.epsilon(counters, before), jnp.float32)
 
     def values(self, params: PyTree, obs: PyTree) -> Array:
         """Estimate returns of all actions, allowed or not, `[B, A]`. obs: `[B, ...]`, with mask and frame stack."""
@@ -169,7 +169,7 @@ class PQNLearner(Learner[PQN, State]):
         )
         params, opt_state = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
         counters = counters._replace(updates=counters.updates + taken)
-        exploration = self.exploration(counters)
+        exploration = self.exploration(counters, state.exploration)
         state = State(params, opt_state, counters, exploration)
         return state, {**metrics, "learning_rate": rate, "exploration": exploration}
 

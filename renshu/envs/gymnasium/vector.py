@@ -25,8 +25,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
-from renshu.envs.checks import CheckedEnv
-from renshu.envs.device import EnvsState
+from renshu.envs.checks import CheckedEnv, SeededEnv, seed_globals
 from renshu.envs.masks import MasksInObservations
 from renshu.errors import EnvironmentFault, RenshuError
 from renshu.types import MASK, Array, PyTree
@@ -41,8 +40,7 @@ class HostEnvs:
     vector_env: any Gymnasium vector environment that resets by the NEXT_STEP rule.
     timeout: seconds that environments in processes of their own have to answer; after that they count as hung. (It has
     no effect where a vector wrapper surrounds the processes, which offers no way to wait for a limited time.)
-    name: the environment's name in messages; by default that of its spec or its class.
-
+    name: the environment's name in messages; by default that of its spec or its class. seed: of a reset to see masks.
     infos: of the latest step, as the vector environment gave them.
 
     After an EnvironmentFault everything is closed, every process ended, and each further call raises again. Ctrl-C
@@ -50,7 +48,9 @@ class HostEnvs:
     environments in worker processes can only be closed and made again.
     """
 
-    def __init__(self, vector_env: VectorEnv, timeout: float = 120.0, name: str | None = None) -> None:
+    def __init__(
+        self, vector_env: VectorEnv, timeout: float = 120.0, name: str | None = None, seed: int | None = None
+    ) -> None:
         self.name = name or (vector_env.spec.id if vector_env.spec else type(vector_env.unwrapped).__name__)
         self.num_envs: int = vector_env.num_envs
         self.single_action_space: spaces.Space = vector_env.single_action_space
@@ -67,14 +67,21 @@ class HostEnvs:
         self._half_stepped = False
         self._closed = False
         self._first_fault: EnvironmentFault | None = None
+        self._begun: tuple[int | None, Any] | None = (
+            None  # seed and result of a reset whose episodes were not stepped yet
+        )
         if self._masks is not None and not self._masks.certain:
-            self._look_for_masks(self._masks)
+            self._look_for_masks(self._masks, seed)
         self.single_observation_space: spaces.Space = self.vector_env.single_observation_space
 
-    def _look_for_masks(self, masks: MasksInObservations) -> None:
-        """Reset the environments to see whether they give masks; where none does, observations stay as they are."""
+    def _look_for_masks(self, masks: MasksInObservations, seed: int | None) -> None:
+        """Reset the environments to see whether they give masks; where none does, observations stay as they are.
+
+        The first `reset` with the same seed is this one: an environment that draws something once draws it by the seed.
+        """
         try:
-            result = self._call("reset")
+            result = self._call("reset", seed=seed)
+            self._begun = seed, result
         except EnvironmentFault as fault:
             self._first_fault, result = fault, None  # raised at the first reset, as without this search
         infos = result[1] if isinstance(result, tuple) and len(result) == 2 else {}
@@ -84,8 +91,9 @@ class HostEnvs:
     @property
     def state(self) -> PyTree:
         """The environments' own states `[N, ...]`, of a DeviceEnv in this process; None of others."""
+        # By name: worker processes import this module, and JAX would cost each a second.
         held = getattr(self.vector_env.unwrapped, "state", None)
-        return held.inner if isinstance(held, EnvsState) else None
+        return held.inner if type(held).__name__ == "EnvsState" else None
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begin an episode in every environment. Returns observations [N, ...].
@@ -94,7 +102,11 @@ class HostEnvs:
         Raises EnvironmentFault.
         """
         self._steps, self._half_stepped = 0, False
-        result = self._call("reset", seed=None if seed is None else int(seed))
+        begun, self._begun = self._begun, None
+        if begun is not None and seed is not None and begun[0] == seed:
+            result = begun[1]
+        else:
+            result = self._call("reset", seed=None if seed is None else int(seed))
         if not isinstance(result, tuple) or len(result) != 2:
             self._fail(self._nonsense("reset must return (observations, infos)"))
         self._check_obs(result[0])
@@ -323,7 +335,10 @@ def _make_in_worker(payload: bytes, index: int, name: str, parent: int) -> gymna
     if os.getpid() != parent:
         # Ctrl-C reaches every process of a terminal. The parent saves first, then it ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return CheckedEnv(pickle.loads(payload)(), index, name)
+        # Workers are forks of one server, whose global random numbers all of them would go on with.
+        seed_globals(None)
+    env = CheckedEnv(pickle.loads(payload)(), index, name)
+    return env if os.getpid() == parent else SeededEnv(env)
 
 
 def _listen(queue: Any) -> list[str]:
