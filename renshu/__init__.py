@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from renshu.algorithms.value_based.rainbow import Rainbow as Rainbow
     from renshu.envs.device import DeviceEnv as DeviceEnv
     from renshu.envs.device import Step as Step
+    from renshu.envs.examination import check_env as check_env
     from renshu.experiments.experiment import experiment as experiment
     from renshu.files.datasets import Dataset as Dataset
     from renshu.loops.evaluation import Evaluation as Evaluation
@@ -58,6 +59,7 @@ _MODULES = {
     "Linear": "renshu.ops.schedules",
     "Piecewise": "renshu.ops.schedules",
     "Step": "renshu.envs.device",
+    "check_env": "renshu.envs.examination",
     "experiment": "renshu.experiments.experiment",
     "load": "renshu.agent.agent",
     "preset": "renshu.presets",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from renshu.cli import evaluate, experiment, list_, plot, train, watch
+from renshu.cli import check, evaluate, experiment, list_, plot, train, watch
 from renshu.errors import RenshuError
 
 
@@ -68,6 +68,7 @@ app.command("watch")(watch.watch)
 app.command("plot")(plot.plot)
 app.command("experiment")(experiment.experiment)
 app.command("list")(list_.list_)
+app.command("check")(check.check)
 
 
 def main() -> None:
