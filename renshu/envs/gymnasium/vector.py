@@ -84,7 +84,7 @@ class HostEnvs:
     def state(self) -> PyTree:
         """The environments' own states `[N, ...]`, of a DeviceEnv in this process; None of others."""
         # By name: worker processes import this module, and JAX would cost each a second.
-        held = getattr(self.vector_env.unwrapped, "state", None)
+        held: Any = getattr(self.vector_env.unwrapped, "state", None)
         return held.inner if type(held).__name__ == "EnvsState" else None
 
     def reset(self, seed: int | None = None) -> PyTree:
