@@ -1,0 +1,268 @@
+"""Every algorithm with tiny settings in a fitting environment, and the trainings that its questions share."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from renshu import Agent
+from renshu.algorithms import registry
+from renshu.algorithms.hyperparameters import kind_of
+from renshu.envs.device import DeviceEnv, Step
+from tests.loops.tiny import copied
+
+NUM_ENVS, SEED = 2, 3
+FEW = 30
+"""Rollouts before the first look: some hundred steps, of which a memory holds the last."""
+TARGET = 1_500
+"""Steps at which schedules end in that part of a training."""
+LEARNED = 12_000
+"""Steps within which every algorithm learns what there is to learn."""
+
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+
+class Signs(DeviceEnv):
+    """Two signs, new in each step: of their four pairs each wants an action of its own. Episodes end by chance.
+
+    A subclass has the reward, and `score`: the mean reward of actions `[4, ...]` in the four contexts, which is
+    `enough` only if they depend on both signs.
+    """
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    max_episode_steps = 4
+    contexts = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]], np.float32)
+
+    def reset(self, key):
+        signs = jax.random.rademacher(key, (2,), jnp.float32)
+        return signs, signs
+
+    def step(self, state, action, key):
+        key_reset, key_end = jax.random.split(key)
+        after, obs = self.reset(key_reset)
+        return Step(after, obs, self.reward(state, action), jax.random.uniform(key_end) < 0.25)
+
+
+class Points(Signs):
+    """The nearer to half the signs, the better."""
+
+    action_space, enough = spaces.Box(-1.0, 1.0, (2,), np.float32), 0.75
+
+    def reward(self, state, action):
+        return 1.0 - jnp.abs(action - 0.5 * state).mean()
+
+    def score(self, action):
+        return 1.0 - np.abs(action - 0.5 * self.contexts).mean()
+
+
+class Choices(Signs):
+    """The right one of four actions gives 1. One is not allowed: it gives NaN, which no loop lets pass."""
+
+    action_space, enough = spaces.Discrete(4), 0.9
+    right = np.array([3, 2, 1, 0])  # in the four contexts
+    masks = (right[:, None] - np.arange(4)) % 4 < 3
+
+    def reward(self, state, action):
+        reward = (action == jnp.asarray(self.right)[context(state)]).astype(jnp.float32)
+        return jnp.where(self.action_mask(state)[action], reward, jnp.nan)
+
+    def action_mask(self, state):
+        return jnp.asarray(self.masks)[context(state)]
+
+    def score(self, action):
+        return np.mean(action == self.right)
+
+
+def context(state):
+    """Number of a pair of signs among the contexts."""
+    return 2 * (state[0] > 0).astype(jnp.int32) + (state[1] > 0).astype(jnp.int32)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def rate(progress_remaining):
+    """A learning rate that a test sets by the counters alone, in a program that is compiled already."""
+    return jnp.select([progress_remaining > 0.2, progress_remaining > 0.1], [RATE, 0.0], jnp.nan)
+
+
+RATE = 0.01
+STEADY, STILL, WRONG = 0.9, 0.15, 0.05
+"""Progress that remains where the learning rate is RATE, 0, NaN."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An algorithm of the registry with tiny settings, and an environment: `Choices` has masks, `Points` has none.
+
+    Many options are on at once, so that the hyperparameters that may be traced are numbers that matter.
+    """
+
+    algorithm: str
+    env: DeviceEnv
+    settings: dict[str, Any]
+
+
+# Adam knows no scale: of networks apart the weight of a loss would hardly matter.
+NORMED = {"norm_obs": True, "norm_reward": True, "clip_obs": 0.5, "clip_reward": 0.5, "share_features_extractor": True}
+ON_POLICY = {"n_steps": 8, "net_arch": [8], "gamma": 0.5}
+TABLE = {"n_steps": 4, "bins": 2, "gamma": 0.5, "exploration_fraction": 0.9}
+REPLAY = {
+    "buffer_size": 128,
+    "batch_size": 16,
+    "learning_starts": 16,
+    "train_freq": 2,
+    "net_arch": [8],
+    "gamma": 0.5,
+    "prioritized": True,
+    "prioritized_replay_beta": 0.5,
+}
+VALUES = {
+    **REPLAY,
+    "target_update_interval": 16,
+    "tau": 0.5,
+    "exploration_fraction": 0.9,
+    "munchausen": True,
+    "munchausen_tau": 0.1,
+    "munchausen_clip": -0.2,
+}
+NOISY = {
+    **REPLAY,
+    "tau": 0.05,
+    "action_noise": "normal",
+    "action_noise_std": 0.5,
+    "target_policy_noise": 0.5,
+    "target_noise_clip": 0.3,
+}
+AUTO, FIXED = {**REPLAY, "target_entropy": -1.0}, {**REPLAY, "ent_coef": 0.1}
+MINIBATCHES = {**ON_POLICY, "batch_size": 8}
+
+CASES: dict[str, Case] = {
+    "A2C": Case("A2C", Choices(), {**ON_POLICY, **NORMED, "ent_coef": 0.01}),
+    "CrossQ": Case("CrossQ", Points(), AUTO),
+    "CrossQ-fixed": Case("CrossQ", Points(), FIXED),
+    "DDPG": Case("DDPG", Points(), NOISY),
+    "DQN": Case("DQN", Choices(), VALUES),
+    "DynaQ": Case("DynaQ", Choices(), {**TABLE, "planning_steps": 2}),
+    "ExpectedSARSA": Case("ExpectedSARSA", Choices(), TABLE),
+    "PPO": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "ent_coef": 0.01, "n_epochs": 2, "clip_range": 0.05}),
+    "PQN": Case("PQN", Choices(), {**MINIBATCHES, "exploration_fraction": 0.9}),
+    "QLearning": Case("QLearning", Choices(), TABLE),
+    "QRDQN": Case("QRDQN", Choices(), {**VALUES, "n_quantiles": 5}),
+    "Rainbow": Case("Rainbow", Choices(), {**VALUES, "noisy": False, "n_atoms": 11, "v_min": -1.0, "v_max": 3.0}),
+    "SAC": Case("SAC", Points(), AUTO),
+    "SAC-discrete": Case("SAC", Choices(), FIXED),
+    "SARSA": Case("SARSA", Choices(), TABLE),
+    "TD3": Case("TD3", Points(), NOISY),
+    "TQC": Case("TQC", Points(), {**AUTO, "n_quantiles": 5}),
+    "TQC-fixed": Case("TQC", Points(), {**FIXED, "n_quantiles": 5}),
+}
+"""One for each line of the registry, and more where one value excludes another or two kinds of actions differ much."""
+
+
+# --- trainings that questions share -----------------------------------------------------------------------------------
+
+
+def advance(agent: Agent, iterations: int) -> dict[str, float]:
+    """Train for so many rollouts. Returns the metrics of the last."""
+    loop, size = agent.trainer.start_loop(nullcontext), agent.trainer.learner.needs.steps * NUM_ENVS
+    goal, metrics = agent.trainer.iteration + iterations, {}
+    while agent.trainer.iteration < goal:
+        metrics = loop.advance((goal - agent.trainer.iteration) * size).metrics
+    return metrics
+
+
+def put(agent: Agent, state: Any, progress_remaining: float) -> None:
+    """Give an agent a copy of a state, in the middle of a training of which so much remains."""
+    steps, whole = int(state.counters.steps), 1_000_000
+    start = steps - int((1 - progress_remaining) * whole)
+    counters = state.counters._replace(start=np.int32(start), target=np.int32(start + whole))
+    agent.trainer.state = jax.tree.map(jnp.array, state._replace(counters=counters))
+
+
+class Trained:
+    """A case, trained in both loops; what has to be compiled is made when first asked for.
+
+    values: the hyperparameters that may be traced, as far as they are numbers here; left_open: the names of the others.
+    changed: another number for each of the values.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.env, self.kind = case.env, registry.algorithm(case.algorithm)
+        self.algorithm = self.kind(**case.settings, learning_rate=rate)
+        fields = [f.name for f in dataclasses.fields(self.kind) if getattr(kind_of(f), "traceable", False)]
+        given = {field: getattr(self.algorithm, field) for field in fields} | {"learning_rate": RATE}
+        self.values = {field: float(x) for field, x in given.items() if isinstance(x, int | float)}
+        self.changed = {field: 0.7 * value or 0.1 for field, value in self.values.items()}
+        self.left_open = set(fields) - set(self.values)
+
+    def start(self, loop: str) -> Agent:
+        """Make an agent at the beginning of its training."""
+        agent = self.algorithm.on(self.env, num_envs=NUM_ENVS, seed=SEED, loop=loop)
+        agent.trainer.set_target(TARGET)
+        return agent
+
+    def greedy(self, agent: Agent) -> np.ndarray:
+        """Return the greedy actions in the four contexts."""
+        masks = (self.env.masks.astype(np.int8),) if self.env.gives_masks else ()
+        return np.asarray(agent.predict(self.env.contexts, *masks))
+
+    @cached_property
+    def host(self) -> tuple[Agent, Any]:
+        """The agent of the host loop, and a copy of its state after FEW rollouts."""
+        agent = self.start("host")
+        advance(agent, FEW)
+        return agent, copied(agent.state)
+
+    @cached_property
+    def compiled(self) -> Course:
+        """The course of a training in the compiled loop."""
+        agent = self.start("compiled")
+        first, untrained = copied(agent.state), self.greedy(agent)
+        metrics = advance(agent, FEW)
+        with TemporaryDirectory() as folder:
+            content = agent.save(Path(folder) / "agent.safetensors").read_bytes()
+        few, greedy = copied(agent.state), self.greedy(agent)
+        advance(agent, FEW)
+        later = copied(agent.state)
+        put(agent, later, STEADY)
+        while agent.steps < LEARNED:
+            advance(agent, 10)
+        return Course(agent, metrics, first, few, later, untrained, greedy, self.greedy(agent), content)
+
+
+@dataclass(frozen=True)
+class Course:
+    """Course of a training: states before it, after FEW rollouts and after as many again; greedy actions on the way.
+
+    agent: as the last question left it; `put` gives it one of the states. metrics: of the last of the FEW rollouts.
+    untrained, greedy, trained: actions before the training, after FEW rollouts, after LEARNED steps. content: of a file
+    written after FEW rollouts.
+    """
+
+    agent: Agent
+    metrics: dict[str, float]
+    first: Any
+    few: Any
+    later: Any
+    untrained: np.ndarray
+    greedy: np.ndarray
+    trained: np.ndarray
+    content: bytes
+
+
+@cache
+def trained(case: str) -> Trained:
+    """Return the trainings of a case, the same ones to all questions."""
+    return Trained(CASES[case])
