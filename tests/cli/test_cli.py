@@ -256,7 +256,8 @@ def test_watch_without_a_screen(trained, monkeypatch):
     assert "there is no screen here. Make a video: renshu watch" in refused("watch", trained)
 
 
-def test_watch_in_a_window(trained):
+def test_watch_in_a_window(trained, monkeypatch):
+    monkeypatch.setattr("renshu.viewing.play.has_screen", lambda: True)
     output = invoke("watch", trained, "--seed", 1)
     returns = [float(line.split("return ")[1].split(",")[0]) for line in output.splitlines() if "return" in line]
     assert len(returns) == 1
