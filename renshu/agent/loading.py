@@ -57,6 +57,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         backend = make_backend(source, None if several else spec.num_envs, timeout=TIMEOUT, **how)
         spec = backend.probe_spec()
     trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how)
+    trainer.recorded_name = record.environment
     shapes = jax.eval_shape(trainer.learner.init, jax.ShapeDtypeStruct((), trainer.keys[0].dtype))
     state = file.state(shapes, [*overrides, *(["env"] if env is not None else [])])
     snapshot = _usable(file, trainer, backend)

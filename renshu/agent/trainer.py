@@ -120,6 +120,7 @@ class Trainer:
         self.learner = built.build(self.fitted.spec)
         self.programs = Programs(self.learner)
         self.prediction_keys = self.programs.key_stream(self.keys[2])
+        self.recorded_name = "environment"  # in the file that it comes from
         self.run: Run | None = None
         self.last_run: Run | None = None
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
@@ -254,7 +255,7 @@ class Trainer:
     @property
     def name(self) -> str:
         """Name of the environment."""
-        return self._backend.name if self._backend is not None else self.spec.id or "environment"
+        return self._backend.name if self._backend is not None else self.spec.id or self.recorded_name
 
     @property
     def loop_name(self) -> str | None:

@@ -36,6 +36,7 @@ def experiment(
     """Compare algorithms, or values of hyperparameters, over many seeds: a table, a picture, a csv file."""
     from rich.console import Console
 
+    from renshu.cli.agents import environment_named
     from renshu.envs.source import EnvSource
     from renshu.experiments.experiment import experiment as run
 
@@ -47,7 +48,7 @@ def experiment(
         raise typer.BadParameter(f"statistic is iqm or mean, not {statistic!r}")
     result = run(
         {label: preset.algorithm for label, preset in chosen.items()},
-        environment,
+        environment_named(environment),
         seeds=seeds,
         steps=steps or max(preset.total_steps for preset in chosen.values()),
         num_envs=envs or max(preset.num_envs for preset in chosen.values()),
@@ -59,7 +60,7 @@ def experiment(
     )
     Console().print(result.table(statistic))  # type: ignore[arg-type]
     out.mkdir(parents=True, exist_ok=True)
-    name = EnvSource.of(environment).name
+    name = EnvSource.of(environment_named(environment)).name
     print(f"time         {result.seconds:.1f} s, and {result.compile_seconds:.1f} s of compilation")
     print(f"curves       {result.plot(out / 'curves.png', statistic, f'{name}, {seeds} seeds')}")  # type: ignore[arg-type]
     print(f"numbers      {result.save(out / 'curves.csv')}")

@@ -27,7 +27,9 @@ FRAME_STACK = "how many of the last observations the agent sees at once, where t
 
 def train(
     algorithm: Annotated[str | None, typer.Argument(help="ppo, a2c, ... (see `renshu list`)")] = None,
-    environment: Annotated[str | None, typer.Argument(help="a Gymnasium id, as CartPole-v1")] = None,
+    environment: Annotated[
+        str | None, typer.Argument(help="a Gymnasium id, as CartPole-v1; or your own, as mymodule:MyEnv")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="environment steps; by default the preset's, or 100,000", min=1)
     ] = None,
@@ -69,10 +71,12 @@ def train(
         return
     if algorithm is None or environment is None:
         raise typer.BadParameter("an algorithm and an environment, as in: renshu train ppo CartPole-v1")
+    from renshu.cli.agents import environment_named
+
     chosen = settings(algorithm, environment, set_ or [], preset)
     total = steps or chosen.total_steps
     agent = chosen.algorithm.on(
-        chosen.environment,
+        environment_named(environment),
         num_envs=envs or chosen.num_envs,
         seed=seed,
         processes=processes,
@@ -96,12 +100,13 @@ def train(
 def settings(algorithm: str, environment: str, assignments: list[str], use_preset: bool) -> Preset:
     """Return the preset, or defaults where there is none, with the hyperparameters set on the command line."""
     from renshu.algorithms.registry import algorithm as by_name
+    from renshu.cli.agents import environment_named
     from renshu.envs.source import EnvSource
     from renshu.presets import Preset, preset, preset_name
 
     kind = by_name(algorithm)
     overrides = kind.parse(split(assignments))
-    known = EnvSource.of(environment).gym_spec
+    known = EnvSource.of(environment_named(environment)).gym_spec
     name = known.id if known is not None else environment
     found = preset_name(algorithm, name) if use_preset else None
     if found is not None:
@@ -145,14 +150,16 @@ def _number(text: str) -> float:
 
 def _resume(path: Path, environment: str | None, steps: int | None, progress: bool) -> None:
     from renshu.agent.agent import Agent
-    from renshu.cli.agents import check_environment
+    from renshu.cli.agents import check_environment, environment_named
     from renshu.tracking.run import Run
 
     run = Run.open(path)
     settings = run.settings
-    agent = Agent.resume(run, env=environment)
+    agent = Agent.resume(run, env=environment_named(environment))
     name = type(agent.algorithm).__name__.lower()
-    check_environment(agent, environment, f"renshu train {name} {agent.spec.id} --resume {path}")
+    check_environment(
+        agent, environment, f"renshu train {name} {agent.spec.id or f'MODULE:{agent.name}'} --resume {path}"
+    )
     if steps is None and (agent.trainer.target is None or agent.steps >= agent.trainer.target):
         print(f"{path} is complete: {agent.steps:,} steps. For more: renshu train --resume {path} --steps 10000")
         return

@@ -15,7 +15,6 @@ from examples.own_algorithm import Reinforce
 from renshu.cli import app
 from renshu.errors import HyperparameterError
 from renshu.tracking import Run, read_episodes
-from tests import probes
 
 SETTINGS = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "net_arch": [8]}
 TINY = ["--no-preset", "--envs", "2", *(f"--set={name}={value}" for name, value in SETTINGS.items())]
@@ -156,24 +155,6 @@ def test_resume():
     assert steps + 50 <= renshu.load("a/agent.safetensors").steps < steps + 82
     assert "keeps its settings" in refused("train", "--resume", "a", "--set", "n_epochs=2")
     assert "is not a run" in refused("train", "--resume", "b")
-
-
-def test_an_environment_of_a_module_of_ones_own(tmp_path, monkeypatch):
-    (tmp_path / "own_module.py").write_text(
-        "import gymnasium\nfrom tests import probes\ngymnasium.register('Own-v0', probes.Exploration)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    name = "own_module:Own-v0"
-    invoke("train", "ppo", name, *TINY, *QUIET, "--steps", 40, "--run", "a")
-    assert f"--env {name}" in refused("evaluate", "a")
-    assert "episodes     5" in invoke("evaluate", "a", "--env", name, "--episodes", 5)
-    assert f"renshu train ppo {name} --resume a" in refused("train", "--resume", "a", "--steps", 40)
-    assert "goes on in a" in invoke("train", "ppo", name, "--resume", "a", "--steps", 40, "--no-progress")
-
-
-def test_an_agent_from_python(tiny):
-    tiny(probes.Value).save("value.safetensors")
-    assert "an environment made in Python" in refused("evaluate", "value.safetensors")
 
 
 @pytest.mark.parametrize(
