@@ -29,6 +29,28 @@ def find(path: Path, environment: str | None) -> Agent:
     return agent
 
 
+def whole(text: str) -> int:
+    """Parse a number of steps, 0 or more: 100000, 100_000 or 1e5."""
+    import typer
+
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if number < 0 or not number.is_integer():
+        raise typer.BadParameter(f"expected a whole number, as 100000, 100_000 or 1e5, not {text!r}")
+    return int(number)
+
+
+def whole_from_1(text: str) -> int:
+    """Parse a number of steps, 1 or more."""
+    import typer
+
+    if not (number := whole(text)):
+        raise typer.BadParameter("expected at least 1")
+    return number
+
+
 def environment_named(text: str | None) -> Any:
     """Return what is named: an id as it is; for "module:MyEnv" the class, function or object of that module.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from renshu.cli.agents import environment_named, whole, whole_from_1
 
 if TYPE_CHECKING:
     from renshu.agent.agent import Agent
@@ -22,6 +24,7 @@ def renamed(value: int | None) -> None:
         raise typer.BadParameter(f"it is called --frame-stack now: --frame-stack {value}")
 
 
+MASKS = "leave out actions that the environment's mask forbids; by default where it gives masks"
 FRAME_STACK = "how many of the last observations the agent sees at once, where the algorithm can"
 
 
@@ -31,7 +34,8 @@ def train(
         str | None, typer.Argument(help="a Gymnasium id, as CartPole-v1; or your own, as mymodule:MyEnv")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="environment steps; by default the preset's, or 100,000", min=1)
+        int | None,
+        typer.Option(help="environment steps, as 1e5; by default the preset's, or 100,000", parser=whole_from_1),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="of everything; drawn if not given", min=0)] = None,
     envs: Annotated[int | None, typer.Option(help="environments at once; by default the preset's, or 1", min=1)] = None,
@@ -44,6 +48,7 @@ def train(
     ] = None,
     bins: Annotated[str | None, typer.Option(help=BINS)] = None,
     frame_stack: Annotated[int | None, typer.Option(help=FRAME_STACK, min=1)] = None,
+    masks: Annotated[bool | None, typer.Option("--masks/--no-masks", help=MASKS)] = None,
     history: Annotated[int | None, typer.Option(hidden=True, callback=renamed)] = None,
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     stop_at: Annotated[
@@ -51,11 +56,11 @@ def train(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="run folder; by default runs/NAME-1, -2, ...")] = None,
     eval_every: Annotated[
-        int | None, typer.Option(help="steps between evaluations; by default a tenth of all, 0 for none", min=0)
+        int | None, typer.Option(help="steps between evaluations; by default a tenth of all, 0 for none", parser=whole)
     ] = None,
     eval_episodes: Annotated[int, typer.Option(help="episodes of each evaluation", min=1)] = 10,
     checkpoint_every: Annotated[
-        int | None, typer.Option(help="steps between checkpoints; by default a tenth of all, 0 for none", min=0)
+        int | None, typer.Option(help="steps between checkpoints; by default a tenth of all, 0 for none", parser=whole)
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="go on with this run folder, to its end or for --steps more")
@@ -65,14 +70,12 @@ def train(
     """Train an agent, in a run folder that keeps everything about it."""
     if resume is not None:
         given = [envs, processes, set_, env_set, bins, frame_stack, stop_at, run, eval_every, checkpoint_every]
-        if seed is not None or any(given):
+        if seed is not None or masks is not None or any(given):
             raise typer.BadParameter("a run that is resumed keeps its settings: give --steps at most")
         _resume(resume, environment, steps, progress)
         return
     if algorithm is None or environment is None:
         raise typer.BadParameter("an algorithm and an environment, as in: renshu train ppo CartPole-v1")
-    from renshu.cli.agents import environment_named
-
     chosen = settings(algorithm, environment, set_ or [], preset)
     total = steps or chosen.total_steps
     agent = chosen.algorithm.on(
@@ -80,9 +83,8 @@ def train(
         num_envs=envs or chosen.num_envs,
         seed=seed,
         processes=processes,
-        bins=numbers_of_bins(bins),
-        frame_stack=frame_stack,
         env_kwargs=environment_arguments(env_set or []),
+        **(chosen.options | fitting(bins, frame_stack, masks)),
     )
     agent.summary()
     agent.learn(
@@ -100,7 +102,6 @@ def train(
 def settings(algorithm: str, environment: str, assignments: list[str], use_preset: bool) -> Preset:
     """Return the preset, or defaults where there is none, with the hyperparameters set on the command line."""
     from renshu.algorithms.registry import algorithm as by_name
-    from renshu.cli.agents import environment_named
     from renshu.envs.source import EnvSource
     from renshu.presets import Preset, preset, preset_name
 
@@ -130,6 +131,12 @@ def environment_arguments(assignments: list[str]) -> dict:
     return {name: Kind("").parse(name, text) for name, text in split(assignments).items()}
 
 
+def fitting(bins: str | None, frame_stack: int | None, masks: bool | None) -> dict[str, Any]:
+    """Return the options of fitting that were given, as `on(...)` takes them."""
+    given = {"bins": numbers_of_bins(bins), "frame_stack": frame_stack, "masks": masks}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def numbers_of_bins(text: str | None) -> int | tuple[int, ...] | None:
     """Parse "3" as 3 and "3,5" as (3, 5)."""
     if text is None:
@@ -150,7 +157,7 @@ def _number(text: str) -> float:
 
 def _resume(path: Path, environment: str | None, steps: int | None, progress: bool) -> None:
     from renshu.agent.agent import Agent
-    from renshu.cli.agents import check_environment, environment_named
+    from renshu.cli.agents import check_environment
     from renshu.tracking.run import Run
 
     run = Run.open(path)

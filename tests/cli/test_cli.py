@@ -11,6 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import renshu
+import renshu.agent.agent  # these two before a test replaces the registry's function
+import renshu.presets
 from examples.own_algorithm import Reinforce
 from renshu.cli import app
 from renshu.errors import HyperparameterError
@@ -182,7 +184,11 @@ def test_resume():
         ("evaluate .", "not a run"),
         ("watch nowhere --record a.gif", "nowhere"),
         ("plot nowhere", "nowhere is not a run"),
-        ("list pqo", "There are: A2C, "),
+        ("list pqo", "there is nothing called 'pqo' to list. Did you mean pqn or ppo"),
+        ("list foo", "It has: algorithms, presets, environments, a2c, "),
+        ("train ppo CartPole-v1 --set learning_rate=abc", "learning_rate: 'abc' is not a number; a schedule"),
+        ("train ppo CartPole-v1 --steps 1.5", "expected a whole number, as 100000, 100_000 or 1e5, not '1.5'"),
+        ("train ppo CartPole-v1 --eval-every often", "Invalid value for '--eval-every'"),
         ("fly", "No such command 'fly'"),
     ],
 )
@@ -296,6 +302,21 @@ def test_version_and_help():
     assert "--stop-at" in invoke("train", "--help")
 
 
+def test_help_in_80_columns_cuts_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    output = invoke("train", "--help")
+    assert max(map(len, output.splitlines())) <= 80
+    assert "…" not in output
+    assert "learning_rate=linear:1e-3" in output
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e5", 100_000), ("100_000", 100_000), ("7", 7)])
+def test_numbers_of_steps(text, number):
+    from renshu.cli.agents import whole
+
+    assert whole(text) == number
+
+
 def test_help_is_quick():
     times = []
     for _ in range(5):
@@ -325,3 +346,21 @@ def test_an_unforeseen_error_is_not_hidden(monkeypatch):
     monkeypatch.setattr("renshu.algorithms.registry.algorithms", broken)
     with pytest.raises(ZeroDivisionError):
         invoke("list", "algorithms")
+
+
+def test_options_of_presets_and_of_the_line(monkeypatch):
+    data = {"num_envs": 1, "total_steps": 64, "bins": 3, "frame_stack": 2, "learning_starts": 8, "net_arch": [4]}
+    monkeypatch.setattr("renshu.presets.presets", lambda: {"dqn": {"Pendulum-v1": data}})
+    invoke("train", "dqn", "Pendulum-v1", *QUIET, "--run", "a")
+    assert Run.open("a").settings["spaces"] == {"bins": 3, "frame_stack": 2}
+    invoke("train", "dqn", "Pendulum-v1", *QUIET, "--run", "b", "--bins", 4)
+    assert Run.open("b").settings["spaces"] == {"bins": 4, "frame_stack": 2}
+
+
+def test_masks():
+    line = ["train", "qlearning", "Taxi-v4", "--no-preset", *QUIET, "--steps", 40]
+    assert "action_mask" in invoke(*line, "--masks", "--run", "a")
+    assert "action_mask" not in invoke(*line, "--no-masks", "--run", "b")
+    assert "masks=True, but there are none" in " ".join(
+        invoke("train", "ppo", "CartPole-v1", *TINY, "--masks", "--run", "c", code=2).split()
+    )
