@@ -84,8 +84,11 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_MODULES[name]), name)
     if name.startswith("_"):
         raise AttributeError(f"module 'renshu' has no attribute {name!r}")
+    from renshu.algorithms.migration import name_of_module
     from renshu.errors import UnknownNameError
 
+    if answer := name_of_module(name):
+        raise ImportError(answer)  # no AttributeError: `from renshu import NAME` would replace its message
     try:
         return _registry.algorithm(name)
     except UnknownNameError as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from renshu.agent.backends import make_backend
 from renshu.agent.trainer import Trainer, fit_spaces_for
+from renshu.algorithms import migration
 from renshu.envs.source import EnvSource
 from renshu.errors import SpaceError
 from renshu.loops.evaluation import Evaluation
@@ -22,7 +24,20 @@ def predict(trainer: Trainer, observation: PyTree, action_mask: Any, determinist
     obs, batch, single = _batched(trainer, observation, action_mask)
     carry = trainer.learner.initial_carry(batch)
     actions, _ = _choose(trainer, obs, np.ones(batch, np.bool_), carry, deterministic)
-    return actions[0] if single else actions
+    return _alone(actions[0]) if single else actions
+
+
+def _alone(action: Any) -> Any:
+    """Let a single number explain itself where it is unpacked, as the pair that Stable-Baselines3 returns would be."""
+    return _number_class(type(action))(action) if isinstance(action, np.integer | np.floating) else action
+
+
+@cache
+def _number_class(kind: type) -> type:
+    def written(self: Any) -> str:
+        return repr(kind(self))
+
+    return type(kind.__name__, (kind,), {"__iter__": migration.refuse_unpacking, "__repr__": written})
 
 
 def player(trainer: Trainer, deterministic: bool) -> Callable[[PyTree, bool], Any]:
@@ -78,6 +93,17 @@ def evaluate(
 def other_source(trainer: Trainer, env: Any) -> EnvSource:
     """Take another environment, with masks if the trainer's learner uses them."""
     return EnvSource.of(env).with_masks(trainer.space_config.masks)
+
+
+def hand_over(trainer: Trainer, other: Trainer) -> None:
+    """Give another trainer a copy of what one has learned; close it and raise SpaceError where that does not fit."""
+    try:
+        check_compatible(other.name, trainer.spec, other.spec)
+        check_compatible(other.name, trainer.fitted.spec, other.fitted.spec)
+    except SpaceError:
+        other.close()
+        raise
+    other.transfer(trainer)
 
 
 def check_compatible(name: str, ours: EnvSpec, theirs: EnvSpec) -> None:

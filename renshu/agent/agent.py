@@ -12,10 +12,11 @@ import numpy as np
 from renshu.agent import acting, collecting, training
 from renshu.agent.loading import load_trainer, record_of, resume_trainer
 from renshu.agent.summary import describe
-from renshu.agent.trainer import COUNT, TIMEOUT, Trainer
+from renshu.agent.trainer import COUNT, TIMEOUT, Trainer, answering
+from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
 from renshu.envs.adapt import FittedSpaces
-from renshu.errors import HyperparameterError, SpaceError
+from renshu.errors import HyperparameterError
 from renshu.files.datasets import Dataset
 from renshu.loops.evaluation import Evaluation
 from renshu.types import EnvSpec, PyTree
@@ -123,6 +124,17 @@ class Agent:
         """Algorithm and environment: "ppo CartPole-v1"."""
         return f"{type(self.algorithm).__name__.lower()} {self.name}"
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # a property that failed: with its own error
+            raise AttributeError(migration.attribute(name))
+
+    def __dir__(self) -> list[str]:
+        """Names that are for users: `trainer` is how it works, and changes."""
+        return [name for name in super().__dir__() if name not in ("trainer", "of_trainer")]
+
     def __repr__(self) -> str:
         return f"<Agent: {self.algorithm!r} on {self.name}, {self.steps:,} steps>"
 
@@ -174,6 +186,7 @@ class Agent:
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
+    @answering(migration.LEARN)
     def learn(
         self,
         total_steps: int | None = None,
@@ -252,17 +265,12 @@ class Agent:
         spaces = self.trainer.space_config.override(bins, frame_stack, masks)
         options |= {"bins": spaces.bins, "frame_stack": spaces.frame_stack, "masks": spaces.masks}
         other = Agent(self.algorithm, env, num_envs=num_envs, seed=self.seed if seed is None else seed, **options)
-        try:
-            for ours, theirs in ((self.spec, other.spec), (self.fitted.spec, other.fitted.spec)):
-                acting.check_compatible(other.name, ours, theirs)
-        except SpaceError:
-            other.close()
-            raise
-        other.trainer.transfer(self.trainer)
+        acting.hand_over(self.trainer, other.trainer)
         return other
 
     # --- acting -----------------------------------------------------------------------------------------------------
 
+    @answering(migration.PREDICT)
     def predict(self, observation: PyTree, action_mask: Any = None, *, deterministic: bool = True) -> Any:
         """Choose the action for one observation, or actions `[B, ...]` for a batch, as the environment takes them.
 
@@ -288,6 +296,7 @@ class Agent:
         """
         return acting.explain(self.trainer, observation, action_mask)
 
+    @answering(migration.EVALUATE)
     def evaluate(
         self,
         episodes: int = 20,
@@ -304,8 +313,9 @@ class Agent:
         """
         episodes = COUNT.check("episodes", episodes)
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
-        options = {"count": count, "episodes": episodes, "deterministic": deterministic, "seed": seed}
-        return acting.evaluate(self.trainer, env, **options)
+        return acting.evaluate(
+            self.trainer, env, count=count, episodes=episodes, deterministic=deterministic, seed=seed
+        )
 
     def record(
         self,
@@ -329,13 +339,9 @@ class Agent:
         self, episodes: int = 1, *, deterministic: bool = True, seed: int | None = None, terminal: bool = False
     ) -> list[tuple[float, int]]:
         """Play episodes in a window, or step by step in the terminal; returns (return, length) of each."""
-        source = self.trainer.backend.source
         seed = self.trainer.env_seed(2) if seed is None else seed
-        if terminal:
-            from renshu.viewing.terminal import step_through
-
-            return step_through(self, source, episodes, seed, deterministic)
-        return play.watch(source, self.player(deterministic=deterministic), episodes, seed)
+        how = play.step_through if terminal else play.watch
+        return how(self, self.trainer.backend.source, episodes, seed, deterministic)
 
     # --- keeping ----------------------------------------------------------------------------------------------------
 

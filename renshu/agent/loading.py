@@ -58,6 +58,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         backend = make_backend(source, None if several else spec.num_envs, timeout=TIMEOUT, **how)
         spec = backend.probe_spec()
     trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how)
+    trainer.recorded_name = record.environment
     learner = trainer.learner
     if spec.num_envs != record.spec.num_envs and not isinstance(backend, OfflineBackend):
         # The arrays are of the learner as it was; another number of environments is fitted to afterwards.

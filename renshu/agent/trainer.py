@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial, wraps
+from inspect import signature
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from renshu import runtime
 from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
 from renshu.agent.offline import OfflineBackend
+from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number
 from renshu.envs.adapt import DEFAULT_SPACES, FittedSpaces, SpaceConfig, fit_spaces
@@ -70,12 +72,37 @@ def fit_spaces_for(algorithm: Algorithm, spec: EnvSpec, config: SpaceConfig) -> 
     )
 
 
-def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise HyperparameterError for options that a function does not have, with the names that were meant."""
+Method = TypeVar("Method", bound=Callable)
+Answers: TypeAlias = Mapping[str, str | None]
+
+
+def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Sequence[str], answers: Answers) -> None:
+    """Raise HyperparameterError for options that a function does not have, with the names that were meant.
+
+    answers: a table of `renshu.algorithms.migration`.
+    """
     for name, value in unknown.items():
         if name == "history":
             raise HyperparameterError(f"history= is called frame_stack= now: write frame_stack={value!r}")
-        raise HyperparameterError(f"{function} has no option {name!r}.{did_you_mean(name, known)}")
+        answer = migration.option(function, name, value, answers)
+        raise HyperparameterError(answer or f"{function} has no option {name!r}.{did_you_mean(name, known)}")
+
+
+def answering(answers: Answers) -> Callable[[Method], Method]:
+    """Decorate a method so that it refuses unknown options as `refuse_unknown` does."""
+
+    def decorate(method: Method) -> Method:
+        known = [name for name in signature(method).parameters if name != "self"]
+
+        @wraps(method)
+        def answered(*args: Any, **options: Any) -> Any:
+            if unknown := {name: value for name, value in options.items() if name not in known}:
+                refuse_unknown(f"{method.__name__}(...)", unknown, known, answers)
+            return method(*args, **options)
+
+        return answered  # type: ignore[return-value]
+
+    return decorate
 
 
 class Trainer:
@@ -109,6 +136,7 @@ class Trainer:
         self.learner = built.build(self.fitted.spec)
         self.programs = Programs(self.learner)
         self.prediction_keys = self.programs.key_stream(self.keys[2])
+        self.recorded_name = "environment"  # in the file that it comes from
         self.run: Run | None = None
         self.last_run: Run | None = None
         self.recent_returns: deque[float] = deque(maxlen=RECENT)
@@ -143,7 +171,7 @@ class Trainer:
 
         Raises UnknownNameError, SpaceError, HyperparameterError; what was opened is closed then.
         """
-        refuse_unknown("on(...)", unknown, OPTIONS)
+        refuse_unknown("on(...)", unknown, OPTIONS, migration.ON)
         config = DEFAULT_SPACES.override(bins, frame_stack, masks)
         takes_masks = algorithm.accepts.masks and masks is not False
         count = None if num_envs is None else COUNT.check("num_envs", num_envs)
@@ -255,7 +283,7 @@ class Trainer:
     @property
     def name(self) -> str:
         """Name of the environment."""
-        return self._backend.name if self._backend is not None else self.spec.id or "environment"
+        return self._backend.name if self._backend is not None else self.spec.id or self.recorded_name
 
     @property
     def loop_name(self) -> str | None:

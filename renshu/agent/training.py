@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
+from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,13 +223,28 @@ def _rescue(agent: Agent, error: BaseException) -> None:
             path = agent.checkpoint()
             agent.run.flush()
             error.add_note(f"The agent as of step {agent.steps:,} is saved in {path}")
-            error.add_note(f"Go on from there with: renshu train --resume {agent.run.path}")
+            error.add_note(f"Go on from there with: {_way_on(agent, agent.run.path)}")
         except (RenshuError, OSError) as failure:
             error.add_note(f"The agent could not be saved: {failure}")
     try:
         agent.trainer.reset_environments()
     except RenshuError as failure:
         error.add_note(f"The environments could not be closed: {failure}")
+
+
+def _way_on(agent: Agent, path: Path) -> str:
+    """Return the line that resumes a run: one for the shell, if the environment can be named there."""
+    algorithm, id = type(agent.algorithm).__name__.lower(), agent.spec.id
+    if agent.trainer.dataset is not None:
+        return f'renshu.Agent.resume("{path}", env=data).learn(), with the same data'
+    if id is not None:
+        return f"renshu train --resume {path}" if ":" not in id else f"renshu train {algorithm} {id} --resume {path}"
+    given = agent.trainer.backend.source.given
+    module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", "<object>")
+    mine = agent.name if agent.name.isidentifier() and not iskeyword(agent.name) else "MyEnv"
+    python = f'renshu.Agent.resume("{path}", env={mine}).learn()'
+    named = name.isidentifier() and module not in ("__main__", None)
+    return python + (f"\n  or, from a shell: renshu train {algorithm} {module}:{name} --resume {path}" if named else "")
 
 
 def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from renshu.algorithms import migration
 from renshu.algorithms.hyperparameters import kind_of
 from renshu.algorithms.registry import agent_class
 from renshu.errors import HyperparameterError, did_you_mean
@@ -30,21 +31,39 @@ OBSERVATIONS = KINDS | {"nested"}
 """Kinds of observations for networks that make one vector of an observation."""
 
 
+class _AlgorithmClass(ABCMeta):
+    """Class of the algorithms' classes, which answers `PPO.load(...)` and the like."""
+
+    if not TYPE_CHECKING:  # or else every name would seem to be there
+
+        def __getattr__(cls, name: str) -> Any:
+            raise AttributeError(migration.without_agent(cls.__name__, name))
+
+
 @dataclass(frozen=True, kw_only=True)
-class Algorithm(ABC):
+class Algorithm(metaclass=_AlgorithmClass):
     """Hyperparameters: plain, documented, validated, hashable, printable. Nothing else."""
 
     accepts: ClassVar[Accepts]
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Earlier names of hyperparameters, which files may still have, and their names now."""
 
     def __new__(cls, *args: Any, **hyperparameters: Any) -> Self:
         """Refuse unknown hyperparameters with their near matches, before the dataclass would with less."""
-        if args:
-            raise HyperparameterError(f"{cls.__name__} takes its hyperparameters by name, as in {cls.__name__}(name=1)")
         known = [field.name for field in dataclasses.fields(cls)]
+        for name in hyperparameters.keys() & cls.renamed.keys():
+            raise HyperparameterError(f"{cls.__name__}: {name}= is called {cls.renamed[name]}= now")
+        if answer := migration.constructor(cls.__name__, known, args, hyperparameters):
+            raise HyperparameterError(answer)
         for name in hyperparameters:
             if name not in known:
                 raise HyperparameterError(f"{cls.__name__} has no hyperparameter {name!r}.{did_you_mean(name, known)}")
         return super().__new__(cls)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(migration.without_agent(type(self).__name__, name))
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -67,9 +86,10 @@ class Algorithm(ABC):
     def from_json(cls, data: Mapping[str, Any], **overrides: Any) -> Self:
         """Make the algorithm again from `to_json`'s data; `overrides` replace entries (and what JSON cannot hold)."""
         fields = {field.name: field for field in dataclasses.fields(cls)}
+        named = {cls.renamed.get(name, name): value for name, value in data.items()}
         values = {
             name: kind_of(fields[name]).from_json(name, value) if name in fields else value
-            for name, value in data.items()
+            for name, value in named.items()
             if name not in overrides
         }
         return cls(**values, **overrides)

@@ -51,6 +51,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut examples in terminals of 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from renshu.cli.train import BINS, FRAME_STACK, environment_arguments, numbers_of_bins, renamed, settings, split
+from renshu.cli.agents import environment_named, whole_from_1
+from renshu.cli.train import BINS, FRAME_STACK, MASKS, environment_arguments, fitting, renamed, settings, split
 
 
 def experiment(
     algorithms: Annotated[str, typer.Argument(help="one or several, as ppo,a2c (see `renshu list`)")],
     environment: Annotated[str, typer.Argument(help="an id; renshu/... ones train all seeds in one program")],
-    steps: Annotated[int | None, typer.Option(help="steps of each agent; by default the preset's", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="steps of each agent, as 1e5; by default the preset's", parser=whole_from_1)
+    ] = None,
     seeds: Annotated[int, typer.Option(help="how many seeds: 0, 1, ...", min=1)] = 8,
     envs: Annotated[int | None, typer.Option(help="environments of each agent at once", min=1)] = None,
     set_: Annotated[
@@ -27,6 +30,7 @@ def experiment(
     ] = None,
     bins: Annotated[str | None, typer.Option(help=BINS)] = None,
     frame_stack: Annotated[int | None, typer.Option(help=FRAME_STACK, min=1)] = None,
+    masks: Annotated[bool | None, typer.Option("--masks/--no-masks", help=MASKS)] = None,
     history: Annotated[int | None, typer.Option(hidden=True, callback=renamed)] = None,
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     statistic: Annotated[str, typer.Option(help="over the seeds: iqm (interquartile mean) or mean")] = "iqm",
@@ -45,21 +49,24 @@ def experiment(
         raise typer.BadParameter("name one algorithm at least, as in: renshu experiment ppo,a2c renshu/CartPole-v1")
     if statistic not in ("iqm", "mean"):
         raise typer.BadParameter(f"statistic is iqm or mean, not {statistic!r}")
+    options: dict[str, Any] = {}
+    for one in chosen.values():
+        options |= one.options
+    options |= fitting(bins, frame_stack, masks)
     result = run(
         {label: preset.algorithm for label, preset in chosen.items()},
-        environment,
+        environment_named(environment),
         seeds=seeds,
         steps=steps or max(preset.total_steps for preset in chosen.values()),
         num_envs=envs or max(preset.num_envs for preset in chosen.values()),
         grid=_grid(grid or []),
-        bins=numbers_of_bins(bins),
-        frame_stack=frame_stack,
         env_kwargs=environment_arguments(env_set or []),
         progress=progress,
+        **options,
     )
     Console().print(result.table(statistic))  # type: ignore[arg-type]
     out.mkdir(parents=True, exist_ok=True)
-    name = EnvSource.of(environment).name
+    name = EnvSource.of(environment_named(environment)).name
     print(f"time         {result.seconds:.1f} s, and {result.compile_seconds:.1f} s of compilation")
     print(f"curves       {result.plot(out / 'curves.png', statistic, f'{name}, {seeds} seeds')}")  # type: ignore[arg-type]
     print(f"numbers      {result.save(out / 'curves.csv')}")

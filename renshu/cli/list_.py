@@ -79,9 +79,17 @@ def _hyperparameters(name: str) -> None:
     import dataclasses
 
     from renshu.algorithms.hyperparameters import kind_of
-    from renshu.algorithms.registry import algorithm
+    from renshu.algorithms.registry import algorithm, names
+    from renshu.errors import UnknownNameError, did_you_mean
 
-    kind = algorithm(name)
+    try:
+        kind = algorithm(name)
+    except UnknownNameError:
+        known = [*("algorithms", "presets", "environments"), *(one.lower() for one in names())]
+        raise UnknownNameError(
+            f"there is nothing called {name!r} to list.{did_you_mean(name.lower(), known)} `renshu list` alone lists "
+            "everything"
+        ) from None
     for field in dataclasses.fields(kind):
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         _row(f"  {field.name:<25} {default!s:<9} ", kind_of(field).doc)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from renshu.cli.agents import environment_named, whole, whole_from_1
 
 if TYPE_CHECKING:
     from renshu.agent.agent import Agent
@@ -22,14 +24,18 @@ def renamed(value: int | None) -> None:
         raise typer.BadParameter(f"it is called --frame-stack now: --frame-stack {value}")
 
 
+MASKS = "leave out actions that the environment's mask forbids; by default where it gives masks"
 FRAME_STACK = "how many of the last observations the agent sees at once, where the algorithm can"
 
 
 def train(
     algorithm: Annotated[str | None, typer.Argument(help="ppo, a2c, ... (see `renshu list`)")] = None,
-    environment: Annotated[str | None, typer.Argument(help="a Gymnasium id, as CartPole-v1")] = None,
+    environment: Annotated[
+        str | None, typer.Argument(help="a Gymnasium id, as CartPole-v1; or your own, as mymodule:MyEnv")
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="environment steps; by default the preset's, or 100,000", min=1)
+        int | None,
+        typer.Option(help="environment steps, as 1e5; by default the preset's, or 100,000", parser=whole_from_1),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="of everything; drawn if not given", min=0)] = None,
     envs: Annotated[int | None, typer.Option(help="environments at once; by default the preset's, or 1", min=1)] = None,
@@ -42,6 +48,7 @@ def train(
     ] = None,
     bins: Annotated[str | None, typer.Option(help=BINS)] = None,
     frame_stack: Annotated[int | None, typer.Option(help=FRAME_STACK, min=1)] = None,
+    masks: Annotated[bool | None, typer.Option("--masks/--no-masks", help=MASKS)] = None,
     history: Annotated[int | None, typer.Option(hidden=True, callback=renamed)] = None,
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     stop_at: Annotated[
@@ -49,11 +56,11 @@ def train(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="run folder; by default runs/NAME-1, -2, ...")] = None,
     eval_every: Annotated[
-        int | None, typer.Option(help="steps between evaluations; by default a tenth of all, 0 for none", min=0)
+        int | None, typer.Option(help="steps between evaluations; by default a tenth of all, 0 for none", parser=whole)
     ] = None,
     eval_episodes: Annotated[int, typer.Option(help="episodes of each evaluation", min=1)] = 10,
     checkpoint_every: Annotated[
-        int | None, typer.Option(help="steps between checkpoints; by default a tenth of all, 0 for none", min=0)
+        int | None, typer.Option(help="steps between checkpoints; by default a tenth of all, 0 for none", parser=whole)
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="go on with this run folder, to its end or for --steps more")
@@ -63,7 +70,7 @@ def train(
     """Train an agent, in a run folder that keeps everything about it."""
     if resume is not None:
         given = [envs, processes, set_, env_set, bins, frame_stack, stop_at, run, eval_every, checkpoint_every]
-        if seed is not None or any(given):
+        if seed is not None or masks is not None or any(given):
             raise typer.BadParameter("a run that is resumed keeps its settings: give --steps at most")
         _resume(resume, environment, steps, progress)
         return
@@ -72,13 +79,12 @@ def train(
     chosen = settings(algorithm, environment, set_ or [], preset)
     total = steps or chosen.total_steps
     agent = chosen.algorithm.on(
-        chosen.environment,
+        environment_named(environment),
         num_envs=envs or chosen.num_envs,
         seed=seed,
         processes=processes,
-        bins=numbers_of_bins(bins),
-        frame_stack=frame_stack,
         env_kwargs=environment_arguments(env_set or []),
+        **(chosen.options | fitting(bins, frame_stack, masks)),
     )
     agent.summary()
     agent.learn(
@@ -101,7 +107,7 @@ def settings(algorithm: str, environment: str, assignments: list[str], use_prese
 
     kind = by_name(algorithm)
     overrides = kind.parse(split(assignments))
-    known = EnvSource.of(environment).gym_spec
+    known = EnvSource.of(environment_named(environment)).gym_spec
     name = known.id if known is not None else environment
     found = preset_name(algorithm, name) if use_preset else None
     if found is not None:
@@ -123,6 +129,12 @@ def environment_arguments(assignments: list[str]) -> dict:
     from renshu.algorithms.hyperparameters import Kind
 
     return {name: Kind("").parse(name, text) for name, text in split(assignments).items()}
+
+
+def fitting(bins: str | None, frame_stack: int | None, masks: bool | None) -> dict[str, Any]:
+    """Return the options of fitting that were given, as `on(...)` takes them."""
+    given = {"bins": numbers_of_bins(bins), "frame_stack": frame_stack, "masks": masks}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def numbers_of_bins(text: str | None) -> int | tuple[int, ...] | None:
@@ -150,9 +162,11 @@ def _resume(path: Path, environment: str | None, steps: int | None, progress: bo
 
     run = Run.open(path)
     settings = run.settings
-    agent = Agent.resume(run, env=environment)
+    agent = Agent.resume(run, env=environment_named(environment))
     name = type(agent.algorithm).__name__.lower()
-    check_environment(agent, environment, f"renshu train {name} {agent.spec.id} --resume {path}")
+    check_environment(
+        agent, environment, f"renshu train {name} {agent.spec.id or f'MODULE:{agent.name}'} --resume {path}"
+    )
     if steps is None and (agent.trainer.target is None or agent.steps >= agent.trainer.target):
         print(f"{path} is complete: {agent.steps:,} steps. For more: renshu train --resume {path} --steps 10000")
         return

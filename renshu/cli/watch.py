@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +19,14 @@ def watch(
 ) -> None:
     """Watch a trained agent play: in a window, as a video, or step by step in the terminal."""
     from renshu.cli.agents import find
+    from renshu.viewing.play import check_screen
 
     if record is not None and terminal:
         raise typer.BadParameter("--record makes a video and --terminal shows text: choose one of them")
-    screens = {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"}
-    if record is None and not terminal and sys.platform == "linux" and not screens & os.environ.keys():
-        raise typer.BadParameter(
-            f"there is no screen here. Make a video: renshu watch {path} --record agent.mp4, or step through an "
-            f"episode in the terminal: renshu watch {path} --terminal"
+    if record is None and not terminal:
+        check_screen(
+            f"Make a video: renshu watch {path} --record agent.mp4, or step through an episode in the terminal: "
+            f"renshu watch {path} --terminal"
         )
     agent = find(path, env)
     if record is not None:

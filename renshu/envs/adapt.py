@@ -208,7 +208,7 @@ def _fit_action(space: spaces.Space, accepts: Accepts, algorithm: str, config: S
     if kind not in accepts.actions:
         raise SpaceError(
             f"{algorithm} does not take actions of {space} ({kind}). It takes {_words(accepts.actions)}; "
-            "PPO, A2C and DQN take Box, Discrete, MultiDiscrete and MultiBinary."
+            f"PPO, A2C and DQN take Box, Discrete, MultiDiscrete and MultiBinary.{_in_one(space)}"
         )
     if config.bins != DEFAULT_SPACES.bins:
         warnings.warn(f"bins={config.bins} is not used: {algorithm} takes actions of {space} as they are", stacklevel=2)
@@ -234,6 +234,26 @@ def _fit_action(space: spaces.Space, accepts: Accepts, algorithm: str, config: S
         lambda a: a.reshape(len(a), -1),
         f"action: {space}, one probability a bit",
     )
+
+
+def _in_one(space: spaces.Space) -> str:
+    """Write the wrapper that makes one action of several parts, for a Tuple or Dict of them; "" for other spaces."""
+    if not isinstance(space, spaces.Tuple | spaces.Dict):
+        return ""
+    named = isinstance(space, spaces.Dict)
+    parts: list[Any] = list(space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces)
+    if all(isinstance(part, spaces.Discrete) and not part.start for part in parts):
+        func = f"lambda a: dict(zip({list(space.spaces)}, a))" if named else "tuple"
+        one = f"gymnasium.spaces.MultiDiscrete({[int(part.n) for part in parts]})"
+    elif all(isinstance(part, spaces.Box) for part in parts):
+        func = "lambda a: gymnasium.spaces.unflatten(MyEnv().action_space, a)"
+        one = "gymnasium.spaces.flatten_space(MyEnv().action_space)"
+    else:
+        return (
+            " Put the parts into one Box, in gymnasium.wrappers.TransformAction: of numbers for a Discrete part the "
+            "greatest chooses"
+        )
+    return f" Put the parts into one: lambda: gymnasium.wrappers.TransformAction(MyEnv(), {func}, {one})"
 
 
 def _fit_index(space: spaces.Space, algorithm: str, bins: int | tuple[int, ...]) -> FittedActions:

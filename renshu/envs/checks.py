@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import random
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -15,6 +16,13 @@ from gymnasium import spaces
 from renshu.errors import EnvironmentFault
 from renshu.types import MASK
 
+_SHIMMY = 'Or wrap an old environment: shimmy.GymV21CompatibilityV0(env=OldEnv()), after pip install "shimmy[gym-v21]"'
+OLD_RESET = f". Write def reset(self, *, seed=None, options=None), which returns observation, {{}}. {_SHIMMY}"
+OLD_STEP = (
+    ". Four values are those of old Gym: write return observation, reward, done, False, info, or where done came from "
+    f"a time limit False, True in place of done, False. {_SHIMMY}"
+)
+"""What to do with environments made for Gym before version 0.26."""
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 _BOOLS = (bool, np.bool_)
 
@@ -90,7 +98,9 @@ class CheckedEnv(gymnasium.Wrapper):
         except (Exception, SystemExit) as error:
             self._raised(error)
         if not isinstance(result, tuple) or len(result) != 2:
-            self._returned(f"{_describe(result)}; reset must return (observation, info)")
+            self._returned(
+                f"{_describe(result)}; reset must return (observation, info): write return observation, {{}}"
+            )
         obs, info = result
         self._check_observation(obs)
         return obs, self._kept(info)
@@ -103,7 +113,9 @@ class CheckedEnv(gymnasium.Wrapper):
         except (Exception, SystemExit) as error:
             self._raised(error)
         if not isinstance(result, tuple) or len(result) != 5:
-            self._returned(f"{_describe(result)}; step must return (observation, reward, terminated, truncated, info)")
+            old = OLD_STEP if isinstance(result, tuple) and len(result) == 4 else ""
+            wanted = "step must return (observation, reward, terminated, truncated, info)"
+            self._returned(f"{_describe(result)}; {wanted}{old}")
         obs, reward, terminated, truncated, info = result
         if type(obs) is not np.ndarray or obs.dtype is not self._dtype or obs.shape != self._shape:
             self._check_observation(obs)
@@ -145,6 +157,8 @@ class CheckedEnv(gymnasium.Wrapper):
         if isinstance(error, SystemExit) and type(error) is not SystemExit:
             raise error  # not from sys.exit in the environment, but from a signal that ends this process
         message = f"{self._name} raised in {self._where()}: {type(error).__name__}: {error}"
+        if isinstance(error, TypeError) and re.search(r"reset\(\) got an unexpected keyword argument", str(error)):
+            message += OLD_RESET
         raise EnvironmentFault(message) from error
 
     def _returned(self, problem: str) -> NoReturn:
@@ -157,6 +171,14 @@ def _numbers(info: dict[str, Any]) -> dict[str, Any]:
         name: value[()] if isinstance(value, np.ndarray) and not value.ndim else value for name, value in info.items()
     }
     return {name: value for name, value in scalars.items() if isinstance(value, _NUMBERS)}
+
+
+def no_env_hint(env: Any) -> str:
+    """Say what makes a Gymnasium environment of an object that has reset and step, but is none; "" for others."""
+    if not (hasattr(env, "reset") and hasattr(env, "step")):
+        return ""
+    old = any(kind.__module__.partition(".")[0] == "gym" for kind in type(env).__mro__)
+    return f". {_SHIMMY}" if old else f". Let it be one: class {type(env).__name__}(gymnasium.Env)"
 
 
 def observation_problem(space: spaces.Space, obs: Any, name: str = "observation") -> str | None:

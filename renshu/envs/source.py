@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec as GymSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
 
-from renshu.envs.checks import CheckedEnv
+from renshu.envs.checks import CheckedEnv, no_env_hint
 from renshu.envs.gymnasium.lookup import explained, find, portable, registered_as
 from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, with_limit
 from renshu.envs.gymnasium.vector import start_workers
@@ -93,7 +93,8 @@ class EnvSource:
                 function = function.func
             name = _short(getattr(function, "__name__", type(function).__name__))
             return cls(env, name, kwargs, limit=max_episode_steps)
-        raise SpaceError(f"expected {_WANTED}; this is a {type(env).__module__}.{type(env).__qualname__}")
+        hint = no_env_hint(env)
+        raise SpaceError(f"expected {_WANTED}; this is a {type(env).__module__}.{type(env).__qualname__}{hint}")
 
     def with_masks(self, masks: bool | None) -> EnvSource:
         """Return a copy that puts the environments' action masks into observations: {MASK: [n], OBSERVATION: ...}.
@@ -351,6 +352,7 @@ def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any
         env = explained(name, None, lambda: how(**kwargs))
     if not isinstance(env, gymnasium.Env):
         hint = ". Pass the vector environment itself" if isinstance(env, VectorEnv) else ""
+        hint = hint or no_env_hint(env)
         raise SpaceError(f"{name} made a {type(env).__module__}.{type(env).__qualname__}, not a gymnasium.Env{hint}")
     for attribute in ("observation_space", "action_space"):
         if not isinstance(getattr(env, attribute, None), spaces.Space):

@@ -88,7 +88,7 @@ def experiment(
 
     Raises HyperparameterError for a grid that is not possible, before anything is trained.
     """
-    refuse_unknown("experiment(...)", unknown, _OPTIONS)
+    refuse_unknown("experiment(...)", unknown, _OPTIONS, {})
     chosen = [SEED.check("seeds", seed) for seed in (range(seeds) if isinstance(seeds, int) else seeds)]
     if not chosen or len(set(chosen)) < len(chosen):
         raise HyperparameterError(f"seeds={seeds!r}: expected how many, at least 1, or different numbers")

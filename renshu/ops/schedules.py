@@ -188,7 +188,8 @@ def _parse_number(word: str, text: str) -> float:
     try:
         number = float(word)
     except ValueError:
-        raise HyperparameterError(f"{word!r} in {text!r} is not a number; a schedule is written as {_FORMS}.") from None
+        where = "" if word == text else f" in {text!r}"
+        raise HyperparameterError(f"{word!r}{where} is not a number; a schedule is written as {_FORMS}.") from None
     return _number(number, f"a number in {text!r}")
 
 

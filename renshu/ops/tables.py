@@ -30,7 +30,7 @@ class TableIndex(NamedTuple):
 
 def table_index(
     space: spaces.Space,
-    bins: int | tuple[int, ...] = 10,
+    obs_bins: int | tuple[int, ...] = 10,
     obs_low: float | tuple[float, ...] | None = None,
     obs_high: float | tuple[float, ...] | None = None,
     *,
@@ -39,7 +39,7 @@ def table_index(
     """Index the observations of a space: integers as they are, real numbers by bins; row-major, in leaf order.
 
     space: Discrete, MultiDiscrete, MultiBinary, Box, or a Dict or Tuple of them.
-    bins: of equal width, in every dimension of the Boxes, or a tuple with a number for each of them. A bin holds its
+    obs_bins: bins of equal width, in every dimension of the Boxes, or a tuple with a number for each. A bin holds its
     lower edge. Values beyond the limits fall into the outermost bins. Integers get no more bins than there are values.
     obs_low, obs_high: the limits in the units of the observation. One number is for the dimensions without a bound of
     their own; a tuple has a number for each dimension and replaces their bounds.
@@ -51,7 +51,7 @@ def table_index(
     """
     leaves = leaf_spaces(space)
     low, high, whole = _limits(space, obs_low, obs_high)
-    wanted = _for_each("bins", bins, len(low), space)
+    wanted = _for_each("obs_bins", obs_bins, len(low), space)
     span = np.where(whole, high - low + 1, np.inf)
     counts = np.where(low == high, 1, np.minimum(wanted, span)).astype(np.int64)
     boxes = iter(zip(counts.tolist(), low.tolist(), (high + whole).tolist(), strict=True))
@@ -159,7 +159,7 @@ def _check_size(space: spaces.Space, sizes: list[int], dimensions: int, actions:
         return
     told = f"{states * actions:,}" if states < 10**15 else f"about 10^{int(math.log10(states * actions))}"
     fewer = int((MOST_ENTRIES / actions) ** (1 / dimensions) + 1e-9) if dimensions == len(sizes) else 0
-    advice = f"fewer bins, as in bins={fewer}, or " if fewer > 1 else ""
+    advice = f"fewer bins, as in obs_bins={fewer}, or " if fewer > 1 else ""
     raise SpaceError(
         f"a table for {space} would have {told} entries ({' x '.join(map(str, sizes[:8]))}"
         f"{' x ...' if len(sizes) > 8 else ''} states, {actions} actions), more than {MOST_ENTRIES:,}. "

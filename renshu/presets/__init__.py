@@ -1,12 +1,13 @@
 """Tuned hyperparameters for known environments, as data: one TOML file per algorithm, one table per environment.
 
-Besides hyperparameters, a table holds `num_envs` and `total_steps`.
+Besides hyperparameters, a table holds `num_envs` and `total_steps`, and may hold options of `on(...)`: `bins`,
+`frame_stack` and `masks`.
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,22 @@ if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
 
 
+OPTIONS = ("bins", "frame_stack", "masks")
+"""Options of `on(...)` that a preset may hold."""
+
+
 @dataclass(frozen=True)
 class Preset:
-    """Hyperparameters that are known to solve an environment, with the number of environments and steps they take."""
+    """Hyperparameters that are known to solve an environment, with the number of environments and steps they take.
+
+    options: further ones of `on(...)`, as `algorithm.on(environment, num_envs=num_envs, **options)`.
+    """
 
     algorithm: Algorithm
     environment: str
     num_envs: int
     total_steps: int
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def presets() -> dict[str, dict[str, dict[str, Any]]]:
@@ -56,4 +65,5 @@ def preset(algorithm: str, environment: str, **overrides: Any) -> Preset:
         )
     data = dict(known[name])
     num_envs, total_steps = data.pop("num_envs"), data.pop("total_steps")
-    return Preset(kind.from_json(data, **overrides), environment, num_envs, total_steps)
+    options = {option: data.pop(option) for option in OPTIONS if option in data}
+    return Preset(kind.from_json(data, **overrides), environment, num_envs, total_steps, options)

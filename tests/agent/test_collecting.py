@@ -14,7 +14,7 @@ CASES = {
     "dqn": (DQN(**SMALL), "CartPole-v1"),
     "sac": (SAC(**SMALL), "Pendulum-v1"),
     "ppo": (PPO(n_steps=8, batch_size=8, net_arch=[8]), "Pendulum-v1"),
-    "qlearning": (QLearning(bins=3, obs_low=-3.0, obs_high=3.0), "CartPole-v1"),
+    "qlearning": (QLearning(obs_bins=3, obs_low=-3.0, obs_high=3.0), "CartPole-v1"),
 }
 
 

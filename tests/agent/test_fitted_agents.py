@@ -160,7 +160,7 @@ def test_an_algorithm_of_single_observations_refuses():
 
 
 @pytest.mark.parametrize(("frame_stack", "expected"), [(None, [0, 1, 2, 3, 4, 5]), (3, [0, 0, 0, 1, 2, 3])], ids=str)
-def test_whoever_plays_remembers(frame_stack, expected, tmp_path):
+def test_whoever_plays_remembers(frame_stack, expected, tmp_path, monkeypatch):
     """Also from one episode to the next: there it begins anew."""
     agent = Late().on(Clock, seed=0, frame_stack=frame_stack)
     assert agent.trainer.learner.spec.frame_stack == (frame_stack or 1)
@@ -169,6 +169,7 @@ def test_whoever_plays_remembers(frame_stack, expected, tmp_path):
     agent.record(tmp_path / "a.gif", episodes=2)
     assert Clock.actions == expected * 2
     Clock.actions.clear()
+    monkeypatch.setattr("renshu.viewing.play.has_screen", lambda: True)
     assert agent.watch(2) == [(sum(expected), 6)] * 2
     assert Clock.actions == expected * 2
     assert agent.predict(np.full(1, 5.0)) == 5, "an observation by itself is the first of its episode"

@@ -11,11 +11,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import renshu
+import renshu.agent.agent  # these two before a test replaces the registry's function
+import renshu.presets
 from examples.own_algorithm import Reinforce
 from renshu.cli import app
 from renshu.errors import HyperparameterError
 from renshu.tracking import Run, read_episodes
-from tests import probes
 
 SETTINGS = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "net_arch": [8]}
 TINY = ["--no-preset", "--envs", "2", *(f"--set={name}={value}" for name, value in SETTINGS.items())]
@@ -158,24 +159,6 @@ def test_resume():
     assert "is not a run" in refused("train", "--resume", "b")
 
 
-def test_an_environment_of_a_module_of_ones_own(tmp_path, monkeypatch):
-    (tmp_path / "own_module.py").write_text(
-        "import gymnasium\nfrom tests import probes\ngymnasium.register('Own-v0', probes.Exploration)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    name = "own_module:Own-v0"
-    invoke("train", "ppo", name, *TINY, *QUIET, "--steps", 40, "--run", "a")
-    assert f"--env {name}" in refused("evaluate", "a")
-    assert "episodes     5" in invoke("evaluate", "a", "--env", name, "--episodes", 5)
-    assert f"renshu train ppo {name} --resume a" in refused("train", "--resume", "a", "--steps", 40)
-    assert "goes on in a" in invoke("train", "ppo", name, "--resume", "a", "--steps", 40, "--no-progress")
-
-
-def test_an_agent_from_python(tiny):
-    tiny(probes.Value).save("value.safetensors")
-    assert "an environment made in Python" in refused("evaluate", "value.safetensors")
-
-
 @pytest.mark.parametrize(
     ("line", "match"),
     [
@@ -201,7 +184,11 @@ def test_an_agent_from_python(tiny):
         ("evaluate .", "not a run"),
         ("watch nowhere --record a.gif", "nowhere"),
         ("plot nowhere", "nowhere is not a run"),
-        ("list pqo", "There are: A2C, "),
+        ("list pqo", "there is nothing called 'pqo' to list. Did you mean pqn or ppo"),
+        ("list foo", "It has: algorithms, presets, environments, a2c, "),
+        ("train ppo CartPole-v1 --set learning_rate=abc", "learning_rate: 'abc' is not a number; a schedule"),
+        ("train ppo CartPole-v1 --steps 1.5", "expected a whole number, as 100000, 100_000 or 1e5, not '1.5'"),
+        ("train ppo CartPole-v1 --eval-every often", "Invalid value for '--eval-every'"),
         ("fly", "No such command 'fly'"),
     ],
 )
@@ -256,7 +243,8 @@ def test_watch_without_a_screen(trained, monkeypatch):
     assert "there is no screen here. Make a video: renshu watch" in refused("watch", trained)
 
 
-def test_watch_in_a_window(trained):
+def test_watch_in_a_window(trained, monkeypatch):
+    monkeypatch.setattr("renshu.viewing.play.has_screen", lambda: True)
     output = invoke("watch", trained, "--seed", 1)
     returns = [float(line.split("return ")[1].split(",")[0]) for line in output.splitlines() if "return" in line]
     assert len(returns) == 1
@@ -314,6 +302,21 @@ def test_version_and_help():
     assert "--stop-at" in invoke("train", "--help")
 
 
+def test_help_in_80_columns_cuts_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    output = invoke("train", "--help")
+    assert max(map(len, output.splitlines())) <= 80
+    assert "…" not in output
+    assert "learning_rate=linear:1e-3" in output
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e5", 100_000), ("100_000", 100_000), ("7", 7)])
+def test_numbers_of_steps(text, number):
+    from renshu.cli.agents import whole
+
+    assert whole(text) == number
+
+
 def test_help_is_quick():
     times = []
     for _ in range(5):
@@ -343,3 +346,21 @@ def test_an_unforeseen_error_is_not_hidden(monkeypatch):
     monkeypatch.setattr("renshu.algorithms.registry.algorithms", broken)
     with pytest.raises(ZeroDivisionError):
         invoke("list", "algorithms")
+
+
+def test_options_of_presets_and_of_the_line(monkeypatch):
+    data = {"num_envs": 1, "total_steps": 64, "bins": 3, "frame_stack": 2, "learning_starts": 8, "net_arch": [4]}
+    monkeypatch.setattr("renshu.presets.presets", lambda: {"dqn": {"Pendulum-v1": data}})
+    invoke("train", "dqn", "Pendulum-v1", *QUIET, "--run", "a")
+    assert Run.open("a").settings["spaces"] == {"bins": 3, "frame_stack": 2}
+    invoke("train", "dqn", "Pendulum-v1", *QUIET, "--run", "b", "--bins", 4)
+    assert Run.open("b").settings["spaces"] == {"bins": 4, "frame_stack": 2}
+
+
+def test_masks():
+    line = ["train", "qlearning", "Taxi-v4", "--no-preset", *QUIET, "--steps", 40]
+    assert "action_mask" in invoke(*line, "--masks", "--run", "a")
+    assert "action_mask" not in invoke(*line, "--no-masks", "--run", "b")
+    assert "masks=True, but there are none" in " ".join(
+        invoke("train", "ppo", "CartPole-v1", *TINY, "--masks", "--run", "c", code=2).split()
+    )

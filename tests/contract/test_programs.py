@@ -19,7 +19,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "pqn": PQN(**ON_POLICY, batch_size=8),
     "dqn": DQN(**REPLAY),
     "sac": SAC(**REPLAY),
-    "qlearning": QLearning(n_steps=4, bins=3),
+    "qlearning": QLearning(n_steps=4, obs_bins=3),
 }
 
 

@@ -131,10 +131,10 @@ def test_what_lies_outside_of_a_space_stays_in_the_table():
 
 def test_a_table_that_is_too_large():
     wide = spaces.Box(-1, 1, (20,), np.float32)
-    with pytest.raises(SpaceError, match=r"about 10\^20 entries .*more than 10,000,000. Take fewer bins, as in bins=2"):
+    with pytest.raises(SpaceError, match=r"about 10\^20 entries .*than 10,000,000. Take fewer bins, as in obs_bins=2"):
         table_index(wide, 10)
     assert table_index(wide, 2).size == 2**20
-    with pytest.raises(SpaceError, match=r"3,486,784,401 entries.*bins=2, or an algorithm with a network, as DQN"):
+    with pytest.raises(SpaceError, match=r"3,486,784,401 entries.*obs_bins=2, or an algorithm with a network, as DQN"):
         table_index(wide, 3)
     with pytest.raises(SpaceError, match=r"\d Take an algorithm with a network|\. Take an algorithm with a network"):
         table_index(spaces.Box(-1, 1, (40,), np.float32), 10)
@@ -148,7 +148,7 @@ def test_a_table_that_is_too_large():
     [
         (spaces.Box(-np.inf, np.inf, (2,), np.float32), {}, SpaceError, r"these have none: \[0, 1\]. Give obs_low and"),
         (spaces.Box(0, np.inf, (2,), np.float32), {"obs_low": 1}, SpaceError, r"these have none: \[0, 1\]"),
-        (LINE, {"bins": (3, 3)}, HyperparameterError, r"bins=\(3, 3\) has 2 numbers, but .* has 1 dimensions"),
+        (LINE, {"obs_bins": (3, 3)}, HyperparameterError, r"obs_bins=\(3, 3\) has 2 numbers, but .* has 1 dimensions"),
         (LINE, {"obs_low": (1.0, 2.0)}, HyperparameterError, r"obs_low=\(1.0, 2.0\) has 2 numbers"),
         (LINE, {"obs_low": (2.0,)}, HyperparameterError, r"bins from 2 to 1: obs_low must be below obs_high"),
         (spaces.Text(3), {}, SpaceError, "no states for Text"),

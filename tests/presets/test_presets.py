@@ -62,3 +62,13 @@ def test_an_unknown_preset_lists_the_known_ones():
         preset("ppo", "CartPole-v9")
     with pytest.raises(UnknownNameError, match=r"A2C.*PPO"):
         preset("pppo", "CartPole-v1")
+
+
+def test_a_preset_may_hold_options_of_fitting(monkeypatch):
+    data = {"num_envs": 2, "total_steps": 64, "bins": 3, "frame_stack": 2, "masks": False, "learning_starts": 8}
+    monkeypatch.setattr("renshu.presets.presets", lambda: {"dqn": {"Pendulum-v1": data}})
+    found = preset("dqn", "Pendulum-v1")
+    assert found.options == {"bins": 3, "frame_stack": 2, "masks": False}
+    agent = found.algorithm.on("Pendulum-v1", num_envs=found.num_envs, **found.options)
+    assert agent.fitted.spec.action_space == spaces.Discrete(3)
+    assert agent.fitted.spec.frame_stack == 2

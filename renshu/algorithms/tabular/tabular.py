@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -49,6 +50,7 @@ class TabularAlgorithm(EpsilonGreedy, Algorithm):
         actions=frozenset({"discrete"}),
         masks=True,
     )
+    renamed: ClassVar[Mapping[str, str]] = {"bins": "obs_bins"}
 
     # Beyond 1 a value would jump over its target.
     learning_rate: ScheduleLike = schedule(
@@ -59,7 +61,7 @@ class TabularAlgorithm(EpsilonGreedy, Algorithm):
     initial_value: float = number(
         0.0, "of every action; above the true values it makes the agent try everything", traceable=True
     )
-    bins: int | tuple[int, ...] = per_dimension(
+    obs_bins: int | tuple[int, ...] = per_dimension(
         10, "bins of each dimension of a Box in the observation, or a list", integer=True, least=1
     )
     obs_low: float | tuple[float, ...] | None = per_dimension(
@@ -113,7 +115,7 @@ class TabularLearner(Learner[Config, State]):
         a = algorithm
         self.needs = Needs(steps=a.n_steps, max_lag=self.max_lag)
         self.actions = int(spec.action_space.n)  # type: ignore[attr-defined]
-        self.index = table_index(spec.network_space, a.bins, a.obs_low, a.obs_high, actions=self.actions)
+        self.index = table_index(spec.network_space, a.obs_bins, a.obs_low, a.obs_high, actions=self.actions)
 
     @abstractmethod
     def next_value(self, values: Array, row: TableSteps, epsilon: Array) -> Array:

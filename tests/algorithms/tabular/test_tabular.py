@@ -306,9 +306,9 @@ class Opposite(probes.Value):
     ("options", "words"),
     [
         ({"learning_rate": 1.5}, "learning_rate must be a finite number >= 0 and <= 1 or a schedule"),
-        ({"bins": 0}, "bins must be a whole number of at least 1, or a list of such, not 0"),
-        ({"bins": (3, 2.5)}, r"bins\[1\] must be a whole number"),
-        ({"bins": "5"}, "bins must be"),
+        ({"obs_bins": 0}, "obs_bins must be a whole number of at least 1, or a list of such, not 0"),
+        ({"obs_bins": (3, 2.5)}, r"obs_bins\[1\] must be a whole number"),
+        ({"obs_bins": "5"}, "obs_bins must be"),
         ({"obs_low": (0.0, np.nan)}, r"obs_low\[1\] must be a finite number"),
         ({"planning_steps": 2}, "QLearning has no hyperparameter 'planning_steps'"),
     ],
@@ -319,12 +319,12 @@ def test_bad_hyperparameters(options, words):
 
 
 def test_hyperparameters_to_json_and_back():
-    algorithm = DynaQ(bins=[2, 3], obs_low=-1, obs_high=(1, 2.5), learning_rate=Linear(0.5, 0.1), planning_steps=3)
+    algorithm = DynaQ(obs_bins=[2, 3], obs_low=-1, obs_high=(1, 2.5), learning_rate=Linear(0.5, 0.1), planning_steps=3)
     data = algorithm.to_json()
-    assert (data["bins"], data["obs_low"], data["obs_high"]) == ([2, 3], -1.0, [1.0, 2.5])
+    assert (data["obs_bins"], data["obs_low"], data["obs_high"]) == ([2, 3], -1.0, [1.0, 2.5])
     assert DynaQ.from_json(data) == algorithm
     assert hash(algorithm) == hash(DynaQ.from_json(data))
-    assert DynaQ.parse({"bins": "[2, 3]", "obs_low": "None"}) == {"bins": [2, 3], "obs_low": None}
+    assert DynaQ.parse({"obs_bins": "[2, 3]", "obs_low": "None"}) == {"obs_bins": [2, 3], "obs_low": None}
 
 
 def test_spaces_that_no_table_holds():
@@ -340,3 +340,10 @@ class Pictures(probes.Value):
     def __init__(self):
         super().__init__()
         self.observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+
+def test_bins_of_observations_have_a_name_of_their_own():
+    """`bins` of `on(...)` is for actions."""
+    with pytest.raises(HyperparameterError, match="QLearning: bins= is called obs_bins= now"):
+        QLearning(bins=3)
+    assert QLearning.from_json({"bins": [3]}) == QLearning(obs_bins=[3]), "older files are still read"

@@ -1,0 +1,110 @@
+"""Snippets of README and guide run as they are pasted, block by block, with fewer steps."""
+
+import dataclasses
+import importlib.util
+import re
+import shlex
+import types
+from functools import cache
+from glob import glob
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import renshu
+from renshu.agent import collecting
+from renshu.agent.agent import Agent
+from renshu.agent.trainer import Trainer
+from renshu.cli import app
+from renshu.experiments import experiment as experiments
+
+HOME = Path(__file__).parent.parent
+PAGES = [HOME / "README.md", HOME / "docs" / "guide.md"]
+EXTRAS = {
+    "renshu.envs.adapters import": "gymnax",
+    '"minari:': "minari",
+    "BipedalWalker": "Box2D",
+    "LunarLander": "Box2D",
+}
+"""Texts of blocks that need a package which may be missing."""
+STEPS = 128
+
+
+@cache
+def blocks(page, language):
+    return [
+        (page.read_text()[: found.start()].count("\n") + 2, found[1])
+        for found in re.finditer(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+
+
+def small(algorithm):
+    """The algorithm with short rollouts and early learning."""
+    wanted = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "learning_starts": 16}
+    there = {field.name for field in dataclasses.fields(algorithm)}
+    names = wanted.keys() if {"n_epochs"} <= there else {"learning_starts"}
+    return dataclasses.replace(algorithm, **{name: wanted[name] for name in names if name in there})
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """Few steps, environments, seeds and episodes, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    trainer_on, learn, evaluate = Trainer.on.__func__, Agent.learn, Agent.evaluate
+    fill, write, compare = collecting.fill, collecting.write, experiments.experiment
+
+    def on(cls, algorithm, env, *, num_envs, **options):
+        return trainer_on(cls, small(algorithm), env, num_envs=num_envs and min(num_envs, 2), **options)
+
+    def compared(algorithms, env, *, seeds=8, steps, **options):
+        chosen = algorithms if isinstance(algorithms, dict) else {"one": algorithms}
+        chosen = {label: small(algorithm) for label, algorithm in chosen.items()}
+        return compare(chosen, env, seeds=min(seeds, 4), steps=min(steps, STEPS), **options)
+
+    monkeypatch.setattr(Trainer, "on", classmethod(on))
+    monkeypatch.setattr(Agent, "learn", lambda self, n=None, **how: learn(self, n and min(n, STEPS), **how))
+    monkeypatch.setattr(Agent, "evaluate", lambda self, episodes=20, **how: evaluate(self, min(episodes, 2), **how))
+    monkeypatch.setattr(collecting, "fill", lambda trainer, n: fill(trainer, min(n, STEPS)))
+    monkeypatch.setattr(collecting, "write", lambda trainer, n, to: write(trainer, min(n, STEPS), to))
+    monkeypatch.setattr(experiments, "experiment", compared)
+
+
+def missing(code):
+    return [name for text, name in EXTRAS.items() if text in code and importlib.util.find_spec(name) is None]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_runs_as_it_is_pasted(page, quick):
+    pasted = types.ModuleType("pasted")  # not among those that can be imported, as what is typed cannot be
+    assert len(blocks(page, "python")) >= 4
+    for line, code in blocks(page, "python"):
+        if names := missing(code):
+            print(f"{page.name}:{line} left out, without {', '.join(names)}")
+            continue
+        # Compiled by its place in the page, so that a traceback shows where to look.
+        exec(compile("\n" * (line - 1) + code, str(page), "exec"), pasted.__dict__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_shell_lines_run_as_they_are_pasted(page, quick):
+    lines = [line for _, code in blocks(page, "sh") for line in code.splitlines()]
+    commands = [part.strip() for line in lines for part in line.partition("#")[0].split("&&")]
+    ran = 0
+    for command in commands:
+        if not command.startswith("renshu ") or missing(command):
+            continue
+        words = [word for part in shlex.split(command)[1:] for word in (sorted(glob(part)) if "*" in part else [part])]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
+        ran += 1
+    assert ran >= 3
+
+
+def test_the_namespace_is_not_renshus_own():
+    """Each page imports what it uses: names of one do not come from the other."""
+    for page in PAGES:
+        code = "\n".join(code for _, code in blocks(page, "python"))
+        used = set(re.findall(r"\b(PPO|A2C|DQN|SAC|TD3|QLearning|Dataset)\(", code))
+        assert used <= set(re.findall(r"\w+", " ".join(re.findall(r"^from renshu import (.*)$", code, re.MULTILINE))))
+    assert renshu.PPO
