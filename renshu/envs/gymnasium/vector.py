@@ -26,7 +26,6 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from renshu.envs.checks import CheckedEnv
-from renshu.envs.device import EnvsState
 from renshu.envs.masks import MasksInObservations
 from renshu.errors import EnvironmentFault, RenshuError
 from renshu.types import MASK, Array, PyTree
@@ -84,8 +83,9 @@ class HostEnvs:
     @property
     def state(self) -> PyTree:
         """The environments' own states `[N, ...]`, of a DeviceEnv in this process; None of others."""
+        # By name: worker processes import this module, and JAX would cost each a second.
         held = getattr(self.vector_env.unwrapped, "state", None)
-        return held.inner if isinstance(held, EnvsState) else None
+        return held.inner if type(held).__name__ == "EnvsState" else None
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begin an episode in every environment. Returns observations [N, ...].
