@@ -14,7 +14,7 @@ from renshu.agent.backends import LOOPS, CompiledBackend, make_backend
 from renshu.agent.offline import OfflineBackend
 from renshu.agent.trainer import TIMEOUT, Backend, Trainer
 from renshu.envs.source import EnvSource
-from renshu.errors import CheckpointError
+from renshu.errors import CheckpointError, RenshuError
 from renshu.files.agents import AgentFile, AgentRecord
 from renshu.files.datasets import Dataset
 from renshu.tracking.run import Run
@@ -45,6 +45,8 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
     file = AgentFile.read(path, LOOPS)
     record, spec = file.record, file.record.spec
     made = record.make_algorithm(file.path, algorithm, overrides)
+    if not overrides:
+        file.check_depth(made)
     how: dict[str, Any] = {"loop": record.loop, "processes": record.processes}
     backend: Backend | None = None
     if isinstance(env, Dataset):
@@ -57,13 +59,22 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         several = isinstance(source.given, gymnasium.vector.VectorEnv)
         backend = make_backend(source, None if several else spec.num_envs, timeout=TIMEOUT, **how)
         spec = backend.probe_spec()
-    trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how)
+    try:
+        trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how)
+        learner = trainer.learner
+        if spec.num_envs != record.spec.num_envs and not isinstance(backend, OfflineBackend):
+            # The arrays are of the learner as it was; another number of environments is fitted to afterwards.
+            learner = made.build(dataclasses.replace(trainer.fitted.spec, num_envs=record.spec.num_envs))
+        shapes = jax.eval_shape(learner.init, jax.ShapeDtypeStruct((), trainer.keys[0].dtype))
+    except Exception as error:
+        # The user's own code and arguments speak for themselves; a stranger's numbers can make nearly anything fail.
+        if algorithm is not None or overrides or (env is not None and isinstance(error, RenshuError)):
+            raise
+        raise CheckpointError(
+            f"{file.path}: no agent of {record.algorithm} can be made as the file says ({type(error).__name__}: "
+            f"{error}). Use another copy or save it again"
+        ) from error
     trainer.recorded_name = record.environment
-    learner = trainer.learner
-    if spec.num_envs != record.spec.num_envs and not isinstance(backend, OfflineBackend):
-        # The arrays are of the learner as it was; another number of environments is fitted to afterwards.
-        learner = made.build(dataclasses.replace(trainer.fitted.spec, num_envs=record.spec.num_envs))
-    shapes = jax.eval_shape(learner.init, jax.ShapeDtypeStruct((), trainer.keys[0].dtype))
     state = file.state(shapes, [*overrides, *(["env"] if env is not None else [])])
     state = state if learner is trainer.learner else trainer.learner.resize(state)
     snapshot = _usable(file, trainer, backend)

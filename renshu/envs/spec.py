@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,28 @@ from renshu.types import EnvSpec
 
 _INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 _DTYPES = frozenset([*_INTEGERS, "bool", "float16", "float32", "float64"])
-_MAX_ELEMENTS = 2**24  # a file may claim any shape, and bounds are stored in full; no real observation is this large
+# A file may claim any shape, and bounds take ten times this room; a picture of 3840 x 2160 pixels has 25 MB.
+_MAX_BYTES = 2**25
+_MAX_DEPTH = 32
+_MAX_PARTS = 10_000
+_MAX_ENVS = 2**24
+
+
+_FIELDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "observation_space": (dict, bool),
+    "action_space": (dict, bool),
+    "num_envs": (int, lambda n: 1 <= n <= _MAX_ENVS),
+    "id": (str, bool),
+    "kwargs": (dict, lambda kwargs: True),
+    "max_episode_steps": (int, lambda n: 1 <= n < 2**63),
+    "reward_threshold": ((int, float), lambda x: isinstance(x, float) or abs(x) < 2**1023),
+}
+"""Types of the fields of an EnvSpec in a file, and whether a value of the type will do."""
+_OPTIONAL = ("id", "max_episode_steps", "reward_threshold")
+_RANGES = {
+    "num_envs": f" from 1 to {_MAX_ENVS}",
+    "max_episode_steps": " of at least 1",
+}
 
 
 def space_to_json(space: spaces.Space) -> dict[str, Any]:
@@ -51,8 +72,12 @@ def space_to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
-    """Make the space that `space_to_json` described. Raises SpaceError when `data` is not such a description."""
+    """Make the space that `space_to_json` described. Raises SpaceError when `data` is not such a description.
+
+    All its parts together are limited in number and size, before any of them is made.
+    """
     try:
+        _check_size(data)
         return _space(data)
     except SpaceError:
         raise
@@ -85,44 +110,64 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
 
 def spec_from_json(data: Mapping[str, Any]) -> EnvSpec:
     """Make the EnvSpec that `spec_to_json` described. Raises SpaceError when `data` is not such a description."""
-    kinds: dict[str, tuple[type, ...]] = {
-        "observation_space": (dict,),
-        "action_space": (dict,),
-        "num_envs": (int,),
-        "id": (str, type(None)),
-        "kwargs": (dict,),
-        "max_episode_steps": (int, type(None)),
-        "reward_threshold": (int, float, type(None)),
-    }
-    known = set(kinds)
-    if not isinstance(data, Mapping) or set(data) != known:
+    if not isinstance(data, Mapping) or set(data) != set(_FIELDS):
         raise SpaceError(
-            f"not the description of an environment: {reprlib.repr(data)}. Expected the keys {sorted(known)}"
+            f"not the description of an environment: {reprlib.repr(data)}. Expected the keys {sorted(_FIELDS)}"
         )
-    for name, kind in kinds.items():
-        if not isinstance(data[name], kind):
-            wanted = " or ".join("null" if k is type(None) else k.__name__ for k in kind)
+    for name, (kind, fits) in _FIELDS.items():
+        value = data[name]
+        if value is None and name in _OPTIONAL:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool) or not fits(value):
+            wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
             raise SpaceError(
-                f"the description of an environment has {name} = {reprlib.repr(data[name])}; expected {wanted}"
+                f"the description of an environment has {name} = {reprlib.repr(value)}; expected {wanted}"
+                f"{_RANGES.get(name, '')}{' or null' if name in _OPTIONAL else ''}"
             )
     parts = {name: space_from_json(data[name]) for name in ("observation_space", "action_space")}
     return EnvSpec(**{**data, **parts})
+
+
+def _check_size(data: Any) -> None:
+    """Raise SpaceError for a description that is too deep, or that claims more room than any space takes."""
+    parts = [(data, 0)]
+    seen = size = 0
+    while parts:
+        part, depth = parts.pop()
+        seen += 1
+        if depth > _MAX_DEPTH or seen > _MAX_PARTS:
+            raise SpaceError(
+                f"a space has more than {_MAX_DEPTH if depth > _MAX_DEPTH else _MAX_PARTS} "
+                f"{'spaces inside each other' if depth > _MAX_DEPTH else 'parts'}; the file is damaged"
+            )
+        kind = part["type"]
+        if kind == "Box":
+            size += _dtype(part).itemsize * math.prod(_length(n) for n in part["shape"])
+        elif kind == "MultiBinary":
+            size += math.prod(_length(n) for n in (part["n"] if isinstance(part["n"], list) else [part["n"]]))
+        elif kind in ("Dict", "Tuple"):
+            parts += [(inner[1] if kind == "Dict" else inner, depth + 1) for inner in part["spaces"]]
+        if size > _MAX_BYTES:
+            raise SpaceError(f"values of a space would have more than {_MAX_BYTES} bytes; the file is damaged")
+
+
+def _length(value: Any) -> int:
+    """Return the length of a dimension. Raises ValueError where it is none; with 0 among them a product hides it."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_BYTES:
+        raise ValueError(f"a dimension of length {reprlib.repr(value)}")
+    return value
 
 
 def _space(data: Mapping[str, Any]) -> spaces.Space:
     match data["type"]:
         case "Box":
             shape, dtype = tuple(map(int, data["shape"])), _dtype(data)
-            if math.prod(shape) > _MAX_ELEMENTS:
-                raise SpaceError(f"a Box of shape {shape} has more than {_MAX_ELEMENTS} elements; the file is damaged")
             return spaces.Box(_bound(data["low"], shape, dtype), _bound(data["high"], shape, dtype), shape, dtype.type)
         case "Discrete":
             return spaces.Discrete(data["n"], start=data["start"], dtype=_dtype(data).type)
         case "MultiDiscrete":
             return spaces.MultiDiscrete(data["nvec"], dtype=_dtype(data).type, start=data["start"])
         case "MultiBinary":
-            if np.prod(data["n"], dtype=float) > _MAX_ELEMENTS:
-                raise SpaceError(f"a MultiBinary of {data['n']} has more than {_MAX_ELEMENTS} elements")
             return spaces.MultiBinary(data["n"])
         case "Dict":
             # Pairs, because Gymnasium sorts the keys of a plain dict and the order says which input is which.

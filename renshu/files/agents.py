@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from renshu.algorithms.hyperparameters import NetArch
 from renshu.algorithms.registry import algorithm as algorithm_by_name
 from renshu.envs.adapt import SpaceConfig
 from renshu.envs.spec import spec_from_json, spec_to_json
@@ -72,6 +74,12 @@ class AgentRecord:
             return kind.from_json(self.hyperparameters, **overrides)
         except HyperparameterError as error:
             raise CheckpointError(f"{path}: {error}") from error
+        # A stranger's numbers and lists can make nearly anything fail.
+        except Exception as error:
+            raise CheckpointError(
+                f"{path}: {kind.__name__} cannot have the hyperparameters {reprlib.repr(self.hyperparameters)} "
+                f"({type(error).__name__}: {error}). Use another copy or save it again"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -92,22 +100,29 @@ class AgentFile:
         header, leaves = load_tree(path)
         try:
             record = AgentRecord(
-                algorithm=str(header["algorithm"]),
-                hyperparameters=dict(header["hyperparameters"]),
+                algorithm=_field(header, "algorithm", str),
+                hyperparameters=_field(header, "hyperparameters", dict),
                 spec=spec_from_json(header["spec"]),
-                environment=str(header.get("environment")),
-                seed=int(header["seed"]),
-                steps=int(header["steps"]),
-                iteration=int(header["iteration"]),
-                processes=bool(header["processes"]),
+                environment=_field(header, "environment", str),
+                seed=_field(header, "seed", int, most=2**32 - 1),
+                steps=_field(header, "steps", int, most=2**31 - 1),
+                iteration=_field(header, "iteration", int, most=2**31 - 1),
+                processes=_field(header, "processes", bool),
                 loop=header.get("loop"),
                 spaces=SpaceConfig.from_json(header["spaces"]),
             )
             if record.loop not in (None, *loops):
-                raise ValueError(f"a loop named {record.loop!r}")
-        except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"a loop named {reprlib.repr(record.loop)}")
+        except Exception as error:  # a stranger's numbers and lists can make nearly anything fail
             raise CheckpointError(f"{path} holds no agent: {type(error).__name__}: {error}") from error
         return cls(path, record, leaves)
+
+    def check_depth(self, algorithm: Algorithm) -> None:
+        """Raise CheckpointError where networks have more layers than the file has arrays: minutes of tracing."""
+        sizes = [getattr(algorithm, name) for name in self.record.hyperparameters if hasattr(algorithm, name)]
+        layers = sum(len(widths) for value in sizes if isinstance(value, NetArch) for widths in value)
+        if layers > len(self.leaves):
+            raise CheckpointError(f"{self.path} claims {layers} layers and holds {len(self.leaves)} arrays: damaged")
 
     def state(self, shapes: PyTree, passed: list[str]) -> PyTree:
         """Fill the learner's state with the arrays of the file.
@@ -126,5 +141,18 @@ class AgentFile:
 
     @property
     def snapshot(self) -> PyTree:
-        """State of the environments as the file holds it, or None."""
-        return nested(self.leaves).get("loop")
+        """State of the environments as the file holds it, or None. Raises CheckpointError where it makes no tree."""
+        try:
+            return nested(self.leaves).get("loop")
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+
+
+def _field(header: Mapping[str, Any], name: str, kind: type, most: int = 2**63 - 1) -> Any:
+    """Return an entry of a header. Raises ValueError where it is not of the kind; numbers are from 0 to `most`."""
+    value = header[name]
+    number = kind is int
+    if not isinstance(value, kind) or (number and (isinstance(value, bool) or not 0 <= value <= most)):
+        expected = f"a whole number from 0 to {most}" if number else kind.__name__
+        raise ValueError(f"{name} is {reprlib.repr(value)}, expected {expected}")
+    return value

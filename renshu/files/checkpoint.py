@@ -13,8 +13,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import stat
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from renshu.errors import CheckpointError
+from renshu.files.replacing import replacing
 from renshu.types import PyTree
 
 FORMAT = 3
@@ -127,39 +126,20 @@ def named(tree: PyTree) -> dict[str, Any]:
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a tree of dicts whose leaves have these names: `named(nested(leaves)) == leaves`."""
+    """Make a tree of dicts whose leaves have these names: `named(nested(leaves)) == leaves`.
+
+    Raises CheckpointError where a name is both a leaf's and the beginning of another's.
+    """
     tree: dict[str, Any] = {}
     for name, leaf in leaves.items():
         *folders, last = (part.replace("~1", "/").replace("~0", "~") for part in name.split("/"))
-        at = tree
+        at: Any = tree
         for folder in folders:
-            at = at.setdefault(folder, {})
+            at = at.setdefault(folder, {}) if isinstance(at, dict) else None
+        if not isinstance(at, dict) or last in at:
+            raise CheckpointError(f"the saved arrays do not fit: {name!r} is both an array and a folder of arrays")
         at[last] = leaf
     return tree
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; the file written there replaces `path` when the block ends.
-
-    When the block raises, `path` stays as it was and the temporary file is removed. Missing folders are made.
-    Raises OSError.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.stem}-{uuid.uuid4().hex[:8]}.tmp{path.suffix}"
-    temporary.touch(exist_ok=False)
-    # A writer may put a file of its own in this one's place, readable by its owner only.
-    mode = stat.S_IMODE(temporary.stat().st_mode)
-    try:
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        # When even this fails, the error that brought us here is the one to report.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _named_leaves(tree: PyTree) -> tuple[dict[str, Any], Any]:

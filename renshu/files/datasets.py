@@ -8,6 +8,7 @@ are the environment's own. Nothing in a file can run.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from gymnasium import spaces
 
 from renshu.envs.source import EnvSource
 from renshu.envs.spec import spec_from_json, spec_to_json
-from renshu.errors import CheckpointError, RenshuError, SpaceError
-from renshu.files.checkpoint import load_tree, replacing, save_tree
+from renshu.errors import CheckpointError, SpaceError
+from renshu.files.checkpoint import load_tree, save_tree
 from renshu.files.recorded import from_arrays, from_minari
+from renshu.files.replacing import replacing
 from renshu.ops.rollouts import joined
 from renshu.ops.spaces import flatten, leaf_spaces, unflatten
 from renshu.types import EnvSpec, PyTree, Rollout
@@ -168,41 +170,89 @@ def source_of(dataset: Dataset) -> EnvSource | None:
 
 def _open_folder(path: Path, env: Any) -> Dataset:
     try:
-        about = json.loads((path / SPEC).read_text())
+        about = json.loads((path / SPEC).read_bytes())
+        if not isinstance(about, dict) or not isinstance(about.get("format"), int):
+            raise CheckpointError(f"{path / SPEC} is not what Renshu wrote: it names no format")
         if about["format"] != FORMAT:
             raise CheckpointError(
                 f"{path} is a data set of format {about['format']}; this version of Renshu reads {FORMAT}"
             )
         spec = spec_from_json(about["spec"])
-        rows, steps, files = int(about["rows"]), int(about["steps"]), [str(entry["file"]) for entry in about["files"]]
+        files = [(_name(entry["file"]), _count(entry["rows"])) for entry in about["files"]]
+        rows, steps = _count(about["rows"]), _count(about["steps"])
+        if rows != sum(count for _, count in files) or steps > rows * spec.num_envs:
+            raise ValueError(f"{rows} rows and {steps} steps of {spec.num_envs} environments do not fit its files")
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is no data set: there is no {path / SPEC}. Give a folder that agent.collect(steps, to=...) wrote, "
             f'or "{MINARI}ID"'
         ) from error
-    except (OSError, ValueError, LookupError, TypeError, RenshuError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path / SPEC} cannot be read: {error}") from error
-    outside = [name for name in files if Path(name).name != name]
-    if outside:
-        raise CheckpointError(f"{path / SPEC} names the file {outside[0]!r}, which is not one of its folder")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path / SPEC}: {error}") from error
+    except Exception as error:  # a stranger's numbers and lists can make nearly anything fail
+        raise CheckpointError(f"{path / SPEC} cannot be read: {type(error).__name__}: {error}") from error
 
     def read() -> Iterator[Rollout]:
-        for name in files:
-            yield _read_file(path / name, spec)
+        for name, count in files:
+            yield _read_file(path / name, spec, count)
 
     return Dataset(spec, rows, steps, read, path.name, env)
 
 
-def _read_file(path: Path, spec: EnvSpec) -> Rollout:
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or Path(value).name != value:
+        raise CheckpointError(f"it names the file {reprlib.repr(value)}, which is not one of its folder")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**63:
+        raise ValueError(f"{reprlib.repr(value)} is no number of rows or steps")
+    return value
+
+
+def _read_file(path: Path, spec: EnvSpec, rows: int) -> Rollout:
+    """Read a file of `rows` steps of each environment. Raises CheckpointError where it is not of the spec."""
     _, leaves = load_tree(path)
-    count = len(leaf_spaces(spec.observation_space))
-    wanted = {*(f"obs/{i}" for i in range(count)), *FIELDS[1:]}
-    if set(leaves) != wanted:
+    obs_spaces = leaf_spaces(spec.observation_space)
+    N, actions = spec.num_envs, spec.action_space
+    wanted: dict[str, tuple[tuple[int, ...], Any]] = {
+        f"obs/{i}": ((rows + 1, N, *(space.shape or ())), space.dtype) for i, space in enumerate(obs_spaces)
+    }
+    wanted |= {"first": ((rows + 1, N), np.bool_), "action": ((rows, N, *(actions.shape or ())), actions.dtype)}
+    wanted |= {"reward": ((rows, N), np.float32), "terminated": ((rows, N), np.bool_)}
+    if set(leaves) != set(wanted):
         raise CheckpointError(f"{path} holds {sorted(leaves)}; a file of this data set holds {sorted(wanted)}")
-    obs = unflatten(spec.observation_space, [leaves[f"obs/{i}"] for i in range(count)])
+    for name, (shape, dtype) in wanted.items():
+        leaf = leaves[name]
+        if leaf.shape != shape or not np.can_cast(leaf.dtype, dtype, "same_kind"):
+            raise CheckpointError(
+                f"{path}: {name} is {leaf.dtype} of shape {leaf.shape}; a file of this data set has {np.dtype(dtype)} "
+                f"of shape {shape}"
+            )
+        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity; record the data set again")
+    real = ~leaves["first"][1:]  # what was chosen in a step that only resets is ignored
+    kinds = [(f"obs/{i}", leaves[f"obs/{i}"], space) for i, space in enumerate(obs_spaces)]
+    for name, values, space in [*kinds, ("action", leaves["action"][real], actions)]:
+        if not _numbers_fit(values, space):
+            raise CheckpointError(f"{path}: {name} holds numbers that {space} does not have; record it again")
+    obs = unflatten(spec.observation_space, [leaves[f"obs/{i}"] for i in range(len(obs_spaces))])
     return Rollout(obs, *(leaves[field] for field in FIELDS[1:]))
+
+
+def _numbers_fit(values: np.ndarray, space: spaces.Space) -> bool:
+    """Tell whether numbered choices are among those of their space; a Box is left to the environment."""
+    match space:
+        case spaces.Discrete():
+            low, count = space.start, space.n
+        case spaces.MultiDiscrete():
+            low, count = space.start, space.nvec
+        case spaces.MultiBinary():
+            low, count = 0, 2
+        case _:
+            return True
+    return bool(((values >= low) & (values - low < count)).all())
 
 
 def _numbered(space: spaces.Space, obs: PyTree) -> dict[str, Any]:

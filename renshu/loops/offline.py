@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from renshu.errors import NotFiniteError
+from renshu.errors import CheckpointError, NotFiniteError
 from renshu.loops.programs import Programs, compiler_options
 from renshu.loops.report import NONE_FINISHED, Clock, Report, StepCount
 from renshu.ops.rollouts import blocks
@@ -63,8 +63,7 @@ class OfflineLoop:
         if snapshot is None:
             self._read(min(room, rows))
         else:
-            self._skip(int(snapshot["read"]))
-            self.owed = int(snapshot["owed"])
+            self._go_on(snapshot)
 
     def snapshot(self) -> PyTree:
         """Return what it takes to go on from here, besides the state, as arrays."""
@@ -134,14 +133,24 @@ class OfflineLoop:
             rollout = next(self._stream)
             # A key apart from those of gradient steps, which fold in one number.
             key = jax.random.fold_in(jax.random.fold_in(self.key, 0), self.read)
-            self.state = self._observe(self.state, self._encoded(rollout), key)
+            with self.uninterrupted():
+                self.state = self._observe(self.state, self._encoded(rollout), key)
             self.read += len(rollout.reward)
             self.owed -= len(rollout.reward)
         counters, exploration = jax.tree.map(jnp.asarray, kept)
         self.state = self.state._replace(counters=counters, exploration=exploration)
 
-    def _skip(self, rows: int) -> None:
-        while self.read < rows:
+    def _go_on(self, snapshot: PyTree) -> None:
+        """Go on where an earlier loop stood. Raises CheckpointError for numbers that no loop has."""
+        numbers = [np.asarray(snapshot[name]) for name in ("read", "owed")]
+        if any(x.shape or x.dtype.kind != "i" for x in numbers) or numbers[0] < 0 or not -ROWS < numbers[1] <= 0:
+            raise CheckpointError(
+                "the file does not say where in its data set the agent stood. To read the data from their beginning "
+                "name them, as in agent.on(Dataset.open(...))"
+            )
+        read, self.owed = (int(x) for x in numbers)
+        self.read = read - read % self.rows  # the data are read whole, again and again
+        while self.read < read:
             self.read += len(next(self._stream).reward)
 
     def _encoded(self, rollout: Rollout) -> Rollout:

@@ -1,19 +1,14 @@
-"""Learning curves: the csv tables that hold them, functions that read them back, and plots."""
+"""Learning curves: functions that read them from the tables of a run, and plots."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renshu.errors import CheckpointError, RenshuError
+from renshu.errors import RenshuError
 from renshu.tracking.figures import (
     COLOURS,
     INK,
@@ -25,7 +20,8 @@ from renshu.tracking.figures import (
     say_empty,
     thinned,
 )
-from renshu.tracking.provenance import read_settings, write_atomically, writing
+from renshu.tracking.provenance import read_settings
+from renshu.tracking.tables import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,105 +29,6 @@ if TYPE_CHECKING:
 EPISODES = ("step", "env", "return", "length", "seconds")
 EVALUATIONS = ("step", "mean", "std", "min", "max", "length", "episodes")
 _PALE_BLUE = "#8fb0ea"
-
-
-class Table:
-    """A csv file of numbers that grows by rows; the first column is `step`.
-
-    A line without its newline was cut short by a crash, and is dropped at the next append. Rows are buffered until
-    `flush` or `close`; an append after `close` opens the file again.
-    Writing raises RenshuError, naming path and reason; a damaged line raises CheckpointError.
-    """
-
-    def __init__(self, path: Path, columns: Iterable[str]):
-        self.path = path
-        self.columns = list(columns)
-        self._file: TextIO | None = None
-        self._empty = True
-
-    def append(self, rows: Iterable[Sequence[float]]) -> None:
-        """Add rows, each with a number for every one of `columns`."""
-        file = self._open()
-        with writing(self.path):
-            if self._empty:
-                file.write(_csv_line(self.columns))
-                self._empty = False
-            csv.writer(file, lineterminator="\n").writerows(rows)
-
-    def add_columns(self, names: Iterable[str]) -> None:
-        """Add the columns that are new. Earlier rows read as NaN there."""
-        self._open()
-        if new := [name for name in names if name not in self.columns]:
-            self.columns += new
-            if not self._empty:
-                self.close()
-                write_atomically(self.path, self._widened(len(new)))
-
-    def truncate(self, step: int) -> None:
-        """Drop the rows beyond `step`, atomically."""
-        self.close()
-        if self.path.exists():
-            write_atomically(self.path, self._until(step))
-
-    def tail(self, n: int) -> list[list[float]]:
-        """Read the last `n` rows."""
-        if not self.path.exists():
-            return []
-        with open(self.path, "rb") as file:
-            lines = deque(islice(file, 1, None), maxlen=n)
-        return [[float(field) for field in line.split(b",")] for line in lines]
-
-    def flush(self) -> None:
-        """Write the buffered rows."""
-        if self._file is not None:
-            with writing(self.path):
-                self._file.flush()
-
-    def close(self) -> None:
-        """Write the buffered rows and close the file."""
-        file, self._file = self._file, None
-        if file is not None:
-            with writing(self.path):
-                file.close()
-
-    def _open(self) -> TextIO:
-        if self._file is None:
-            with writing(self.path):
-                self._empty = not _cut_to_lines(self.path)
-                if not self._empty:
-                    with open(self.path, encoding="utf-8", errors="replace", newline="") as file:
-                        self.columns = next(csv.reader(file))
-                self._file = open(self.path, "a", encoding="utf-8", newline="", buffering=1 << 16)  # noqa: SIM115
-        return self._file
-
-    def _widened(self, extra: int) -> Iterator[bytes]:
-        with open(self.path, "rb") as file:
-            next(file)
-            yield _csv_line(self.columns).encode()
-            for line in file:
-                yield line[:-1] + b",nan" * extra + b"\n"
-
-    def _until(self, step: int) -> Iterator[bytes]:
-        with open(self.path, "rb") as file:
-            header = next(file, b"")
-            if not header.endswith(b"\n"):
-                return
-            yield header
-            width = len(next(csv.reader([header.decode("utf-8", "replace")])))
-            for number, line in enumerate(file, start=2):
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    row = [float(field) for field in line.split(b",")]
-                except ValueError:
-                    row = []
-                if len(row) != width:
-                    raise CheckpointError(
-                        f"line {number} of {self.path} is not a row of {width} numbers: {line[:60]!r}. "
-                        "The file was changed or damaged: fix or delete that line."
-                    )
-                if row[0] <= step:
-                    yield line
 
 
 def read_episodes(path: Path | str) -> dict[str, np.ndarray]:
@@ -269,39 +166,4 @@ def _moving_sum(x: np.ndarray, window: int) -> np.ndarray:
 
 def _read(path: Path | str, name: str, columns: Sequence[str], *, integers: Sequence[str]) -> dict[str, np.ndarray]:
     read_settings(path)
-    file = Path(path) / name
-    data = file.read_bytes() if file.exists() else b""
-    lines = data.decode("utf-8", "replace").split("\n")[:-1]
-    if lines:
-        columns = next(csv.reader(lines[:1]))
-    try:
-        rows = (
-            np.loadtxt(lines[1:], delimiter=",", comments=None, ndmin=2)
-            if len(lines) > 1
-            else np.zeros((0, len(columns)))
-        )
-        if rows.shape[1] != len(columns):
-            raise ValueError(f"rows of {rows.shape[1]} numbers under {len(columns)} names")
-    except ValueError as error:
-        raise CheckpointError(f"{file} was changed or damaged: {error}. Fix or delete that line.") from error
-    table = dict(zip(columns, rows.T, strict=True))
-    return {key: column.astype(np.int64) if key in integers else column for key, column in table.items()}
-
-
-def _cut_to_lines(path: Path) -> int:
-    """Cut off a last line that a crash left without its end; return the size of the file, 0 if it is missing."""
-    if not path.exists():
-        return 0
-    with open(path, "r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        start = file.seek(max(0, size - (1 << 16)))
-        end = start + file.read(size - start).rfind(b"\n") + 1
-        if end < size:
-            file.truncate(end)
-    return end
-
-
-def _csv_line(fields: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(fields)
-    return line.getvalue()
+    return read_table(Path(path) / name, columns, integers=integers)

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import re
+import reprlib
 import shlex
 import subprocess
 import sys
@@ -21,10 +22,17 @@ from typing import Any
 import numpy as np
 
 from renshu.errors import CheckpointError, RenshuError, UnknownNameError
+from renshu.files.replacing import replacing
 
 _SETTINGS = "settings.json"
 _PACKAGES = ("renshu", "jax", "jaxlib", "flax", "optax", "gymnasium", "numpy")
 _GIT_SECONDS = 5.0
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("algorithm", "environment"), ((str,), "a text")),
+    **dict.fromkeys(("reward_threshold", "stop_at"), ((int, float, str), "a number")),
+    **dict.fromkeys(("eval_every", "eval_episodes", "checkpoint_every"), ((int,), "a whole number of at least 1")),
+}
+"""Settings that are read again, with their types; each may be null or missing."""
 
 
 def versions() -> dict[str, str | None]:
@@ -104,10 +112,17 @@ def read_settings(path: Path | str) -> dict[str, Any]:
         settings = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnknownNameError(f"{path} is not a run: it holds no {_SETTINGS}. {_near_runs(path)}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {file}: {error}. Restore the file, or start a new run.") from error
     if not isinstance(settings, dict):
         raise CheckpointError(f"{file} holds a {type(settings).__name__}, not the settings of a run (an object).")
+    for name, (kinds, expected) in _KINDS.items():
+        value = settings.get(name)
+        fits = isinstance(value, kinds) and not isinstance(value, bool)
+        if value is not None and not (fits and (isinstance(value, str) or kinds != (int,) or value >= 1)):
+            raise CheckpointError(
+                f'{file} was changed: "{name}" is {reprlib.repr(value)}, expected {expected}. Put it back as it was'
+            )
     return settings
 
 
@@ -116,17 +131,10 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
 
     Raises RenshuError, naming path and reason, when the file cannot be written; the old one stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.writelines(chunks)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        path.parent.stat()  # a folder that was deleted is not made anew
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            file.writelines(chunks)
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 import numpy as np
 
 from renshu.errors import RenshuError
-from renshu.tracking.curves import EPISODES, EVALUATIONS, Table
+from renshu.tracking.curves import EPISODES, EVALUATIONS
 from renshu.tracking.provenance import read_settings, write_settings, writing
+from renshu.tracking.tables import Table
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from renshu.errors import RenshuError
-from renshu.files.checkpoint import replacing
+from renshu.files.replacing import replacing
 
 if TYPE_CHECKING:
     import gymnasium

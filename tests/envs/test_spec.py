@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -146,3 +147,55 @@ def test_bad_spec_descriptions_are_refused() -> None:
         spec_from_json(good | {"num_envs": "4"})
     with pytest.raises(SpaceError, match="id = 3; expected str or null"):
         spec_from_json(good | {"id": 3})
+
+
+BIG = {"type": "Box", "shape": [2**22], "dtype": "float32", "low": 0, "high": 1}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [BIG] * 60,
+        [{**BIG, "dtype": "uint8"}] * 60,
+        [{"type": "MultiBinary", "n": 2**22}] * 60,
+        [BIG | {"shape": [0]}] * 20_000,
+    ],
+    ids=["float32", "uint8", "binary", "many"],
+)
+@pytest.mark.parametrize("depth", [0, 1, 20])
+def test_spaces_that_are_too_large_together_are_refused_before_any_is_made(parts, depth):
+    data = {"type": "Tuple", "spaces": parts}
+    for _ in range(depth):
+        data = {"type": "Dict", "spaces": [["x", data], ["y", BIG]]}
+    tracemalloc.start()
+    try:
+        with pytest.raises(SpaceError, match=r"the file is damaged"):
+            space_from_json(data)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_spaces_that_are_too_deep_are_refused():
+    data = {"type": "Discrete", "n": 2, "start": 0, "dtype": "int64"}
+    for _ in range(33):
+        data = {"type": "Tuple", "spaces": [data]}
+    with pytest.raises(SpaceError, match="inside each other"):
+        space_from_json(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_envs": 0},
+        {"num_envs": True},
+        {"num_envs": 10**12},
+        {"max_episode_steps": -1},
+        {"max_episode_steps": 2**63},
+    ],
+    ids=str,
+)
+def test_numbers_of_a_spec_that_nothing_can_have_are_refused(change):
+    data = spec_to_json(EnvSpec(spaces.Box(0, 1, (2,)), spaces.Discrete(2), 2))
+    with pytest.raises(SpaceError, match=next(iter(change))):
+        spec_from_json(data | change)

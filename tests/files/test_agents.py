@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
+from safetensors.numpy import save_file
 
 import renshu
 from renshu import A2C, PPO, load
 from renshu.envs.builtin.classic import CartPole
 from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
+from renshu.files import checkpoint
 from renshu.files.checkpoint import load_tree, named, nested, save_tree
 from tests import probes
 
@@ -165,6 +167,18 @@ def test_a_file_never_decides_what_is_imported(tiny, tmp_path, monkeypatch):
         {"steps": [1]},
         {"loop": "nonsense"},
         {"loop": 3},
+        {"seed": 2**40},
+        {"seed": float("inf")},
+        {"steps": 1e400},
+        {"iteration": 2**40},
+        {"processes": "yes"},
+        {"environment": None},
+        {"spaces": {"frame_stack": 10**12}},
+        {"spaces": {"bins": float("nan")}},
+        {"hyperparameters": {"self": 1}},
+        {"hyperparameters": {"net_arch": [8] * 3000}},
+        {"hyperparameters": {"net_arch": {"pi": float("inf")}}},
+        {"hyperparameters": {"n_steps": 10**400}},
     ],
     ids=repr,
 )
@@ -271,3 +285,28 @@ def test_environments_in_a_file_that_do_not_fit(tiny, tmp_path):
         match = rf"does not fit CartPole-v1 as it is now \(.*envs/inner/{name}.*new environments name it, as in load"
         with pytest.raises(CheckpointError, match=match):
             load(path).learn(30, progress=False)
+
+
+def test_arrays_inside_an_array_are_refused(tiny, tmp_path):
+    agent = tiny("renshu/CartPole-v1").learn(60, progress=False)
+    path = agent.save(tmp_path / "a.safetensors")
+    header, leaves = load_tree(path)
+    leaves = {**leaves, "loop/a": np.zeros(2), "loop/a/b": np.zeros(2)}
+    save_file(leaves, path, checkpoint._metadata(header, leaves))
+    with pytest.raises(CheckpointError, match="'loop/a/b' is both an array and a folder"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [{"read": np.zeros(3), "owed": np.int64(0)}, {"read": np.int64(5), "owed": np.int64(2**62)}],
+    ids=["read", "owed"],
+)
+def test_a_place_in_a_data_set_that_cannot_be_is_refused(loop, tmp_path):
+    small = {"buffer_size": 64, "batch_size": 8, "net_arch": [8], "learning_starts": 8}
+    data = renshu.DQN(**small).on("CartPole-v1", seed=0).collect(40, to=tmp_path / "data")
+    agent = renshu.DQN(**small).on(data, seed=0).learn(8, progress=False)
+    path = agent.save(tmp_path / "a.safetensors")
+    save_tree(path, {"learner": agent.state, "loop": loop}, load_tree(path)[0])
+    with pytest.raises(CheckpointError, match="where in its data set"):
+        load(path, env=data).learn(8, progress=False)

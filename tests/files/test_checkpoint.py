@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from renshu.errors import CheckpointError
 from renshu.files import checkpoint
-from renshu.files.checkpoint import DTYPES, load_tree, read_header, restore, save_tree
+from renshu.files.checkpoint import DTYPES, load_tree, nested, read_header, restore, save_tree
+from renshu.files.replacing import replacing
 
 
 class Moments(NamedTuple):
@@ -399,3 +400,49 @@ def test_any_bytes_raise_a_checkpoint_error(tmp_path_factory, content):
     for read in (load_tree, read_header):
         with pytest.raises(CheckpointError):
             read(path)
+
+
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a/b", "a"], ["x/a/b", "x/a/b/c/d"], ["", "/b"]], ids=str)
+def test_a_name_is_not_both_an_array_and_a_folder(names):
+    with pytest.raises(CheckpointError, match="both an array and a folder"):
+        nested({name: np.zeros(2) for name in names})
+
+
+# --- leftovers --------------------------------------------------------------------------------------------------------
+
+KILLED = (
+    "import os, signal, sys, numpy as np\nfrom renshu.files import checkpoint\n"
+    "checkpoint.os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "checkpoint.save_tree(sys.argv[1], {'a': np.ones(9)}, {})"
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills itself with SIGKILL")
+def test_the_next_save_removes_what_a_killed_one_left(saved):
+    root = Path(checkpoint.__file__).parents[2]
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", KILLED, str(saved)], cwd=root).returncode == -9
+        (left,) = [path for path in saved.parent.iterdir() if path != saved]
+        assert list(left.iterdir()), "it was killed in the middle"
+    other = saved.parent / ".renshu-notes.tmp"
+    other.mkdir()
+    save_tree(saved.parent / "other.safetensors", TREE, {})
+    assert {path.name for path in saved.parent.iterdir()} == {saved.name, "other.safetensors", other.name}
+
+
+def test_a_save_that_is_going_on_is_left_alone(saved):
+    with replacing(saved) as first:
+        first.write_bytes(b"first")
+        with replacing(saved) as second:
+            second.write_bytes(b"second")
+    assert saved.read_bytes() == b"first"
+
+
+def test_what_another_machine_left_is_removed_after_a_day(saved):
+    left = saved.parent / ".renshu-00000000-1-00000000.tmp"
+    left.mkdir()
+    save_tree(saved, TREE, {})
+    assert left.exists()
+    os.utime(left, (0, 0))
+    save_tree(saved, TREE, {})
+    assert not left.exists()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from renshu import Dataset
 from renshu.errors import CheckpointError, SpaceError
 from renshu.files import datasets
+from renshu.files.checkpoint import load_tree, nested, save_tree
 from renshu.files.datasets import DatasetWriter, in_memory
 from renshu.ops.rollouts import blocks, joined
 from renshu.types import EnvSpec
@@ -86,6 +87,67 @@ def test_a_folder_that_is_taken_or_damaged_is_named(tmp_path):
     file = path / "rollouts-00000.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(CheckpointError, match="damaged"):
+        list(Dataset.open(path).chunks())
+
+
+def resaved(file, **changes):
+    """Write the arrays of a file again, some of them changed, with digests that are right."""
+    header, leaves = load_tree(file)
+    save_tree(file, nested({**leaves, **{name: change(leaves[name]) for name, change in changes.items()}}), header)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 10**12},
+        {"rows": 0},
+        {"rows": 1e400},
+        {"rows": True},
+        {"rows": "5"},
+        {"steps": 11},
+        {"files": []},
+        {"files": {}},
+        {"files": [{"file": "rollouts-00000.safetensors"}]},
+        {"files": [{"file": 3, "rows": 5}]},
+        {"format": None},
+        {"format": "x"},
+    ],
+    ids=str,
+)
+def test_a_description_that_does_not_fit_is_named(change, tmp_path):
+    path = in_memory(make_rollouts(0, 1, 5, 2)[0], SPEC, "it").save(tmp_path / "data")
+    about = json.loads((path / "spec.json").read_text())
+    (path / "spec.json").write_text(json.dumps(about | change))
+    with pytest.raises(CheckpointError, match=r"spec\.json"):
+        Dataset.open(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 990 + "]" * 990, "[" * 100_000, "[]", "null", "", '{"format": 1}', "\0"])
+def test_a_description_that_is_none_is_named(text, tmp_path):
+    path = in_memory(make_rollouts(0, 1, 5, 2)[0], SPEC, "it").save(tmp_path / "data")
+    (path / "spec.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"spec\.json"):
+        Dataset.open(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("reward", lambda x: x[:-1], "reward is float32 of shape"),
+        ("reward", lambda x: x * np.float32(np.nan), "reward holds NaN"),
+        ("reward", lambda x: x[:, :1], "reward is float32 of shape"),
+        ("first", lambda x: x.astype(np.float32), "first is float32"),
+        ("action", lambda x: x + 10**6, "action holds numbers that Discrete"),
+        ("action", lambda x: x - 10**6, "action holds numbers that Discrete"),
+        ("action", lambda x: x[..., None], "action is"),
+        ("obs/0", lambda x: x.astype(np.float32) * np.inf, "obs/0 holds NaN"),
+        ("obs/1", lambda x: x[..., :1], "obs/1 is"),
+    ],
+)
+def test_arrays_of_a_file_that_do_not_fit_its_description_are_named(name, change, message, tmp_path):
+    path = in_memory(make_rollouts(0, 1, 5, 2)[0], SPEC, "it").save(tmp_path / "data")
+    resaved(path / "rollouts-00000.safetensors", **{name: change})
+    with pytest.raises(CheckpointError, match=rf"rollouts-00000\.safetensors: {message}"):
         list(Dataset.open(path).chunks())
 
 

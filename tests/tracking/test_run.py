@@ -103,11 +103,65 @@ def test_opening_no_run_names_near_matches(run):
         Run.open(run.path / "nowhere" / "x")
 
 
-@pytest.mark.parametrize("content", [b'{"algorithm": "P', b"[1]", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b'{"algorithm": "P', b"[1]", b"\xff\xfe", b"", b"\n\n", b'{"a":' * 990 + b"1" + b"}" * 990, b"[" * 100_000],
+)
 def test_damaged_settings_are_named(run, content):
     (run.path / "settings.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"settings\.json"):
         Run.open(run.path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": ["PPO"]},
+        {"environment": {}},
+        {"reward_threshold": [1]},
+        {"stop_at": {"x": 1}},
+        {"eval_every": "100"},
+        {"eval_every": -5},
+        {"eval_episodes": True},
+        {"checkpoint_every": 0.5},
+    ],
+    ids=str,
+)
+def test_settings_of_the_wrong_type_are_named(run, change):
+    (run.path / "settings.json").write_text(json.dumps(run.settings | change))
+    ((name, _),) = change.items()
+    for read in (Run.open, read_episodes):
+        with pytest.raises(CheckpointError, match=rf'settings\.json was changed: "{name}" is .*, expected'):
+            read(run.path)
+
+
+@pytest.mark.parametrize(
+    ("at", "line"),
+    [
+        (1, ""),
+        (2, ""),
+        (3, "   "),
+        (2, "100,3,1,1"),
+        (3, "nan,3,1,1,1"),
+        (2, "1e400,3,1,1,1"),
+        (1, "step,env"),
+        (1, "a,a,b,c,d"),
+    ],
+    ids=str,
+)
+def test_lines_that_were_edited_are_named_by_whoever_reads_them(run, at, line):
+    log_steps(run, [100, 200, 300])
+    run.close()
+    file = run.path / "episodes.csv"
+    lines = file.read_text().splitlines()
+    lines[at - 1] = line
+    file.write_text("\n".join(lines) + "\n")
+    uses = [lambda: read_episodes(run.path), lambda: Run.open(run.path).truncate(500)]
+    if at == 1:
+        uses.append(lambda: log_steps(Run.open(run.path), [400]))
+    for use in uses:
+        with pytest.raises(CheckpointError, match=rf"line {at} of .*episodes\.csv"):
+            use()
 
 
 def test_checkpoints_are_ordered_by_their_step(run):
