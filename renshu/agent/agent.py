@@ -87,8 +87,6 @@ class Agent:
         agent.trainer = trainer
         return agent
 
-    # --- what it is -------------------------------------------------------------------------------------------------
-
     @property
     def algorithm(self) -> Algorithm:
         """The algorithm with its hyperparameters."""
@@ -141,8 +139,6 @@ class Agent:
     def summary(self) -> None:
         """Print what was fitted to what and why, and the size of it all."""
         print(describe(self.trainer))
-
-    # --- progress ---------------------------------------------------------------------------------------------------
 
     @property
     def steps(self) -> int:
@@ -400,6 +396,4 @@ class Agent:
         self.close()
 
 
-def load(path: str | Path, *, env: Any = None, algorithm: type[Algorithm] | None = None, **overrides: Any) -> Agent:
-    """Load an agent from a file that `agent.save` wrote; see `Agent.load`."""
-    return Agent.load(path, env=env, algorithm=algorithm, **overrides)
+load = Agent.load

@@ -129,7 +129,8 @@ class OfflineBackend:
         """Make a loop whose memory the data fill, or one that goes on from a `snapshot`."""
         assert isinstance(programs.learner, ReplayLearner)
         data, room = self.dataset, programs.learner.replay.rows
-        return OfflineLoop(programs, state, data.chunks, data.rows, room, encode_action, snapshot=snapshot, **options)
+        read = data.chunks, data.shuffled
+        return OfflineLoop(programs, state, *read, data.rows, room, encode_action, snapshot=snapshot, **options)
 
     def evaluate(self, *args: Any, **options: Any) -> Evaluation:
         """Run whole episodes in the environment that the data are of; see `HostBackend.evaluate`."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ from renshu.errors import CheckpointError, SpaceError
 from renshu.files.checkpoint import load_tree, save_tree
 from renshu.files.recorded import from_arrays, from_minari
 from renshu.files.replacing import replacing
-from renshu.ops.rollouts import joined
+from renshu.ops.rollouts import begun_anew, blocks, joined
 from renshu.ops.spaces import flatten, leaf_spaces, unflatten
 from renshu.types import EnvSpec, PyTree, Rollout
 
 FORMAT = 1
 """The format of folders that this version writes and reads."""
 SPEC = "spec.json"
+SEGMENT = 256
+"""Rows that stay together where data are read in another order than that of their recording."""
 CHUNK_BYTES = 2**25
 """Size of a file of rollouts, about; it is read whole."""
 FIELDS = ("obs", "first", "action", "reward", "terminated")
@@ -42,7 +45,8 @@ class Dataset:
     """Experience of N environments, in chunks that follow on each other. Make one with `Dataset.open`.
 
     spec: of the environments. rows: steps of each, those that only reset included. steps: real ones of all together.
-    name: in messages. env: the environment that it is of, as for an Agent; None: the one that the spec names.
+    parts: each reads one chunk. name: in messages. env: the environment that it is of, as for an Agent; None: the one
+    that the spec names.
     """
 
     def __init__(
@@ -50,13 +54,13 @@ class Dataset:
         spec: EnvSpec,
         rows: int,
         steps: int,
-        read: Callable[[], Iterator[Rollout]],
+        parts: Sequence[Callable[[], Rollout]],
         name: str,
         env: Any = None,
     ) -> None:
         if steps < 1:
             raise SpaceError(f"{name} holds no step to learn from")
-        self.spec, self.rows, self.steps, self.read, self.name, self.env = spec, rows, steps, read, name, env
+        self.spec, self.rows, self.steps, self.parts, self.name, self.env = spec, rows, steps, parts, name, env
 
     def __repr__(self) -> str:
         of = f" of {self.spec.id}" if self.spec.id else ""
@@ -89,11 +93,19 @@ class Dataset:
 
     def chunks(self) -> Iterator[Rollout]:
         """Read the data from their beginning: rollouts `[T, N]` of NumPy arrays, of any lengths."""
-        for i, chunk in enumerate(self.read()):
-            if i == 0:
-                # What was before is not known, so that nothing may be summed or stacked across this line.
-                chunk = chunk._replace(first=np.concatenate([np.ones_like(chunk.first[:1]), chunk.first[1:]]))
-            yield chunk
+        for i, part in enumerate(self.parts):
+            # What was before is not known, so that nothing may be summed or stacked across this line.
+            yield part() if i else begun_anew(part())
+
+    def shuffled(self, rng: np.random.Generator) -> Iterator[Rollout]:
+        """Read all data in pieces of SEGMENT rows, in another order: by parts, and within each.
+
+        Each piece begins anew, which costs the step before it: the observation that it led to is elsewhere.
+        """
+        for i in rng.permutation(len(self.parts)):
+            pieces = list(blocks(iter([self.parts[i]()]), SEGMENT))
+            for j in rng.permutation(len(pieces)):
+                yield begun_anew(pieces[j])
 
     def save(self, path: str | Path) -> Path:
         """Write the data to a folder. Raises CheckpointError where there is something, or it cannot be written."""
@@ -158,7 +170,7 @@ def in_memory(rollout: Rollout, spec: EnvSpec, name: str, env: Any = None) -> Da
     """Make a data set of one rollout of NumPy arrays, whose actions are the environment's."""
     spec = replace(spec, num_envs=rollout.reward.shape[1], frame_stack=1, rollout_envs=None)
     rows, steps = len(rollout.reward), int(rollout.valid.sum())
-    return Dataset(spec, rows, steps, lambda: iter([rollout]), name, env)
+    return Dataset(spec, rows, steps, [lambda: rollout], name, env)
 
 
 def source_of(dataset: Dataset) -> EnvSource | None:
@@ -192,11 +204,8 @@ def _open_folder(path: Path, env: Any) -> Dataset:
     except Exception as error:  # a stranger's numbers and lists can make nearly anything fail
         raise CheckpointError(f"{path / SPEC} cannot be read: {type(error).__name__}: {error}") from error
 
-    def read() -> Iterator[Rollout]:
-        for name, count in files:
-            yield _read_file(path / name, spec, count)
-
-    return Dataset(spec, rows, steps, read, path.name, env)
+    parts = [partial(_read_file, path / name, spec, count) for name, count in files]
+    return Dataset(spec, rows, steps, parts, path.name, env)
 
 
 def _name(value: Any) -> str:

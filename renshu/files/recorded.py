@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,8 +69,8 @@ def from_arrays(
     return _rows(obs, action, reward, terminated, truncated, next_obs), spec
 
 
-def from_minari(name: str) -> tuple[EnvSpec, int, int, Callable[[], Iterator[Rollout]]]:
-    """Open one of Minari's data sets that is on this machine: its environment, rows, steps, and how to read it."""
+def from_minari(name: str) -> tuple[EnvSpec, int, int, list[Callable[[], Rollout]]]:
+    """Open one of Minari's data sets that is on this machine: its environment, rows, steps, and parts."""
     try:
         import minari
     except ImportError as error:
@@ -86,57 +87,25 @@ def from_minari(name: str) -> tuple[EnvSpec, int, int, Callable[[], Iterator[Rol
         limits = {"max_episode_steps": about.max_episode_steps, "reward_threshold": about.reward_threshold}
         spec = EnvSpec(found.observation_space, found.action_space, 1, id=about.id, kwargs=about.kwargs, **limits)
 
-    def read() -> Iterator[Rollout]:
-        return _together(_follow_on(_episode(spec, episode) for episode in found.iterate_episodes()))
+    def read(episodes: np.ndarray) -> Rollout:
+        return joined([_episode(spec, episode) for episode in found.iterate_episodes(episodes)])
 
+    groups = np.array_split(found.episode_indices, -(-int(found.total_steps) // CHUNK_ROWS))
+    parts = [partial(read, group) for group in groups if len(group)]
     steps = int(found.total_steps)
-    return spec, steps + int(found.total_episodes) - 1, steps, read
+    return spec, steps + int(found.total_episodes), steps, parts
 
 
 def _episode(spec: EnvSpec, episode: Any) -> Rollout:
-    """Make a rollout of one environment of an episode of Minari's."""
+    """Make a rollout of one environment of an episode of Minari's, and the step behind it that only resets."""
     steps = len(episode.rewards)
-    obs = stored(spec.observation_space, episode.observations)
-    first = np.arange(steps + 1) == 0
-    columns = (obs, first, episode.actions, np.asarray(episode.rewards, np.float32), np.asarray(episode.terminations))
-    return jax.tree.map(lambda x: np.asarray(x)[:, None], Rollout(*columns))
-
-
-def _follow_on(episodes: Iterator[Rollout]) -> Iterator[Rollout]:
-    """Let each episode go on with a step that only resets, to the first observation of the next one."""
-    before = next(episodes, None)
-    for after in episodes:
-        yield _with_reset(before, after)  # type: ignore[arg-type]
-        before = after
-    if before is not None:
-        yield before
-
-
-def _with_reset(episode: Rollout, after: Rollout) -> Rollout:
-    def longer(tree: PyTree, more: PyTree) -> PyTree:
-        return jax.tree.map(lambda x, y: np.concatenate([x, y]), tree, more)
-
-    def like(x: np.ndarray) -> np.ndarray:
-        return np.zeros_like(x[-1:])
-
-    return Rollout(
-        obs=longer(episode.obs, jax.tree.map(lambda x: x[:1], after.obs)),
-        first=longer(episode.first, after.first[:1]),
-        action=longer(episode.action, jax.tree.map(lambda x: x[-1:], episode.action)),
-        reward=longer(episode.reward, like(episode.reward)),
-        terminated=longer(episode.terminated, like(episode.terminated)),
-    )
-
-
-def _together(rollouts: Iterator[Rollout]) -> Iterator[Rollout]:
-    parts: list[Rollout] = []
-    for rollout in rollouts:
-        parts.append(rollout)
-        if sum(len(part.reward) for part in parts) >= CHUNK_ROWS:
-            yield joined(parts)
-            parts = []
-    if parts:
-        yield joined(parts)
+    # The observation after a reset is that of the next episode, which is put in its place.
+    obs = jax.tree.map(lambda x: np.concatenate([x, x[:1]]), stored(spec.observation_space, episode.observations))
+    first = np.isin(np.arange(steps + 2), (0, steps + 1))
+    action = jax.tree.map(lambda x: np.concatenate([x, x[-1:]]), episode.actions)
+    reward = np.append(np.asarray(episode.rewards, np.float32), np.float32(0))
+    terminated = np.append(np.asarray(episode.terminations, np.bool_), False)
+    return jax.tree.map(lambda x: np.asarray(x)[:, None], Rollout(obs, first, action, reward, terminated))
 
 
 def _rows(

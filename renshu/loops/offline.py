@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
@@ -27,11 +28,13 @@ class OfflineLoop:
     """Gradient steps of a learner from replay on what a data set put into its memory. A gradient step counts as a step.
 
     The whole data set enters first. Where it has more rows than the memory, as many enter as there is room for, and the
-    rest comes in over the course of each training, block by block, in the order in which it was recorded.
+    rest comes in over the course of each training, in pieces that are shuffled: those that were recorded one after the
+    other are alike, and a memory of them alone would not know the others.
 
     state: the learner's; read it back from `.state`. chunks: reads the data from their beginning: rollouts that follow
-    on each other. rows: steps of each environment in them. room: those that the memory holds. encode_action: from the
-    environment's actions to the learner's, `[B, ...]`. key: the root of the randomness. seed: not used. steps: so far.
+    on each other. shuffled: reads all of them in pieces, in an order that the generator draws. rows: steps of each
+    environment in them. room: those that the memory holds. encode_action: from the environment's actions to the
+    learner's, `[B, ...]`. key: the root of the randomness. seed: not used. steps: so far.
     snapshot: of an earlier loop, whose state has the memory already. uninterrupted: as for a HostLoop.
     """
 
@@ -40,6 +43,7 @@ class OfflineLoop:
         programs: Programs,
         state: Any,
         chunks: Callable[[], Iterator[Rollout]],
+        shuffled: Callable[[np.random.Generator], Iterator[Rollout]],
         rows: int,
         room: int,
         encode_action: Callable[[np.ndarray], np.ndarray],
@@ -53,7 +57,13 @@ class OfflineLoop:
     ) -> None:
         self.learner: Any = programs.learner
         self.state, self.key, self.iteration = state, key, iteration
-        self.chunks, self.rows, self.room, self.encode_action = chunks, rows, room, encode_action
+        self.chunks, self.shuffled, self.rows, self.room, self.encode_action = (
+            chunks,
+            shuffled,
+            rows,
+            room,
+            encode_action,
+        )
         self.uninterrupted = uninterrupted
         self.clock, self.episodes = Clock(), StepCount(steps)
         self.metric_names: list[str] = []
@@ -119,8 +129,12 @@ class OfflineLoop:
     # --- the data ---------------------------------------------------------------------------------------------------
 
     def _endless(self) -> Iterator[Rollout]:
-        while True:
-            yield from blocks(self.chunks(), min(ROWS, self.room))
+        rows = min(ROWS, self.room)
+        if self.rows <= self.room:
+            yield from blocks(self.chunks(), rows)
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(self.key)))
+        passes = (piece for _ in itertools.count() for piece in self.shuffled(rng))
+        yield from blocks(passes, rows)
 
     def _read(self, rows: int) -> None:
         """Put that many rows more into the memory, whole blocks of them; what they count is taken back."""

@@ -45,6 +45,11 @@ def blocks(chunks: Iterator[Rollout], rows: int) -> Iterator[Rollout]:
         yield joined(parts)
 
 
+def begun_anew(rollout: Rollout) -> Rollout:
+    """Return a rollout that follows on nothing."""
+    return rollout._replace(first=np.concatenate([np.ones_like(rollout.first[:1]), rollout.first[1:]]))
+
+
 def _part(rollout: Rollout, start: int, end: int) -> Rollout:
     def cut(tree: PyTree, more: int = 0) -> PyTree:
         return jax.tree.map(lambda x: x[start : end + more], tree)
