@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import signature
@@ -24,7 +23,8 @@ from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, did_you_mean
 from renshu.files.datasets import Dataset
 from renshu.loops.programs import Programs
-from renshu.loops.report import Clock
+from renshu.loops.report import Clock, Finished
+from renshu.tracking.recent import Recent
 from renshu.types import EnvSpec, PyTree
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ Loop: TypeAlias = "HostLoop | CompiledLoop | OfflineLoop"
 COUNT = Number("a number of things", integer=True, least=1)
 SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
 TIMEOUT = 120.0
-RECENT = 100
-"""Episodes over which training reports means."""
 OPTIONS = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "env_kwargs")
 
 
@@ -123,9 +121,8 @@ class Trainer:
         self.recorded_name = "environment"  # in the file that it comes from
         self.run: Run | None = None
         self.last_run: Run | None = None
-        self.recent_returns: deque[float] = deque(maxlen=RECENT)
-        self.recent_lengths: deque[int] = deque(maxlen=RECENT)
-        self.recent_info: dict[str, deque[float]] = {}
+        self.recent_returns, self.recent_lengths = Recent(), Recent()
+        self.recent_info: dict[str, Recent] = {}
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
         self._backend = backend
         self._loop: Loop | None = None
@@ -221,6 +218,15 @@ class Trainer:
     def iteration(self) -> int:
         """Rollouts learned from."""
         return self._loop.iteration if self._loop is not None else self._iteration
+
+    def note(self, finished: Finished) -> None:
+        """Count the episodes that ended in the latest rollouts among the recent ones."""
+        ended, now = finished.steps.tolist(), self.steps
+        self.recent_returns.add(finished.returns, ended, now)
+        self.recent_lengths.add(finished.lengths, ended, now)
+        for name, numbers in finished.info.items():
+            known = ~np.isnan(numbers)
+            self.recent_info.setdefault(name, Recent()).add(numbers[known], finished.steps[known].tolist(), now)
 
     @property
     def clock(self) -> Clock:

@@ -19,7 +19,7 @@ OLD_STEP = (
     ". Four values are those of old Gym: write return observation, reward, done, False, info, or where done came from "
     f"a time limit False, True in place of done, False. {_SHIMMY}"
 )
-"""What to do with environments made for Gym before version 0.26."""
+"""Advice for environments that were made for Gym before version 0.26."""
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 _BOOLS = (bool, np.bool_)
 
