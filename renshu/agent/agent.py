@@ -157,18 +157,18 @@ class Agent:
 
     @property
     def recent_returns(self) -> deque[float]:
-        """Returns of the last 100 training episodes."""
-        return self.trainer.recent_returns
+        """Returns of the recent training episodes: those of the last 10,000 steps, at least 20 and at most 100."""
+        return self.trainer.recent_returns.values
 
     @property
-    def recent_lengths(self) -> deque[int]:
-        """Lengths of the last 100 training episodes, in steps."""
-        return self.trainer.recent_lengths
+    def recent_lengths(self) -> deque[float]:
+        """Lengths of the recent training episodes, in steps."""
+        return self.trainer.recent_lengths.values
 
     @property
     def recent_info(self) -> dict[str, deque[float]]:
-        """Numbers in the `info` of the last steps of the last 100 training episodes that gave them, by name."""
-        return self.trainer.recent_info
+        """Numbers in the `info` of the last steps of the recent training episodes that gave them, by name."""
+        return {name: recent.values for name, recent in self.trainer.recent_info.items()}
 
     @property
     def run(self) -> Run | None:
@@ -200,7 +200,7 @@ class Agent:
 
         progress: a progress bar. run: a folder that keeps everything about this training (True: `runs/NAME-1`, ...).
         callbacks: functions of (agent, metrics) that may return False to stop, or Callbacks. stop_at: stop when the
-        mean return of the last 100 episodes reaches this; "threshold" is the environment's own. eval_every: steps
+        mean return of the recent episodes reaches this; "threshold" is the environment's own. eval_every: steps
         between evaluations of `eval_episodes` episodes, the best agent is kept in the run folder. checkpoint_every:
         steps between checkpoints there. After `Agent.resume`, `total_steps=None` goes on to where the run would end.
         restart_schedules: in more training, schedules of learning rates and the like begin again; False stretches them

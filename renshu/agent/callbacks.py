@@ -24,7 +24,7 @@ class Callback:
         """Handle the start of training."""
 
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
-        """Handle an update; `metrics` holds its numbers, `steps`, and `return_mean` of the last 100 episodes.
+        """Handle an update; `metrics` holds its numbers, `steps`, and `return_mean` of the recent episodes.
 
         Return False to stop training.
         """
@@ -143,7 +143,9 @@ class Checkpoint(Every):
 
 
 class StopAtReturn(Callback):
-    """Stop of training when the mean return of the last 100 episodes reaches `threshold`.
+    """Stop of training when the mean return of the recent episodes reaches `threshold`.
+
+    Recent are those of the last 10,000 steps, at least 20 and at most 100; while there are fewer it does not stop.
 
     threshold: a number, or "threshold" for the one that the environment is registered with.
 
@@ -172,12 +174,11 @@ class StopAtReturn(Callback):
 
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
         """Stop at the threshold."""
-        enough = len(agent.recent_returns) == agent.recent_returns.maxlen
-        return False if enough and metrics["return_mean"] >= self.value(agent) else None
+        return False if agent.trainer.recent_returns.full and metrics["return_mean"] >= self.value(agent) else None
 
 
 class StopWithoutImprovement(Callback):
-    """Stop of training when the mean return of 100 episodes has not risen by `least` for `steps` steps."""
+    """Stop of training when the mean return of the recent episodes has not risen by `least` for `steps` steps."""
 
     def __init__(self, steps: int, least: float = 0.0) -> None:
         if steps < 1:
@@ -198,7 +199,7 @@ class StopWithoutImprovement(Callback):
 
 
 class Progress(Callback):
-    """A progress bar: steps, steps per second, mean return of the last 100 episodes, time left.
+    """A progress bar: steps, steps per second, mean return of the recent episodes, time left.
 
     Where the output is no terminal it prints a line for every tenth of the training instead.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import signature
@@ -24,7 +23,8 @@ from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, did_you_mean
 from renshu.files.datasets import Dataset
 from renshu.loops.programs import Programs
-from renshu.loops.report import Clock
+from renshu.loops.report import Clock, Finished
+from renshu.tracking.recent import Recent
 from renshu.types import EnvSpec, PyTree
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 
 TIMEOUT = 120.0
 MOST_STEPS = 2**31 - 1
 """Steps that an agent can count: compiled programs do so in 32 bits."""
-RECENT = 100
-"""Episodes over which training reports means."""
 OPTIONS = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "max_episode_steps")
 OPTIONS += ("env_kwargs",)
 FIRST = (0, 0, 0)
@@ -139,9 +137,8 @@ class Trainer:
         self.recorded_name = "environment"  # in the file that it comes from
         self.run: Run | None = None
         self.last_run: Run | None = None
-        self.recent_returns: deque[float] = deque(maxlen=RECENT)
-        self.recent_lengths: deque[int] = deque(maxlen=RECENT)
-        self.recent_info: dict[str, deque[float]] = {}
+        self.recent_returns, self.recent_lengths = Recent(), Recent()
+        self.recent_info: dict[str, Recent] = {}
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
         self._backend = backend
         self._loop: Loop | None = None
@@ -241,6 +238,15 @@ class Trainer:
         """Rollouts learned from."""
         return self._loop.iteration if self._loop is not None else self._iteration
 
+    def note(self, finished: Finished) -> None:
+        """Count the episodes that ended in the latest rollouts among the recent ones."""
+        ended, now = finished.steps.tolist(), self.steps
+        self.recent_returns.add(finished.returns, ended, now)
+        self.recent_lengths.add(finished.lengths, ended, now)
+        for name, numbers in finished.info.items():
+            known = ~np.isnan(numbers)
+            self.recent_info.setdefault(name, Recent()).add(numbers[known], finished.steps[known].tolist(), now)
+
     @property
     def clock(self) -> Clock:
         """Seconds spent acting, stepping environments and learning, since the loop began."""
@@ -335,7 +341,7 @@ class Trainer:
         self._loop.uninterrupted = uninterrupted
         return self._loop
 
-    def note(self) -> None:
+    def note_environments(self) -> None:
         """Note how the environments stand at the end of a training, where they belong to the user."""
         if isinstance(self._backend, HostBackend):
             self._backend.note()

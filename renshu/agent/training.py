@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from keyword import iskeyword
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Every, Progress, StopAtReturn
-from renshu.agent.trainer import RECENT
 from renshu.algorithms.hyperparameters import kind_of
 from renshu.errors import HyperparameterError, RenshuError
 from renshu.loops.evaluation import SUCCESS
@@ -139,7 +137,7 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
                     callback.on_start(agent)
                     ends.callback(callback.on_end, agent)
                 _advance_until(target, agent, loop, callbacks, interruptions)
-            agent.trainer.note()
+            agent.trainer.note_environments()
             if agent.run is not None:
                 with interruptions.deferred():
                     agent.checkpoint()
@@ -182,10 +180,7 @@ def _advance(agent: Agent, loop: Loop, most_steps: int, interruptions: Interrupt
         loop.uninterrupted = lambda: nullcontext(noted.enter_context(interruptions.deferred()))
         report = loop.advance(most_steps)
         finished = report.finished
-        agent.recent_returns.extend(finished.returns)
-        agent.recent_lengths.extend(finished.lengths)
-        for name, numbers in finished.info.items():
-            agent.recent_info.setdefault(name, deque(maxlen=RECENT)).extend(numbers[~np.isnan(numbers)])
+        agent.trainer.note(finished)
         if agent.run is not None and len(finished.steps):
             seconds = [time.perf_counter() - begin_time] * len(finished.steps)
             agent.run.log_episodes(finished.steps, finished.envs, finished.returns, finished.lengths, seconds)

@@ -10,7 +10,7 @@ _LEFT_OUT = {
     "device": "JAX takes the accelerator whose package is installed; leave it out",
     "policy": "observations choose the network; leave it out",
     "_init_setup_model": "leave it out",
-    "stats_window_size": "means are of the last 100 episodes; leave it out",
+    "stats_window_size": "means are of the recent episodes, 20 to 100; leave it out",
     "monitor_wrapper": "episodes are always recorded; leave it out",
     "replay_buffer_class": "prioritized=True and elite_episodes=True choose the memory",
     "replay_buffer_kwargs": "prioritized=True and elite_episodes=True choose the memory",

@@ -13,7 +13,10 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(help="the picture; by default curve.png in the run, or curves.png")
     ] = None,
-    window: Annotated[int, typer.Option(help="episodes that the moving average spans", min=1)] = 100,
+    window: Annotated[
+        int | None,
+        typer.Option(help="episodes of the moving average; by default those of 10,000 steps, 20 to 100", min=1),
+    ] = None,
 ) -> None:
     """Draw the learning curves of one run, or of several on one picture."""
     from renshu.tracking.curves import plot_runs

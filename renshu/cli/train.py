@@ -52,7 +52,8 @@ def train(
     history: Annotated[int | None, typer.Option(hidden=True, callback=renamed)] = None,
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     stop_at: Annotated[
-        str | None, typer.Option(help='stop at this mean return of 100 episodes; "threshold" for the registered one')
+        str | None,
+        typer.Option(help='stop at this mean return of the recent episodes; "threshold" for the registered one'),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="run folder; by default runs/NAME-1, -2, ...")] = None,
     eval_every: Annotated[

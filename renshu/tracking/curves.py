@@ -21,6 +21,7 @@ from renshu.tracking.figures import (
     thinned,
 )
 from renshu.tracking.provenance import read_settings
+from renshu.tracking.recent import first_recent
 from renshu.tracking.tables import read_table
 
 if TYPE_CHECKING:
@@ -67,12 +68,15 @@ def moving_average(x: np.ndarray, window: int = 100) -> np.ndarray:
     return _moving_moments(x, window)[0]
 
 
-def plot_runs(paths: Sequence[Path | str], out: Path | str, *, window: int = 100, title: str | None = None) -> None:
+def plot_runs(
+    paths: Sequence[Path | str], out: Path | str, *, window: int | None = None, title: str | None = None
+) -> None:
     """Draw the return against environment steps into the PNG file `out`, 1200 x 675 pixels.
 
-    paths: the folders of the runs. One run: every training episode faint, the moving average over `window` episodes
-        bold, evaluations as markers with a band of one standard deviation. Several: for each the moving average, with
-        a band of the standard deviation in the window. A reward threshold that all share is a dashed line.
+    paths: the folders of the runs. One run: every training episode faint, their moving average bold, evaluations as
+        markers with a band of one standard deviation. Several: for each the moving average, with a band of the standard
+        deviation in the window. A reward threshold that all share is a dashed line.
+    window: episodes of the moving average; None: the recent ones, those of the last 10,000 steps, 20 to 100.
     title: None makes one from the settings.
     Raises RenshuError when there are no paths or `out` cannot be written, otherwise as `read_episodes` does.
     """
@@ -94,7 +98,7 @@ def plot_runs(paths: Sequence[Path | str], out: Path | str, *, window: int = 100
     save_figure(figure, Path(out))
 
 
-def _draw_one(axes: Axes, run: Path, window: int) -> bool:
+def _draw_one(axes: Axes, run: Path, window: int | None) -> bool:
     """Draw a run by itself; return whether there was anything to draw."""
     episodes, evaluations = read_episodes(run), read_evaluations(run)
     step, score = episodes["step"], episodes["return"]
@@ -109,9 +113,14 @@ def _draw_one(axes: Axes, run: Path, window: int) -> bool:
             label="episode",
             **dots,
         )
-        mean, place = moving_average(score, window), thinned(step.size)
+        mean, place = _curve(step, score, window)[0], thinned(step.size)
         line = {"color": COLOURS[0], "linewidth": 2.2, "marker": lone_marker(step)}
-        axes.plot(step[place], mean[place], label=f"mean of {window} episodes", **line)
+        axes.plot(
+            step[place],
+            mean[place],
+            label="mean of recent episodes" if window is None else f"mean of {window} episodes",
+            **line,
+        )
     if evaluations["step"].size:
         step, mean, std = (evaluations[name] for name in ("step", "mean", "std"))
         axes.fill_between(step, mean - std, mean + std, color=COLOURS[1], alpha=0.18, linewidth=0)
@@ -120,11 +129,11 @@ def _draw_one(axes: Axes, run: Path, window: int) -> bool:
     return bool(episodes["step"].size or evaluations["step"].size)
 
 
-def _draw_several(axes: Axes, run: Path, window: int, number: int) -> bool:
+def _draw_several(axes: Axes, run: Path, window: int | None, number: int) -> bool:
     """Draw a run as the one with that number among others; return whether there was anything to draw."""
     episodes = read_episodes(run)
     step, place = episodes["step"], thinned(episodes["step"].size)
-    mean, std = _moving_moments(episodes["return"], window)
+    mean, std = _curve(step, episodes["return"], window)
     colour, dashes = colour_and_dashes(number)
     axes.fill_between(step[place], (mean - std)[place], (mean + std)[place], color=colour, alpha=0.13, linewidth=0)
     name = run.absolute().name if step.size else f"{run.absolute().name} (no finished episode yet)"
@@ -147,21 +156,30 @@ def _moving_moments(x: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]
         raise RenshuError(
             f"a moving average wants one row of numbers and a window of 1 or more, got shape {x.shape} and {window}."
         )
+    return _moments(x, np.maximum(np.arange(x.size) - window + 1, 0))
+
+
+def _curve(step: np.ndarray, score: np.ndarray, window: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean and standard deviation at each episode: of the recent ones, or of `window`."""
+    return _moments(score, first_recent(step)) if window is None else _moving_moments(score, window)
+
+
+def _moments(x: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean and standard deviation of the finite values from `first` on, at each place."""
     known = np.isfinite(x)
     # Around zero the sums of squares lose the fewest digits.
     centre = x[known].mean() if known.any() else 0.0
     shifted = np.where(known, x - centre, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        count = _moving_sum(known.astype(np.float64), window)
-        mean = _moving_sum(shifted, window) / count
-        variance = _moving_sum(shifted**2, window) / count - mean**2
+        count = _sums(known.astype(np.float64), first)
+        mean = _sums(shifted, first) / count
+        variance = _sums(shifted**2, first) / count - mean**2
     return mean + centre, np.sqrt(np.maximum(variance, 0.0))
 
 
-def _moving_sum(x: np.ndarray, window: int) -> np.ndarray:
-    total = np.cumsum(x)
-    total[window:] = total[window:] - total[:-window]
-    return total
+def _sums(x: np.ndarray, first: np.ndarray) -> np.ndarray:
+    total = np.concatenate([[0.0], np.cumsum(x)])
+    return total[1:] - total[first]
 
 
 def _read(path: Path | str, name: str, columns: Sequence[str], *, integers: Sequence[str]) -> dict[str, np.ndarray]:

@@ -209,7 +209,7 @@ def test_numbers_out_of_range(make, match):
         make()
 
 
-def test_stop_at_return_waits_for_100_episodes(tiny):
+def test_stop_at_return_waits_for_100_short_episodes(tiny):
     agent = tiny(probes.TimeLimit).learn(10_000, progress=False, stop_at=5.0)
     assert len(agent.recent_returns) == 100
     assert 500 <= agent.steps < 600
