@@ -91,7 +91,7 @@ class HostBackend:
         """Describe them by one environment that is made for this alone, unless they are all made already."""
         if isinstance(self.source.given, gymnasium.vector.VectorEnv):
             return self.spec()
-        vector = self.source.vector(1)
+        vector = self.source.vector(1, processes=self.processes, timeout=self.timeout)
         if self._owned:
             vector.close()
         return self.source.spec(vector, self.num_envs)
@@ -115,7 +115,7 @@ class HostBackend:
     ) -> Evaluation:
         """Run whole episodes in `count` environments apart from those of training; see `loops.evaluation.evaluate`."""
         envs = self._evaluation_envs.pop(count, None)
-        envs = envs or HostEnvs(self.source.evaluation(count), self.timeout, self.source.name)
+        envs = envs or self._apart(count)
         result = evaluate(programs, actor_state, envs, decode_action, **options)
         self._evaluation_envs[count] = envs  # only now: after a fault they would be of no use
         return result
@@ -124,7 +124,7 @@ class HostBackend:
         self, programs: Programs, state: Any, decode_action: Callable, *, key: Key, seed: int
     ) -> Generator[Rollout]:
         """Yield rollouts that follow on each other, endlessly, in environments apart from those of training."""
-        envs = HostEnvs(self.source.evaluation(self.num_envs), self.timeout, self.source.name)
+        envs = self._apart(self.num_envs)
         try:
             loop = HostLoop(programs, state, envs, decode_action, key=key, seed=seed)
             while True:
@@ -134,6 +134,15 @@ class HostBackend:
                 yield collected.rollout
         finally:
             envs.close()
+
+    def _apart(self, count: int) -> HostEnvs:
+        """Make environments apart from those of training: in processes as they are, which a fault ends alone."""
+        made = (
+            self.source.vector(count, processes=True, timeout=self.timeout)
+            if self.processes
+            else self.source.evaluation(count)
+        )
+        return HostEnvs(made, self.timeout, self.source.name)
 
     def close_training(self) -> None:
         """Close the environments of training; the next loop gets new ones."""
