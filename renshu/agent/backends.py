@@ -111,7 +111,7 @@ class HostBackend:
         """Describe them by one environment that is made for this alone, unless they are all made already."""
         if isinstance(self.source.given, gymnasium.vector.VectorEnv):
             return self.spec()
-        vector = self.source.vector(1)
+        vector = self.source.vector(1, processes=self.processes, timeout=self.timeout)
         if self._owned:
             vector.close()
         return self.source.spec(vector, self.num_envs)
@@ -135,7 +135,7 @@ class HostBackend:
     ) -> Evaluation:
         """Run whole episodes in `count` environments apart from those of training; see `loops.evaluation.evaluate`."""
         envs = self._evaluation_envs.pop(count, None)
-        envs = envs or HostEnvs(self.source.evaluation(count), self.timeout, self.source.name)
+        envs = envs or self._apart(count)
         limited = self.source.spec(envs.vector_env, count).max_episode_steps is not None
         result = evaluate(programs, actor_state, envs, decode_action, limited=limited, **options)
         if self._owned:
@@ -148,7 +148,7 @@ class HostBackend:
         self, programs: Programs, state: Any, decode_action: Callable, *, key: Key, seed: int
     ) -> Generator[Rollout]:
         """Yield rollouts that follow on each other, endlessly, in environments apart from those of training."""
-        envs = HostEnvs(self.source.evaluation(self.num_envs), self.timeout, self.source.name)
+        envs = self._apart(self.num_envs)
         try:
             loop = HostLoop(programs, state, envs, decode_action, key=key, seed=seed)
             while True:
@@ -158,6 +158,15 @@ class HostBackend:
                 yield collected.rollout
         finally:
             envs.close()
+
+    def _apart(self, count: int) -> HostEnvs:
+        """Make environments apart from those of training: in processes as they are, which a fault ends alone."""
+        made = (
+            self.source.vector(count, processes=True, timeout=self.timeout)
+            if self.processes
+            else self.source.evaluation(count)
+        )
+        return HostEnvs(made, self.timeout, self.source.name)
 
     def close_training(self) -> None:
         """Close the environments of training; the next loop gets new ones."""

@@ -46,7 +46,9 @@ def check_minibatches(name: str, n_steps: int, num_envs: int, batch_size: int) -
     """Raise HyperparameterError of algorithm `name` where batch_size does not divide a rollout."""
     rows = n_steps * num_envs
     if rows % batch_size:
-        near = min((b for b in range(1, rows + 1) if rows % b == 0), key=lambda b: abs(b - batch_size))
+        # 1 divides all, so that none beyond twice the size is nearer; a file may claim any numbers.
+        most = min(rows, 2 * batch_size, 10**6)
+        near = min((b for b in range(1, most + 1) if rows % b == 0), key=lambda b: abs(b - batch_size))
         raise HyperparameterError(
             f"{name}: batch_size={batch_size} does not divide n_steps * num_envs = {n_steps} * {num_envs} = {rows} "
             f"into whole minibatches. The nearest that does: batch_size={near}"

@@ -1,15 +1,18 @@
 """Which loop runs where, and who closes what."""
 
+import os
+
 import gymnasium
 import numpy as np
 import pytest
 
-from renshu import A2C
+from renshu import A2C, PPO, load
 from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
 from renshu.envs.builtin.classic import CartPole
 from renshu.envs.source import EnvSource
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
 from tests import probes
+from tests.envs.faulty import Counting
 
 TINY = A2C(net_arch=[4])
 
@@ -120,3 +123,28 @@ def test_closing_is_not_the_end(loop):
     assert agent.learn(20, progress=False).steps >= steps + 20
     assert agent.predict(np.zeros(4)) in (0, 1)
     agent.close()
+
+
+def test_with_processes_no_environment_runs_in_the_process_of_training(tmp_path):
+    """Not one to read spaces from, none to evaluate in, none for a file that is loaded: faults there end workers."""
+
+    class Noted(Counting):
+        def __init__(self):
+            super().__init__()
+            (tmp_path / f"{os.getpid()}").touch()
+
+    options = {"num_envs": 2, "processes": True, "seed": 0}
+    with PPO(n_steps=16, batch_size=32, n_epochs=1, net_arch=[8]).on(Noted, **options) as agent:
+        agent.learn(32, progress=False)
+        assert agent.evaluate(2).episodes == 2
+        agent.collect(32, to=tmp_path / "data")
+        path = agent.save(tmp_path / "a.safetensors")
+    with load(path, env=Noted) as again:
+        assert again.evaluate(1).episodes == 1
+    assert f"{os.getpid()}" not in {path.name for path in tmp_path.iterdir()}
+
+
+def test_evaluation_in_processes_is_the_same_as_in_this_one():
+    make = lambda: PPO(n_steps=16, batch_size=16, n_epochs=1, net_arch=[8])  # noqa: E731
+    with make().on("CartPole-v1", seed=0, processes=True) as there, make().on("CartPole-v1", seed=0) as here:
+        assert there.evaluate(3) == here.evaluate(3)

@@ -179,6 +179,7 @@ def test_a_file_never_decides_what_is_imported(tiny, tmp_path, monkeypatch):
         {"hyperparameters": {"net_arch": [8] * 3000}},
         {"hyperparameters": {"net_arch": {"pi": float("inf")}}},
         {"hyperparameters": {"n_steps": 10**400}},
+        {"hyperparameters": {"n_steps": 10**12, "batch_size": 7 * 10**9}},
     ],
     ids=repr,
 )

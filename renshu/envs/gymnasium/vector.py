@@ -7,7 +7,6 @@ no process is left behind.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import pickle
 import signal
@@ -26,11 +25,12 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from renshu.envs.checks import CheckedEnv, SeededEnv, seed_globals
+from renshu.envs.gymnasium.probing import GRACE, Described, describe, exit_text, worker_context
 from renshu.envs.masks import MasksInObservations
 from renshu.errors import EnvironmentFault, RenshuError
 from renshu.types import MASK, Array, PyTree
 
-_GRACE = 5.0  # seconds that a worker has to close its environment before it is ended
+_GRACE = GRACE
 _REPORT = 10.0  # seconds that a worker which raised has to report it
 
 
@@ -237,8 +237,10 @@ def start_workers(
             f"what makes {name} cannot be sent to another process ({type(error).__name__}: {error}). Pass a function "
             "that makes everything it needs itself, or use processes=False"
         ) from error
-    fns = [partial(_make_in_worker, payload, index, name, os.getpid()) for index in range(num_envs)]
     with _hidden_main():
+        # Gymnasium would make one in this process, and what closing it does would be done here.
+        described = describe(partial(_make_in_worker, payload, 0, name, os.getpid(), None), name, timeout)
+        fns = [partial(_make_in_worker, payload, index, name, os.getpid(), described) for index in range(num_envs)]
         return _ProcessVectorEnv(fns, name, timeout, {} if at_once is None else {"max_concurrency": at_once})
 
 
@@ -267,11 +269,8 @@ class _ProcessVectorEnv(AsyncVectorEnv):
 
     def __init__(self, fns: list[Callable[[], gymnasium.Env]], name: str, timeout: float, options: dict) -> None:
         self._timeout = timeout
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        # Imported once in the server: otherwise each worker would spend a third of a second on it.
-        multiprocessing.get_context(method).set_forkserver_preload(["gymnasium", "renshu.envs.checks"])
         try:
-            super().__init__(fns, context=method, **options)
+            super().__init__(fns, context=worker_context().get_start_method(), **options)
         except BaseException as error:
             explained = None
             if isinstance(error, Exception) and not isinstance(error, RenshuError):
@@ -317,28 +316,22 @@ def _explain(workers: AsyncVectorEnv, name: str, where: str, error: Exception) -
     # A worker that raised and reported it has ended in good order: where others died, it is not to blame.
     codes = {i: code for i, code in codes.items() if code} or codes
     if codes:
-        how = ", ".join(f"worker {i} {_exit_text(code)}" for i, code in codes.items())
+        how = ", ".join(f"worker {i} {exit_text(code)}" for i, code in codes.items())
         return f"{name} died in {where}: {how}. What it printed last may say why"
     if isinstance(error, _NoAnswer):
         return f"{name} hung in {where}: {error}. Fix the environment, or give it more time with a larger timeout"
     return f"{name} raised in {where}: {type(error).__name__}: {error}"
 
 
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"exited with code {code}"
-    hint = " (out of memory?)" if -code == getattr(signal, "SIGKILL", 9) else ""
-    return f"was ended by {signal.Signals(-code).name}{hint}"
-
-
-def _make_in_worker(payload: bytes, index: int, name: str, parent: int) -> gymnasium.Env:
-    if os.getpid() != parent:
-        # Ctrl-C reaches every process of a terminal. The parent saves first, then it ends the workers.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # Workers are forks of one server, whose global random numbers all of them would go on with.
-        seed_globals(None)
-    env = CheckedEnv(pickle.loads(payload)(), index, name)
-    return env if os.getpid() == parent else SeededEnv(env)
+def _make_in_worker(payload: bytes, index: int, name: str, parent: int, described: Described | None) -> gymnasium.Env:
+    if os.getpid() == parent:
+        assert described is not None
+        return described
+    # Ctrl-C reaches every process of a terminal. The parent saves first, then it ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Workers are forks of one server, whose global random numbers all of them would go on with.
+    seed_globals(None)
+    return SeededEnv(CheckedEnv(pickle.loads(payload)(), index, name))
 
 
 def _listen(queue: Any) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-from renshu.envs.gymnasium.vector import HostEnvs, start_workers
+from renshu.envs.gymnasium.vector import HostEnvs, start_workers, stop_workers
 from renshu.envs.source import EnvSource
 from renshu.errors import EnvironmentFault
 from tests.envs.faulty import OBS, Batch, Counting, Noisy, Reusing, dying, hanging, raising, returning
@@ -191,6 +191,72 @@ def test_workers_that_cannot_start() -> None:
         start_workers(slow, 1, "X", 1.0)
 
 
+def only_here(does: Callable[[], Any]) -> None:
+    """Do something in the process of the test alone, which it would take along."""
+    if multiprocessing.parent_process() is None:
+        does()
+
+
+class Deadly(Counting):
+    """Ends, crashes or hangs its process: as it is made, or as it is closed."""
+
+    def __init__(self, in_init: Callable[[], Any] | None, in_close: Callable[[], Any] | None) -> None:
+        super().__init__()
+        self.in_close = in_close
+        if in_init:
+            in_init()
+
+    def close(self) -> None:
+        if self.in_close:
+            self.in_close()
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang() -> None:
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("does", "message"),
+    [
+        (lambda: os._exit(5), "X died in starting: worker 0 exited with code 5"),
+        (crash, "X died in starting: worker 0 was ended by SIGSEGV"),
+        (hang, "X hung in starting: worker 0 did not answer within 3 seconds"),
+        (lambda: sys.exit(7), "X raised in starting: SystemExit: 7"),
+        (lambda: 1 / 0, "X raised in starting: ZeroDivisionError"),
+    ],
+)
+def test_what_making_an_environment_does_is_done_in_a_worker(does: Callable[[], Any], message: str) -> None:
+    with pytest.raises(EnvironmentFault, match=message):
+        start_workers(lambda: Deadly(does, None), 2, "X", 3.0)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("does", [lambda: os._exit(5), crash, hang])
+def test_what_closing_an_environment_does_is_done_in_a_worker(
+    does: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("renshu.envs.gymnasium.probing.GRACE", 0.5)
+    monkeypatch.setattr("renshu.envs.gymnasium.vector._GRACE", 0.5)
+    envs = HostEnvs(start_workers(lambda: Deadly(None, does), 2, "X", 30.0), 30.0, "X")
+    assert envs.reset(0).shape == (2, 4)
+    envs.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_no_environment_is_made_in_this_process() -> None:
+    def make() -> Counting:
+        only_here(lambda: pytest.fail("made in the process of training"))
+        return Counting()
+
+    workers = start_workers(make, 2, "X", 30.0)
+    assert workers.single_observation_space == Counting().observation_space
+    stop_workers(workers, 1.0)
+
+
 def test_what_cannot_travel_is_refused() -> None:
     lock = threading.Lock()
     with pytest.raises(EnvironmentFault, match=r"X cannot be sent to another process .*lock"):
@@ -205,6 +271,7 @@ def test_closing_is_gentle_first_and_forceful_then(monkeypatch: pytest.MonkeyPat
                 time.sleep(600)
 
     monkeypatch.setattr("renshu.envs.gymnasium.vector._GRACE", 0.2)
+    monkeypatch.setattr("renshu.envs.gymnasium.probing.GRACE", 0.2)
     envs = host(Stubborn, processes=True)
     workers = pids(envs)
     envs.close()
