@@ -98,7 +98,7 @@ def optimizer_step(
     """Take one step down the gradient of `loss(params) -> (loss, aux)`.
 
     Returns parameters, optimiser state, aux, and `finite`. finite: [] bool, whether all was finite so far; False is
-    returned where the loss or the norm of the gradient, and so Adam's second moment, is not finite.
+    returned where the loss, the norm of the gradient (and so Adam's second moment) or that of the step is not finite.
     guard: return parameters and optimiser state from before where `finite` is False. For a single step that costs less
     than to keep the old ones until after it; of many steps in a row it is cheaper to keep those from before the first
     (`guard=False`), since no step then waits for its own check.
@@ -107,6 +107,7 @@ def optimizer_step(
     # The norm is what clipping needs too: computed once for both.
     finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grad)) & finite
     updates, new_state = transform.update(grad, opt_state, params)
+    finite &= jnp.isfinite(learning_rate * optax.tree.norm(updates))
     moved = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
     if guard:
         moved, new_state = keep_if(finite, (moved, new_state), (params, opt_state))

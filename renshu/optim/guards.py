@@ -46,6 +46,13 @@ def keep_if_finite(new: PyTree, old: PyTree, metrics: Metrics) -> PyTree:
     return keep_if(all_finite((new, metrics)), new, old)
 
 
+def keep_and_tell(new: PyTree, old: PyTree, metrics: Metrics) -> tuple[PyTree, Metrics]:
+    """Do as `keep_if_finite`. Metrics come back as NaN where `new` was not finite, so that the loop hears of it."""
+    good = all_finite(new)
+    told = {name: jnp.where(good, x, jnp.nan) for name, x in metrics.items()}
+    return keep_if(good & all_finite(metrics), new, old), told
+
+
 def keep_if(good: Array, new: PyTree, old: PyTree) -> PyTree:
     """Return `new` where `good` is true, `old` where not."""
     return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)

@@ -10,7 +10,7 @@ from renshu.errors import HyperparameterError
 
 SMALL = {"batch_size": 8, "net_arch": [8], "learning_starts": 20}
 ON_POLICY = {"n_steps": 8, "batch_size": 8, "net_arch": [8], "n_epochs": 1}
-TABLE = {"n_steps": 4, "bins": 2, "obs_low": -1.0, "obs_high": 1.0}
+TABLE = {"n_steps": 4, "obs_bins": 2, "obs_low": -1.0, "obs_high": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,12 @@ def context(state):
 
 def rate(progress_remaining):
     """A learning rate that a test sets by the counters alone, in a program that is compiled already."""
-    return jnp.select([progress_remaining > 0.2, progress_remaining > 0.1], [RATE, 0.0], jnp.nan)
+    return jnp.select([progress_remaining > x for x in (0.2, 0.1, 0.04)], [RATE, 0.0, jnp.nan], 3e38)
 
 
 RATE = 0.01
-STEADY, STILL, WRONG = 0.9, 0.15, 0.05
-"""Progress that remains where the learning rate is RATE, 0, NaN."""
+STEADY, STILL, WRONG, HUGE = 0.9, 0.15, 0.05, 0.02
+"""Progress that remains where the learning rate is RATE, 0, NaN, and more than any number can be multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Case:
 # Adam knows no scale: of networks apart the weight of a loss would hardly matter.
 NORMED = {"norm_obs": True, "norm_reward": True, "clip_obs": 0.5, "clip_reward": 0.5, "share_features_extractor": True}
 ON_POLICY = {"n_steps": 8, "net_arch": [8], "gamma": 0.5}
-TABLE = {"n_steps": 4, "bins": 2, "gamma": 0.5, "exploration_fraction": 0.9}
+TABLE = {"n_steps": 4, "obs_bins": 2, "gamma": 0.5, "exploration_fraction": 0.9}
 REPLAY = {
     "buffer_size": 128,
     "batch_size": 16,

@@ -15,6 +15,7 @@ from renshu.experiments.vmapped import PopulationTrainer, Row
 from tests.contract.algorithms import (
     CASES,
     FEW,
+    HUGE,
     SEED,
     STEADY,
     STILL,
@@ -94,20 +95,13 @@ def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(case):
     assert not same(course.few.params, course.first.params), "something was learned"
 
 
-def spoiled(state):
-    """A state whose next update goes wrong: by rewards of NaN in its memory, or at a learning rate of NaN."""
-    if not hasattr(state, "memory"):
-        return state, WRONG
-    ring = state.memory.ring
-    return state._replace(memory=state.memory._replace(ring=ring._replace(reward=ring.reward * np.nan))), STEADY
-
-
 @every
 @loops
-def test_an_update_that_goes_wrong_changes_nothing(case, loop):
+@pytest.mark.parametrize("remaining", [WRONG, HUGE], ids=["nan", "huge"])
+def test_an_update_that_goes_wrong_changes_nothing(case, loop, remaining):
     course = trained(case).compiled
     agent = course.agent if loop == "compiled" else trained(case).host[0]
-    put(agent, *spoiled(course.few))
+    put(agent, course.few, remaining)
     with pytest.raises(NotFiniteError, match=r"went wrong: .*parameters are those from before"):
         advance(agent, 3)  # one without a gradient step may come before
     assert same(agent.parameters, course.few.params)

@@ -31,7 +31,7 @@ from renshu.ops.schedules import value_of
 from renshu.ops.spaces import is_continuous, map_space
 from renshu.ops.statistics import RunningStats, init_stats, normalize, running_returns, update_stats
 from renshu.optim.gradient_steps import minibatch_descent
-from renshu.optim.guards import keep_if, keep_if_finite
+from renshu.optim.guards import keep_and_tell, keep_if, keep_if_finite
 from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
 
@@ -241,7 +241,7 @@ class ActorCriticLearner(Learner[Config, State]):
         run = self.minibatch_descent.run(loss, state.params, state.opt_state, batches, rate, stop)
         params, opt_state, taken, metrics = run
         metrics |= {"explained_variance": explained_variance(batch), "learning_rate": rate}
-        kept = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
+        kept, metrics = keep_and_tell((params, opt_state), (state.params, state.opt_state), metrics)
         counters = state.counters._replace(updates=state.counters.updates + taken)
         return state._replace(params=kept[0], opt_state=kept[1], counters=counters), metrics
 

@@ -36,7 +36,7 @@ from renshu.ops.schedules import value_of
 from renshu.ops.spaces import dummy
 from renshu.ops.statistics import masked_mean
 from renshu.optim.gradient_steps import minibatch_descent
-from renshu.optim.guards import keep_if_finite
+from renshu.optim.guards import keep_and_tell
 from renshu.optim.minibatches import check_minibatches, minibatch, minibatches
 from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
@@ -167,7 +167,8 @@ class PQNLearner(Learner[PQN, State]):
         params, opt_state, taken, metrics = self.minibatch_descent.run(
             loss, state.params, state.opt_state, orders, rate
         )
-        params, opt_state = keep_if_finite((params, opt_state), (state.params, state.opt_state), metrics)
+        new, old = (params, opt_state), (state.params, state.opt_state)
+        (params, opt_state), metrics = keep_and_tell(new, old, metrics)
         counters = counters._replace(updates=counters.updates + taken)
         exploration = self.exploration(counters, state.exploration)
         state = State(params, opt_state, counters, exploration)
