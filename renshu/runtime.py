@@ -17,11 +17,24 @@ TOO_LATE = (
 )
 
 
+_compiled: list[float] = []  # seconds of each
+
+
 def cache_folder() -> Path:
     """Return the folder of compiled programs: `$RENSHU_CACHE_DIR`, `$XDG_CACHE_HOME/renshu/xla`, or in `~/.cache`."""
     if named := os.environ.get("RENSHU_CACHE_DIR"):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "renshu" / "xla"
+
+
+def compilations() -> int:
+    """Count the programs that were compiled, or read from the cache, since `prepare`."""
+    return len(_compiled)
+
+
+def _note(event: str, duration_secs: float, **_: str | int) -> None:
+    if event.endswith("backend_compile_duration"):
+        _compiled.append(duration_secs)
 
 
 @cache
@@ -32,6 +45,7 @@ def prepare() -> None:
     program that takes 20 us should not be handed to another thread, which costs as much again. JAX reads that when its
     CPU client starts: warns where that was before.
     """
+    jax.monitoring.register_event_duration_secs_listener(_note)
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

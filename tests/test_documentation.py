@@ -9,6 +9,8 @@ from functools import cache
 from glob import glob
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,8 +18,13 @@ import renshu
 from renshu.agent import collecting
 from renshu.agent.agent import Agent
 from renshu.agent.trainer import Trainer
+from renshu.algorithms.registry import algorithms
 from renshu.cli import app
+from renshu.envs.builtin.classic import Pendulum
+from renshu.envs.builtin.grid import Grid
+from renshu.envs.device import DeviceEnvs
 from renshu.experiments import experiment as experiments
+from renshu.loops.compiled import TrainIteration
 
 HOME = Path(__file__).parent.parent
 PAGES = [HOME / "README.md", HOME / "docs" / "guide.md"]
@@ -87,7 +94,10 @@ def test_python_runs_as_it_is_pasted(page, quick):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_shell_lines_run_as_they_are_pasted(page, quick):
+def test_shell_lines_run_as_they_are_pasted(page, quick, monkeypatch):
+    own = next((code for _, code in blocks(page, "python") if "class MyEnv" in code), "")
+    Path("mymodule.py").write_text(own.partition("\nPPO()")[0])  # the class of the page alone
+    monkeypatch.syspath_prepend(Path.cwd())
     lines = [line for _, code in blocks(page, "sh") for line in code.splitlines()]
     commands = [part.strip() for line in lines for part in line.partition("#")[0].split("&&")]
     ran = 0
@@ -99,6 +109,17 @@ def test_shell_lines_run_as_they_are_pasted(page, quick):
         assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
         ran += 1
     assert ran >= 3
+
+
+def test_the_guide_explains_every_metric():
+    table = PAGES[1].read_text().partition("`metrics` holds")[2].partition("`renshu.callbacks`")[0]
+    explained = set(re.findall(r"`([\w/<>]+)`", table))
+    for name, kind in algorithms().items():
+        env = Grid() if kind.accepts.actions == {"discrete"} else Pendulum()
+        agent, key = kind().on(env, num_envs=2, seed=0), jax.random.key(0)
+        one = TrainIteration(agent.trainer.learner, DeviceEnvs(env, 2), agent.fitted.decode_action)
+        jax.eval_shape(one, agent.state, jax.eval_shape(one.start, key), key, np.int32(0))
+        assert set(one.metric_names) <= explained, name
 
 
 def test_the_namespace_is_not_renshus_own():

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base of callbacks, which `agent.learn` calls. Override the methods that you need."""
+    """Base of callbacks, which `agent.learn` calls. Override the methods that you need.
+
+    stopped_because: reason for a False that it returned, in the line at the end of training.
+    """
+
+    stopped_because = ""
 
     def on_start(self, agent: Agent) -> None:
         """Handle the start of training."""
@@ -106,6 +111,9 @@ class Evaluate(Every):
                 agent.save(path)
         reached = self.stop_at is not None and result.mean >= self.stop_at
         stuck = self.patience is not None and self._without_gain >= self.patience
+        self.stopped_because = (
+            f"an evaluation reached {result}" if reached else f"{self._without_gain} evaluations brought no gain"
+        )
         return False if reached or stuck else None
 
 
@@ -174,6 +182,7 @@ class StopAtReturn(Callback):
 
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
         """Stop at the threshold."""
+        self.stopped_because = f"the mean return of the recent episodes reached {self.value(agent):g}"
         return False if agent.trainer.recent_returns.full and metrics["return_mean"] >= self.value(agent) else None
 
 
@@ -195,13 +204,15 @@ class StopWithoutImprovement(Callback):
         mean = metrics.get("return_mean", math.nan)
         if mean > self._best + self.least:
             self._best, self._since = mean, agent.steps
+        self.stopped_because = f"the mean return has not risen for {self.steps:,} steps"
         return False if agent.steps - self._since >= self.steps else None
 
 
 class Progress(Callback):
     """A progress bar: steps, steps per second, mean return of the recent episodes, time left.
 
-    Where the output is no terminal it prints a line for every tenth of the training instead.
+    Where the output is no terminal it prints a line for every tenth of the training instead. At the end, one line says
+    how many steps it were, in what time, and why it ended.
     """
 
     def __init__(self, total: int, start: int) -> None:
@@ -216,6 +227,8 @@ class Progress(Callback):
         console = Console(stderr=True)
         self._lines = not console.is_terminal
         self._next_line, self._next_update = 0.1, 0.0
+        if note := rollouts_note(agent, self.total):
+            print(note, file=sys.stderr, flush=True)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=30),
@@ -227,7 +240,9 @@ class Progress(Callback):
             refresh_per_second=4,
             disable=self._lines,
         )
-        self._task = self._bar.add_task(agent.title, total=self.total, speed="", returns="")
+        self._task = self._bar.add_task(
+            agent.title, total=self.start + self.total, completed=self.start, speed="compiling", returns=""
+        )
         self._bar.start()
 
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> None:
@@ -236,21 +251,39 @@ class Progress(Callback):
         if self._lines:
             if done >= self._next_line * self.total:
                 self._next_line = math.floor(10 * done / self.total) / 10 + 0.1
-                print(f"{agent.title}: {done:,} of {self.total:,} steps{_words(metrics)}", file=sys.stderr, flush=True)
+                counted = f"{agent.steps:,} of {self.start + self.total:,} steps"
+                print(f"{agent.title}: {counted}{_words(metrics)}", file=sys.stderr, flush=True)
             return
         if now < self._next_update and done < self.total:
             return
         self._next_update = now + 0.1
         self._bar.update(
             self._task,
-            completed=min(done, self.total),
+            completed=self.start + min(done, self.total),
             speed=f"{metrics['steps_per_second']:,.0f}/s",
             returns=_returns(metrics),
         )
 
     def on_end(self, agent: Agent) -> None:
-        """Leave the finished bar on the screen."""
+        """Leave the finished bar on the screen, and say how training went."""
         self._bar.stop()
+        pace, error = agent.trainer.pace, sys.exc_info()[0]
+        why = error.__name__ if error is not None else agent.trainer.outcome
+        rate = f"{pace.per_second:,.0f} a second without compilation"
+        print(
+            f"{agent.title}: {pace.steps:,} steps in {pace.seconds:.1f} s, {rate}; {why}", file=sys.stderr, flush=True
+        )
+
+
+def rollouts_note(agent: Agent, total: int) -> str:
+    """Say how many steps it will be, where whole rollouts make clearly more than `total`; "" elsewhere."""
+    needs, count = agent.trainer.learner.needs, agent.spec.num_envs
+    size = needs.steps * count
+    whole = (total // size + 1) * size  # steps that only reset do not count, so that one more is needed
+    if agent.trainer.dataset is not None or needs.fresh or whole <= 1.1 * total:
+        return ""
+    several = f" ({needs.steps:,} of each of {count} environments)" if count > 1 else ""
+    return f"{agent.title} learns in rollouts of {size:,} steps{several}: it will make about {whole:,}, not {total:,}"
 
 
 def _words(metrics: dict[str, float]) -> str:

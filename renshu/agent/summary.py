@@ -39,7 +39,7 @@ def describe(trainer: Trainer) -> str:
         ("environment", known),
         *([("loop", trainer.loop_name)] if trainer.loop_name else []),
         *(_pair(_without_bounds(note, spec)) for note in trainer.fitted.notes),
-        *([] if trainer.dataset else [("rollout", f"{trainer.learner.needs.steps} steps of each environment")]),
+        *([] if trainer.dataset else [("rollout", _rollout(trainer))]),
         ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(trainer.state.params)):,}"),
     ]
     steps = f"{trainer.steps:,} {'gradient ' if trainer.dataset else ''}steps learned" if trainer.steps else "untrained"
@@ -53,6 +53,12 @@ def describe(trainer: Trainer) -> str:
     longest = max(map(len, layers))
     lines += [f"    {layer:<{longest}}  {shapes}" for layer, shapes in layers.items()]
     return "\n".join(lines)
+
+
+def _rollout(trainer: Trainer) -> str:
+    steps, count = trainer.learner.needs.steps, trainer.spec.num_envs
+    together = f", {steps * count:,} together" if count > 1 else ""
+    return f"{steps} steps of each environment{together}; training ends with a whole one"
 
 
 def _data(dataset: Dataset, sized: Any) -> str:

@@ -23,7 +23,7 @@ from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, did_you_mean
 from renshu.files.datasets import Dataset
 from renshu.loops.programs import Programs
-from renshu.loops.report import Clock, Finished
+from renshu.loops.report import Clock, Finished, Pace
 from renshu.tracking.recent import Recent
 from renshu.types import EnvSpec, PyTree
 
@@ -140,6 +140,7 @@ class Trainer:
         self.recent_returns, self.recent_lengths = Recent(), Recent()
         self.recent_info: dict[str, Recent] = {}
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
+        self.pace, self.outcome = Pace(0), ""  # of the latest call of learn, and why it ended
         self._backend = backend
         self._loop: Loop | None = None
         self._state: Any = None

@@ -18,6 +18,7 @@ from renshu.algorithms.hyperparameters import kind_of
 from renshu.errors import HyperparameterError, RenshuError
 from renshu.loops.evaluation import SUCCESS
 from renshu.loops.interruption import Interruptions
+from renshu.loops.report import Pace
 from renshu.tracking.curves import plot_runs
 from renshu.tracking.run import Run
 
@@ -37,6 +38,7 @@ class Function(Callback):
 
     def __init__(self, function: Callable[[Agent, dict[str, float]], bool | None]) -> None:
         self.function = function
+        self.stopped_because = f"{getattr(function, '__name__', type(function).__name__)} returned False"
 
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
         """Call it."""
@@ -152,6 +154,8 @@ def _advance_until(
     target: int, agent: Agent, loop: Loop, callbacks: list[Callback], interruptions: Interruptions
 ) -> None:
     begin_time, begin_steps = time.perf_counter(), agent.steps
+    pace, trainer = Pace(begin_steps), agent.trainer
+    trainer.pace, trainer.outcome = pace, ""
     every = max(1, (target - begin_steps) // LOGGED_ROWS)
     most = max(1, (target - begin_steps) // REPORTS)
     most = min([most, *(callback.every for callback in callbacks if isinstance(callback, Every))])
@@ -159,16 +163,20 @@ def _advance_until(
     going = agent.steps < target
     while going:
         report = _advance(agent, loop, min(most, target - agent.steps), interruptions, begin_time)
+        pace.mark(agent.steps)
         going = agent.steps < target
         log = agent.run is not None and (agent.steps >= next_log or not going)
         metrics: dict[str, float] = {}
         if log or callbacks:
-            metrics = summary(agent, report, (agent.steps - begin_steps) / (time.perf_counter() - begin_time))
+            metrics = summary(agent, report, pace.per_second)
         if log:
             next_log = agent.steps + every
             _log_metrics(agent, metrics)
         for callback in callbacks:
-            going = not _stops(callback.on_update(agent, metrics)) and going
+            if _stops(callback.on_update(agent, metrics)):
+                going, trainer.outcome = False, trainer.outcome or callback.stopped_because
+                trainer.outcome = trainer.outcome or f"{type(callback).__name__} returned False"
+    trainer.outcome = trainer.outcome or "all steps are done"
 
 
 def _advance(agent: Agent, loop: Loop, most_steps: int, interruptions: Interruptions, begin_time: float) -> Report:

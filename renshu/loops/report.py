@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from renshu import runtime
 from renshu.types import MASK
 
 
@@ -76,6 +78,39 @@ class Clock:
         whole = self.total or 1.0
         parts = {"act": self.act / whole, "env": self.env / whole, "learn": self.learn / whole}
         return {**parts, "rest": 1.0 - sum(parts.values())}
+
+
+class Pace:
+    """Rate of a training, without the stretches in which something was compiled. steps: where it begins."""
+
+    def __init__(self, steps: int) -> None:
+        self._began = self._time = perf_counter()
+        self._first = self._steps = steps
+        self._compiled = runtime.compilations()
+        self._counted, self._seconds = 0, 0.0
+
+    def mark(self, steps: int) -> None:
+        """Note that training has come to `steps`."""
+        now, compiled = perf_counter(), runtime.compilations()
+        if compiled == self._compiled:
+            self._counted += steps - self._steps
+            self._seconds += now - self._time
+        self._time, self._steps, self._compiled = now, steps, compiled
+
+    @property
+    def seconds(self) -> float:
+        """Seconds until the latest mark, compilation included."""
+        return self._time - self._began
+
+    @property
+    def steps(self) -> int:
+        """Steps until the latest mark."""
+        return self._steps - self._first
+
+    @property
+    def per_second(self) -> float:
+        """Steps per second; of the whole, where something was compiled in every stretch."""
+        return self._counted / self._seconds if self._seconds else self.steps / (self.seconds or 1.0)
 
 
 class Episodes:

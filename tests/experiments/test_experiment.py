@@ -217,7 +217,7 @@ def test_agents_of_a_grid_act_by_their_own_values():
     ("algorithm", "values"),
     [
         (DQN(distributional="c51", v_min=-2.0, n_atoms=5, net_arch=[8], **SHORT), {"v_max": [1.0, 20.0]}),
-        (QLearning(n_steps=8, bins=3, obs_high=2.0), {"obs_low": [-1.0, -2.0], "gamma": [0.9, 0.5]}),
+        (QLearning(n_steps=8, obs_bins=3, obs_high=2.0), {"obs_low": [-1.0, -2.0], "gamma": [0.9, 0.5]}),
     ],
 )
 def test_a_value_that_is_built_in_trains_a_program_of_its_own(algorithm, values):
