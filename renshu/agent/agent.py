@@ -353,6 +353,7 @@ class Agent:
         """Save the whole training state in the run folder, where the newest `keep` stay."""
         if self.run is None:
             raise HyperparameterError("there is no run folder to keep a checkpoint in: agent.learn(..., run='runs/a')")
+        self.run.check()
         path = self.save(self.run.checkpoint_path(self.steps))
         self.run.keep_checkpoints(keep)
         return path

@@ -17,7 +17,7 @@ from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, RenshuError
 from renshu.files.agents import AgentFile, AgentRecord
 from renshu.files.datasets import Dataset
-from renshu.tracking.run import Run
+from renshu.tracking.run import DELETE, Run
 from renshu.types import PyTree
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def resume_trainer(
     run = run if isinstance(run, Run) else Run.open(run)
     paths = list(reversed(run.checkpoints))
     if not paths:
-        raise CheckpointError(f"{run.path} has no checkpoint to go on from")
+        command = run.settings.get("command")
+        began = f". It was begun by: {command}" if isinstance(command, str) and command else ""
+        raise CheckpointError(f"{run.path} has no checkpoint to go on from. {DELETE.format(path=run.path)}{began}")
     failures: list[CheckpointError] = []
     for path in paths:
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, nullcontext
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ import numpy as np
 
 from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Every, Progress, StopAtReturn
 from renshu.algorithms.hyperparameters import kind_of
-from renshu.errors import HyperparameterError, RenshuError
+from renshu.errors import HyperparameterError
 from renshu.loops.evaluation import SUCCESS
-from renshu.loops.interruption import Interruptions
+from renshu.loops.interruption import Interruptions, Terminated
 from renshu.loops.report import Pace
 from renshu.tracking.curves import plot_runs
 from renshu.tracking.run import Run
@@ -87,7 +88,10 @@ def learn(agent: Agent, total_steps: int | None, *, run: Any, restart_schedules:
     callbacks = callbacks_for(agent, target - agent.steps, **options)
     kept = {name: options[name] for name in ("stop_at", "eval_every", "eval_episodes", "checkpoint_every")}
     trainer = agent.trainer
-    trainer.run = run_folder(run, agent, {**settings(agent), "total_steps": target, **kept}) or trainer.run
+    folder = run_folder(run, agent, {**settings(agent), "total_steps": target, **kept}) or trainer.run
+    if folder is not None:
+        folder.lock()
+    trainer.run = folder
     if options["progress"] and restart_schedules and total_steps is not None and agent.steps and has_schedules(agent):
         print(
             f"{agent.title}: schedules begin again at step {agent.steps:,}; learn(..., restart_schedules=False) lets "
@@ -97,10 +101,20 @@ def learn(agent: Agent, total_steps: int | None, *, run: Any, restart_schedules:
     trainer.set_target(total_steps, restart_schedules)  # only now: what is refused changes nothing
     try:
         train(agent, target, callbacks)
-    finally:
-        if trainer.run is not None:
-            trainer.run, trainer.last_run = None, trainer.run
-            finish(trainer.last_run)
+    except BaseException as error:
+        _leave_run(agent, error)
+        if isinstance(error, SystemExit):
+            # Python ends without a word, and notes of this exception are never printed.
+            print("\n".join(["stopped", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        raise
+    _leave_run(agent, None)
+
+
+def _leave_run(agent: Agent, error: BaseException | None) -> None:
+    trainer = agent.trainer
+    if trainer.run is not None:
+        trainer.run, trainer.last_run = None, trainer.run
+        finish(trainer.last_run, error)
 
 
 def has_schedules(agent: Agent) -> bool:
@@ -137,7 +151,7 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
             with ExitStack() as ends:
                 for callback in callbacks:
                     callback.on_start(agent)
-                    ends.callback(callback.on_end, agent)
+                    ends.enter_context(_ended(callback, agent))
                 _advance_until(target, agent, loop, callbacks, interruptions)
             agent.trainer.note_environments()
             if agent.run is not None:
@@ -148,6 +162,20 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
             with interruptions.deferred():
                 _rescue(agent, error)
             raise
+
+
+@contextmanager
+def _ended(callback: Callback, agent: Agent) -> Iterator[None]:
+    """Call `on_end` behind the block; where the block raised, that is the error to report."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            callback.on_end(agent)
+        except Exception as failure:
+            error.add_note(f"{type(callback).__name__}.on_end raised too: {type(failure).__name__}: {failure}")
+        raise
+    callback.on_end(agent)
 
 
 def _advance_until(
@@ -220,18 +248,17 @@ def _log_metrics(agent: Agent, metrics: dict[str, float]) -> None:
 
 
 def _rescue(agent: Agent, error: BaseException) -> None:
-    """Save what can be saved, and say where; then let go of environments that may be in the middle of a step."""
+    """Save what can be saved, and say where; then let go of environments that may be in the middle of a step.
+
+    Nothing that fails here takes the place of the error that brought us here: all of it becomes notes.
+    """
     if agent.run is not None:
-        try:
-            path = agent.checkpoint()
-            agent.run.flush()
-            error.add_note(f"The agent as of step {agent.steps:,} is saved in {path}")
-            error.add_note(f"Go on from there with: {_way_on(agent, agent.run.path)}")
-        except (RenshuError, OSError) as failure:
-            error.add_note(f"The agent could not be saved: {failure}")
+        _save(agent, agent.run, error)
+    elif isinstance(error, Terminated):
+        error.add_note(f"Nothing was saved at step {agent.steps:,}: there is no run folder, as in learn(run='runs/a')")
     try:
         agent.trainer.reset_environments()
-    except RenshuError as failure:
+    except Exception as failure:
         error.add_note(f"The environments could not be closed: {failure}")
 
 
@@ -250,6 +277,28 @@ def _way_on(agent: Agent, path: Path) -> str:
     return python + (f"\n  or, from a shell: renshu train {algorithm} {module}:{name} --resume {path}" if named else "")
 
 
+def _save(agent: Agent, run: Run, error: BaseException) -> None:
+    """Save the agent in its run, or else beside it, and note where."""
+    try:
+        path = agent.checkpoint()
+    except Exception as failure:
+        error.add_note(f"The agent could not be saved in {run.path}: {failure}")
+        elsewhere = run.path.with_name(f"{run.path.name}-step_{agent.steps:09d}.safetensors")
+        try:
+            agent.save(elsewhere)
+        except Exception as second:
+            error.add_note(f"Nor in {elsewhere}: {second}")
+            return
+        error.add_note(f"The agent as of step {agent.steps:,} is saved in {elsewhere}: renshu.load('{elsewhere}')")
+        return
+    error.add_note(f"The agent as of step {agent.steps:,} is saved in {path}")
+    error.add_note(f"Go on from there with: {_way_on(agent, run.path)}")
+    try:
+        run.flush()
+    except Exception as failure:
+        error.add_note(f"The latest rows of its tables could not be written: {failure}")
+
+
 def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:
     """Return the run to write to: a new folder for a path or True, the one given for a Run, none for None or False."""
     if run is None or run is False:
@@ -260,7 +309,23 @@ def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:
     return Run.create(path, settings)
 
 
-def finish(run: Any) -> None:
-    """Draw the run's learning curve and close its files."""
-    run.close()
-    plot_runs([run.path], run.curve_path)
+def finish(run: Run, error: BaseException | None = None) -> None:
+    """Close the run's files and draw its learning curve.
+
+    error: with which training ended; what fails here is noted there. Without one, a curve that cannot be drawn is a
+    warning, since nothing else is lost, and rows that cannot be written are an error.
+    """
+    try:
+        run.close()
+    except Exception as failure:
+        if error is None:
+            raise
+        error.add_note(f"The latest rows of its tables could not be written: {failure}")
+    try:
+        plot_runs([run.path], run.curve_path)
+    except Exception as failure:
+        told = f"The learning curve could not be drawn ({type(failure).__name__}: {failure}): renshu plot {run.path}"
+        if error is None:
+            warnings.warn(told, stacklevel=5)
+        else:
+            error.add_note(told)

@@ -27,10 +27,6 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt as error:
             _tell("stopped", error)
             sys.exit(130)
-        except SystemExit as error:
-            if getattr(error, "__notes__", None):
-                _tell("stopped", error)
-            raise
 
 
 def _tell(message: str, error: BaseException) -> None:

@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any, Self, SupportsFloat
 import numpy as np
 
 from renshu.errors import RenshuError
+from renshu.files.replacing import remove_leftovers
 from renshu.tracking.curves import EPISODES, EVALUATIONS
+from renshu.tracking.lock import FolderLock
 from renshu.tracking.provenance import read_settings, write_settings, writing
 from renshu.tracking.tables import Table
 
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
     from tensorboardX import RecordWriter
 
 _RECENT = 100
+DELETE = (
+    "Where no training is at work there it ended too early: delete the folder (rm -r {path}), or choose another, and "
+    "train anew"
+)
+"""Advice on a run without a checkpoint."""
 
 
 class Run:
@@ -51,6 +58,8 @@ class Run:
         self._evaluations = Table(path / "evaluations.csv", EVALUATIONS)
         self._events = _Events(path)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
+        self._lock = FolderLock(path)
+        self._seen: list[tuple[str, int]] | None = None
 
     @classmethod
     def create(cls, path: Path | str, settings: Mapping[str, Any]) -> Self:
@@ -69,10 +78,7 @@ class Run:
                 # If two runs start in one folder at once, only one of them gets it: mkdir is atomic everywhere.
                 checkpoints.mkdir()
             except FileExistsError as error:
-                raise RenshuError(
-                    f"{path} already holds a run. Choose another folder (Run.new_path finds a free one), "
-                    f"or go on with that run: renshu train --resume {path}"
-                ) from error
+                raise RenshuError(f"{path} already holds a run{_way_on(path)}") from error
         try:
             return cls(path, write_settings(path, settings))
         except BaseException:
@@ -213,6 +219,7 @@ class Run:
                 "log_evaluation wants the returns and lengths of one or more episodes, "
                 f"got the shapes {scores.shape} and {steps.shape}."
             )
+        self.check()
         with np.errstate(invalid="ignore"):
             numbers = [function(scores).item() for function in (np.mean, np.std, np.min, np.max)]
         self._evaluations.append([[int(step), *numbers, steps.mean().item(), scores.size]])
@@ -222,26 +229,73 @@ class Run:
         """Forget what was logged beyond `step`. Call it before training continues from a checkpoint.
 
         Table rows with a larger step are dropped, atomically for each file, and an event makes TensorBoard hide such
-        points, so that nothing counts twice. Checkpoints stay.
-        Raises CheckpointError when a table is damaged.
+        points, so that nothing counts twice. Checkpoints stay; what killed processes left of others is removed.
+        Raises CheckpointError when a table is damaged, RenshuError while another training writes to the folder.
         """
-        self.close()
-        for table in (self._episodes, self._metrics, self._evaluations):
-            table.truncate(step)
-        self._events.purge_step = step + 1
-        self._recent.clear()
-        self._recent.extend((row[2], row[3]) for row in self._episodes.tail(_RECENT))
+        held = self._lock.held
+        self._lock.acquire()
+        try:
+            self._close_files()
+            for table in (self._episodes, self._metrics, self._evaluations):
+                table.truncate(step)
+            for folder in (self._path, self._path / "checkpoints"):
+                remove_leftovers(folder)
+            self._events.purge_step = step + 1
+            self._recent.clear()
+            self._recent.extend((row[2], row[3]) for row in self._episodes.tail(_RECENT))
+            self._seen = self._contents()
+        finally:
+            if not held:
+                self._lock.release()
+
+    def lock(self) -> None:
+        """Keep all others from writing to the folder until `close`, or until the process ends.
+
+        Raises RenshuError, with the process, where another training has it, and where one has gone on since `truncate`.
+        """
+        self._lock.acquire()
+        if self._seen is not None and self._seen != self._contents():
+            self._lock.release()
+            raise RenshuError(
+                f"{self._path} has gone on elsewhere since it was resumed here. Resume it again: "
+                f'Agent.resume("{self._path}")'
+            )
+        self._seen = None
+
+    def check(self) -> None:
+        """Raise RenshuError where the folder was deleted or moved: what is written now would be lost, or half a run."""
+        if not (self._path / "settings.json").exists():
+            raise RenshuError(
+                f"{self._path} is gone: it was deleted or moved while it was written to. Leave a run where it is until "
+                "its training has ended"
+            )
 
     def flush(self) -> None:
         """Write all buffered rows to the files; takes milliseconds, since it waits for the disk."""
-        for file in (self._episodes, self._metrics, self._evaluations, self._events):
+        self.check()
+        for file in self._files:
             file.flush()
 
     def close(self) -> None:
-        """Flush and close the files. Further logging opens them again."""
+        """Flush and close the files, and let others write to the folder. Further logging opens them again."""
+        try:
+            self._close_files()
+        finally:
+            self._lock.release()
+
+    @property
+    def _files(self) -> tuple[Table | _Events, ...]:
+        return self._episodes, self._metrics, self._evaluations, self._events
+
+    def _close_files(self) -> None:
         with ExitStack() as stack:
-            for file in (self._episodes, self._metrics, self._evaluations, self._events):
+            for file in self._files:
                 stack.callback(file.close)
+
+    def _contents(self) -> list[tuple[str, int]]:
+        """Names and sizes of what a training adds to."""
+        files = [*self._path.glob("*.csv"), *self.checkpoints]
+        return sorted((file.name, file.stat().st_size) for file in files)
 
     def __enter__(self) -> Self:
         return self
@@ -251,6 +305,16 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self._path)!r})"
+
+
+def _way_on(path: Path) -> str:
+    """Say what can be done about a folder that holds a run already."""
+    if any((path / "checkpoints").glob("step_*.safetensors")):
+        return (
+            f". Choose another folder (Run.new_path finds a free one), or go on with that run: "
+            f"renshu train --resume {path}"
+        )
+    return f", which has no checkpoint yet that could be gone on from. {DELETE.format(path=path)}"
 
 
 class _Events:

@@ -1,7 +1,13 @@
 """One training and the next: the same again, and the folder that keeps everything about it."""
 
 import json
+import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -176,6 +182,97 @@ def test_resume_without_a_checkpoint_or_a_run(tmp_path):
         Agent.resume(tmp_path / "run")
     with pytest.raises(UnknownNameError, match=r"is not a run.*Did you mean run"):
         Agent.resume(tmp_path / "runn")
+
+
+@pytest.mark.parametrize("left", ["settings.json", "checkpoints only"])
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_to_be_deleted(tiny, tmp_path, left):
+    path = tmp_path / "run"
+    if left == "settings.json":
+        Run.create(path, {})
+        with pytest.raises(CheckpointError, match=rf"no checkpoint to go on from.*rm -r {path}.*It was begun by: "):
+            Agent.resume(path)
+    else:
+        (path / "checkpoints").mkdir(parents=True)
+    agent = tiny()
+    with pytest.raises(renshu.errors.RenshuError, match=rf"already holds a run, which has no.*rm -r {path}") as caught:
+        agent.learn(30, progress=False, run=path)
+    assert "--resume" not in str(caught.value)
+    shutil.rmtree(path)
+    assert Agent.resume(agent.learn(30, progress=False, run=path).last_run.path).steps == agent.steps
+
+
+def test_a_run_is_trained_by_one_at_a_time(tiny, tmp_path):
+    refused = []
+
+    def meanwhile(agent, metrics):
+        if agent.steps < 64:
+            return
+        agent.checkpoint()
+        for use in (
+            lambda: Agent.resume(tmp_path / "run"),
+            lambda: tiny().learn(30, progress=False, run=Run.open(tmp_path / "run")),
+        ):
+            with pytest.raises(renshu.errors.RenshuError, match="is being written to by this process"):
+                use()
+            refused.append(agent.steps)
+
+    agent = tiny().learn(128, progress=False, run=tmp_path / "run", callbacks=meanwhile)
+    assert refused
+    assert not (tmp_path / "run" / "lock").exists()
+    assert (np.diff(read_metrics(tmp_path / "run")["step"]) > 0).all()
+    assert Agent.resume(tmp_path / "run").steps == agent.steps
+
+
+def test_a_run_that_has_gone_on_elsewhere_is_resumed_again(tiny, tmp_path):
+    interrupted(tiny(), tmp_path / "run", 200)
+    first, second = Agent.resume(tmp_path / "run"), Agent.resume(tmp_path / "run")
+    first.learn(progress=False)
+    with pytest.raises(renshu.errors.RenshuError, match="has gone on elsewhere since it was resumed here"):
+        second.learn(progress=False)
+    assert (np.diff(read_episodes(tmp_path / "run")["step"]) >= 0).all()
+    assert Agent.resume(tmp_path / "run").learn(30, progress=False).steps > first.steps
+
+
+RESUME = """
+import sys, time, pathlib
+from renshu import Agent
+from renshu.errors import RenshuError
+pathlib.Path(sys.argv[1] + "-ready").touch()
+while not pathlib.Path("go").exists():
+    time.sleep(0.001)
+try:
+    agent = Agent.resume("run")
+    print("resumed", flush=True)
+    agent.learn(progress=False)
+    print("trained")
+except RenshuError as error:
+    print("refused", error)
+"""
+
+
+def test_of_three_processes_that_resume_a_run_at_once_one_goes_on(tiny, tmp_path):
+    interrupted(tiny(), tmp_path / "run", 200, total=3000)
+    command = [sys.executable, "-c", RESUME]
+    places = {
+        "cwd": tmp_path,
+        "stdout": subprocess.PIPE,
+        "text": True,
+        "env": {**os.environ, "PYTHONPATH": os.getcwd()},
+    }
+    processes = [subprocess.Popen([*command, str(i)], **places) for i in range(3)]
+    while len(list(tmp_path.glob("*-ready"))) < 3:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    told = [process.communicate(timeout=60)[0] for process in processes]
+    assert sorted(text.split()[-1] == "trained" for text in told) == [False, False, True], told
+    refused = [text for text in told if "refused" in text]
+    pids = {str(process.pid) for process in processes}
+    assert all("gone on elsewhere" in text or pids & set(re.findall(r"process (\d+)", text)) for text in refused), told
+    for table in (read_episodes(tmp_path / "run"), read_metrics(tmp_path / "run")):
+        assert (np.diff(table["step"]) >= 0).all()
+    steps = read_metrics(tmp_path / "run")["step"]
+    assert len(set(steps)) == len(steps)
 
 
 def test_resume_a_finished_run(tiny, tmp_path):

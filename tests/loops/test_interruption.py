@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from renshu import Agent, load
-from renshu.errors import EnvironmentFault, NotFiniteError
+from renshu.agent import training
+from renshu.agent.callbacks import Callback
+from renshu.errors import EnvironmentFault, NotFiniteError, RenshuError
 from renshu.loops.interruption import Interruptions, Terminated
 from renshu.tracking import Run, read_episodes
 from tests import probes
@@ -190,9 +193,20 @@ def test_a_script_saves_and_says_so(number, code, tmp_path):
     assert process.returncode == code, told
     (checkpoint,) = Run.open(tmp_path / "run").checkpoints
     assert load(checkpoint).trainer.target == 10_000_000
-    if number == signal.SIGINT:  # Python itself says nothing of a SystemExit
-        assert "KeyboardInterrupt" in told
-        assert "renshu train --resume run" in told
+    assert "renshu train --resume run" in told
+    assert f"saved in {os.path.relpath(checkpoint, tmp_path)}" in told
+    assert ("KeyboardInterrupt" if number == signal.SIGINT else "stopped") in told
+
+
+def test_sigterm_without_a_run_folder_says_that_nothing_is_saved(tiny, capsys):
+    def terminate(agent, metrics):
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Terminated):
+        tiny().learn(640, progress=False, callbacks=terminate)
+    told = capsys.readouterr().err
+    assert told.startswith("stopped\n")
+    assert "Nothing was saved at step " in told
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
@@ -255,3 +269,63 @@ def test_a_run_that_cannot_be_saved_says_so(tiny, tmp_path):
     with pytest.raises(ZeroDivisionError) as caught:
         tiny().learn(64, progress=False, run=tmp_path / "run", callbacks=broken)
     assert "could not be saved" in "\n".join(caught.value.__notes__)
+
+
+class Failing(Callback):
+    def on_end(self, agent):
+        raise OSError("the curtain does not fall")
+
+
+def undrawable(*_):
+    raise OSError("no colours left")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_what_fails_at_the_end_does_not_hide_the_error(tiny, tmp_path, monkeypatch, error):
+    """A curve, a callback, an agent, environments, none of which can be brought to an end."""
+
+    class Stuck(Counting):
+        def close(self):
+            raise OSError("stuck")
+
+    def broken(agent, metrics):
+        monkeypatch.setattr(Agent, "checkpoint", lambda agent: 1 / 0)
+        raise error("the first")
+
+    monkeypatch.setattr(training, "plot_runs", undrawable)
+    agent = tiny(Stuck)
+    with pytest.raises(error, match="the first") as caught:
+        agent.learn(64, progress=False, run=tmp_path / "run", callbacks=[broken, Failing()])
+    notes = "\n".join(caught.value.__notes__)
+    for part in ("no colours left", "the curtain does not fall", "stuck", "could not be saved", "division by zero"):
+        assert part in notes
+    assert f"is saved in {tmp_path / 'run-step_000000030.safetensors'}" in notes
+    assert load(tmp_path / "run-step_000000030.safetensors", env=Counting).steps == agent.steps == 30
+    assert agent.run is None
+
+
+def test_a_curve_that_cannot_be_drawn_is_a_warning(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "plot_runs", undrawable)
+    with pytest.warns(UserWarning, match=r"curve could not be drawn.*no colours left.*renshu plot"):
+        agent = tiny().learn(64, progress=False, run=tmp_path / "run")
+    assert load(tmp_path / "run" / "agent.safetensors").steps == agent.steps
+
+
+def test_a_run_folder_that_is_deleted_is_noticed_and_nothing_is_lost(tiny, tmp_path):
+    steps = []
+
+    def delete(agent, metrics):
+        steps.append(agent.steps)
+        if agent.steps == 320:
+            shutil.rmtree(tmp_path / "run")
+
+    agent = tiny(lambda: Counting(length=10**9))
+    with pytest.raises(RenshuError, match="run is gone: it was deleted or moved") as caught:
+        agent.learn(100_000, progress=False, run=tmp_path / "run", callbacks=delete)
+    assert 320 < agent.steps < 1000, "noticed at the next rows that are written"
+    assert not (tmp_path / "run").exists(), "half a run that nothing can go on from"
+    (saved,) = tmp_path.glob("*.safetensors")
+    assert str(saved) in "\n".join(caught.value.__notes__)
+    again = load(saved, env=lambda: Counting(length=10**9))
+    assert again.steps == agent.steps
+    assert agent.learn(64, progress=False).steps == again.steps + 64, "the agent can go on"
