@@ -281,6 +281,10 @@ class Agent:
         """
         return acting.explain(self.trainer, observation, action_mask)
 
+    def snapshot(self) -> acting.Snapshot:
+        """Make an acting copy for another thread, refreshed at each update of `learn` as long as it exists."""
+        return acting.Snapshot(self.trainer)
+
     def evaluate(
         self,
         episodes: int = 20,
@@ -337,7 +341,8 @@ class Agent:
 
         The file is written whole or not at all. Raises CheckpointError where that is not possible.
         """
-        record_of(self.trainer).write(Path(path), self.state, self.trainer.loop_snapshot())
+        with self.trainer.acting.held():
+            record_of(self.trainer).write(Path(path), self.state, self.trainer.loop_snapshot())
         return Path(path)
 
     def checkpoint(self, keep: int = 3) -> Path:

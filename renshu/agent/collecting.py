@@ -45,9 +45,10 @@ def fill(trainer: Trainer, steps: int) -> None:
         steps=trainer.steps,
     )
     goal = trainer.steps + steps
-    while loop.episodes.steps < goal:
-        loop.advance(goal - loop.episodes.steps)
-    trainer.restore(loop.state, steps=loop.episodes.steps, iteration=loop.iteration)
+    with trainer.acting.changing():
+        while loop.episodes.steps < goal:
+            loop.advance(goal - loop.episodes.steps)
+        trainer.restore(loop.state, steps=loop.episodes.steps, iteration=loop.iteration)
 
 
 def write(trainer: Trainer, steps: int, path: str | Path) -> Dataset:
