@@ -71,20 +71,20 @@ def test_other_threads_act_while_an_agent_learns(kind, env, tmp_path):
 
 def test_a_snapshot_follows_each_update_and_costs_nothing_afterwards():
     agent = make("ppo", "CartPole-v1")
-    snapshot, seen = agent.snapshot(), []
+    held, seen = [agent.snapshot()], []
 
     def look(agent, metrics):
-        thread = threading.Thread(target=lambda: seen.append((agent.steps, snapshot.steps, agent.trainer.acting._copy)))
+        thread = threading.Thread(target=lambda: seen.append((agent.steps, held[0].steps, agent.trainer.acting._copy)))
         thread.start()
         thread.join()
 
     agent.learn(80, progress=False, callbacks=look)
     assert [ours == theirs for ours, theirs, _ in seen] == [True] * len(seen)
     assert all(copy is not None for *_, copy in seen)
-    before = snapshot.explain(OBS)["value"]
-    assert snapshot.steps == agent.steps
+    before = held[0].explain(OBS)["value"]
+    assert held[0].steps == agent.steps
     np.testing.assert_array_equal(before, agent.explain(OBS)["value"])
-    del snapshot
+    held.clear()
     gc.collect()
     made = []
     agent.learn(80, progress=False, callbacks=lambda agent, metrics: made.append(agent.trainer.acting._copy))
