@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from renshu.agent.backends import make_backend
-from renshu.agent.trainer import Trainer, fit_spaces_for
+from renshu.agent.trainer import COUNT, Trainer, fit_spaces_for
 from renshu.algorithms import migration
 from renshu.envs.source import EnvSource
 from renshu.errors import SpaceError
@@ -57,7 +57,8 @@ def explain(trainer: Trainer, observation: PyTree, action_mask: Any) -> dict[str
     """Explain the choice for an observation, or for a batch of them; see `Agent.explain`."""
     obs, batch, single = _batched(trainer, observation, action_mask)
     timestep = TimeStep(obs, np.ones(batch, np.bool_))
-    found = trainer.programs.explain(trainer.actor_state, trainer.learner.initial_carry(batch), timestep)
+    with trainer.acting.use() as actor_state:
+        found = trainer.programs.explain(actor_state, trainer.learner.initial_carry(batch), timestep)
     return {name: np.asarray(value)[0] if single else np.asarray(value) for name, value in found.items()}
 
 
@@ -77,7 +78,7 @@ def evaluate(
             check_compatible(name, trainer.fitted.spec, fitted.spec)
         return (backend or trainer.backend).evaluate(
             trainer.programs,
-            trainer.actor_state,
+            trainer.acting.copied().actor_state,
             fitted.decode_action,
             count=count,
             episodes=episodes,
@@ -88,6 +89,40 @@ def evaluate(
     finally:
         if backend is not None:
             backend.close_own()
+
+
+class Snapshot:
+    """Acting copy of an agent, refreshed at each update of its training as long as it exists. Made by `agent.snapshot`.
+
+    Any thread may use it, while another trains: a server that plays, a window that shows. It never waits for an update.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        trainer.acting.watch(self)
+
+    @property
+    def steps(self) -> int:
+        """Environment steps learned from by what it acts with now."""
+        return self._trainer.acting.copied().steps
+
+    def predict(self, observation: PyTree, action_mask: Any = None, *, deterministic: bool = True) -> Any:
+        """Choose actions; see `Agent.predict`."""
+        return predict(self._trainer, observation, action_mask, deterministic)
+
+    def player(self, *, deterministic: bool = True) -> Callable[[PyTree, bool], Any]:
+        """Make a policy for one environment; see `Agent.player`. It goes on with each refreshed copy."""
+        return player(self._trainer, deterministic)
+
+    def explain(self, observation: PyTree, action_mask: Any = None) -> dict[str, np.ndarray]:
+        """Explain a choice; see `Agent.explain`."""
+        return explain(self._trainer, observation, action_mask)
+
+    def evaluate(self, episodes: int = 20, *, deterministic: bool = True, seed: int | None = None) -> Evaluation:
+        """Run whole episodes with the copy of now; see `Agent.evaluate`."""
+        count, episodes = min(10, COUNT.check("episodes", episodes)), int(episodes)
+        options = {"count": count, "episodes": episodes, "deterministic": deterministic, "seed": seed}
+        return evaluate(self._trainer, None, **options)
 
 
 def other_source(trainer: Trainer, env: Any) -> EnvSource:
@@ -133,5 +168,6 @@ def _choose(trainer: Trainer, obs: PyTree, first: np.ndarray, carry: PyTree, det
             "part only: evaluate(...) plays whole episodes"
         )
     act = trainer.programs.act_greedy if deterministic else trainer.programs.act
-    chosen = act(trainer.actor_state, carry, TimeStep(obs, first), *next(trainer.prediction_keys))
+    with trainer.acting.use() as actor_state:
+        chosen = act(actor_state, carry, TimeStep(obs, first), *next(trainer.prediction_keys))
     return trainer.fitted.decode_action(np.asarray(chosen.action)), chosen.carry

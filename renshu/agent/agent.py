@@ -231,11 +231,7 @@ class Agent:
 
         Raises HyperparameterError for an algorithm without a memory, CheckpointError where nothing can be written.
         """
-        steps = COUNT.check("steps", steps)
-        if to is not None:
-            return collecting.write(self.trainer, steps, to)
-        collecting.fill(self.trainer, steps)
-        return self
+        return collecting.collect(self.trainer, COUNT.check("steps", steps), to) or self
 
     def dataset(self) -> Dataset:
         """Return a copy of the memory of an algorithm that learns from replay, to save or to learn from elsewhere."""
@@ -292,6 +288,10 @@ class Agent:
         """
         return acting.explain(self.trainer, observation, action_mask)
 
+    def snapshot(self) -> acting.Snapshot:
+        """Make an acting copy for another thread, refreshed at each update of `learn` as long as it exists."""
+        return acting.Snapshot(self.trainer)
+
     @answering(migration.EVALUATE)
     def evaluate(
         self,
@@ -339,14 +339,13 @@ class Agent:
         how = play.step_through if terminal else play.watch
         return how(self, self.trainer.backend.source, episodes, seed, deterministic)
 
-    # --- keeping ----------------------------------------------------------------------------------------------------
-
     def save(self, path: str | Path) -> Path:
         """Save weights, optimiser, normaliser, hyperparameters and spaces in one file that holds no code.
 
         The file is written whole or not at all. Raises CheckpointError where that is not possible.
         """
-        record_of(self.trainer).write(Path(path), self.state, self.trainer.loop_snapshot())
+        with self.trainer.acting.held():
+            record_of(self.trainer).write(Path(path), self.state, self.trainer.loop_snapshot())
         return Path(path)
 
     def checkpoint(self, keep: int = 3) -> Path:

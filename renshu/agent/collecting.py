@@ -22,6 +22,11 @@ from renshu.replay.ring import history
 from renshu.types import KEEP, Key, Metrics, Rollout
 
 
+def collect(trainer: Trainer, steps: int, to: str | Path | None) -> Dataset | None:
+    """Write a data set to a folder, or fill the memory without one; see `Agent.collect`."""
+    return fill(trainer, steps) if to is None else write(trainer, steps, to)
+
+
 def fill(trainer: Trainer, steps: int) -> None:
     """Put `steps` more environment steps, or a few more, into the memory of a learner from replay.
 
@@ -45,9 +50,10 @@ def fill(trainer: Trainer, steps: int) -> None:
         steps=trainer.steps,
     )
     goal = trainer.steps + steps
-    while loop.episodes.steps < goal:
-        loop.advance(goal - loop.episodes.steps)
-    trainer.restore(loop.state, steps=loop.episodes.steps, iteration=loop.iteration)
+    with trainer.acting.changing():
+        while loop.episodes.steps < goal:
+            loop.advance(goal - loop.episodes.steps)
+        trainer.restore(loop.state, steps=loop.episodes.steps, iteration=loop.iteration)
 
 
 def write(trainer: Trainer, steps: int, path: str | Path) -> Dataset:

@@ -14,6 +14,7 @@ import numpy as np
 from renshu import runtime
 from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
 from renshu.agent.offline import OfflineBackend
+from renshu.agent.sharing import ActingState, Copy, Shared
 from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number
@@ -133,7 +134,8 @@ class Trainer:
         built = backend.sized(algorithm) if isinstance(backend, OfflineBackend) else algorithm
         self.learner = built.build(self.fitted.spec)
         self.programs = Programs(self.learner)
-        self.prediction_keys = self.programs.key_stream(self.keys[2])
+        self.prediction_keys = Shared(self.programs.key_stream(self.keys[2]))
+        self.acting = ActingState(lambda: Copy(int(self.state.counters.steps), self.actor_state))
         self.recorded_name = "environment"  # in the file that it comes from
         self.run: Run | None = None
         self.last_run: Run | None = None

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,9 +145,11 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
     Whatever ends training early (Ctrl-C, SIGTERM, a fault of the environment, NaN, an error in a callback): the agent
     keeps its last good state, and with a run folder it is saved there before the exception goes on.
     """
-    with Interruptions() as interruptions:
+    acting = agent.trainer.acting
+    with Interruptions() as interruptions, acting.training():
         try:
-            loop = agent.trainer.start_loop(interruptions.deferred)
+            with acting.changing():  # a loop on a data set learns from it as it begins
+                loop = agent.trainer.start_loop(interruptions.deferred)
             with ExitStack() as ends:
                 for callback in callbacks:
                     callback.on_start(agent)
@@ -213,7 +215,12 @@ def _advance(agent: Agent, loop: Loop, most_steps: int, interruptions: Interrupt
     Otherwise it would find an agent that has learned from steps which nobody counted.
     """
     with ExitStack() as noted:
-        loop.uninterrupted = lambda: nullcontext(noted.enter_context(interruptions.deferred()))
+
+        def uninterrupted() -> AbstractContextManager[None]:
+            noted.enter_context(interruptions.deferred())
+            return agent.trainer.acting.changing()
+
+        loop.uninterrupted = uninterrupted
         report = loop.advance(most_steps)
         finished = report.finished
         agent.trainer.note(finished)
