@@ -17,7 +17,7 @@ import numpy as np
 
 from renshu.agent.agent import Agent
 from renshu.agent.backends import CompiledBackend
-from renshu.agent.trainer import Trainer, fit_spaces_for, root_keys
+from renshu.agent.trainer import FIRST, Trainer, derived_seed, fit_spaces_for, root_keys
 from renshu.algorithms.base import Algorithm
 from renshu.envs.adapt import SpaceConfig
 from renshu.envs.device import DeviceEnvs
@@ -87,9 +87,9 @@ class PopulationTrainer:
         self.chunk = jax.jit(self._chunk, donate_argnums=0, compiler_options=options)
 
     def inputs(self, rows: list[Row]) -> tuple[Array, dict[str, Array]]:
-        """Seeds [R] and values of the grid, each [R], of some rows."""
+        """Seeds [R, 2] of agents and of their environments, and values of the grid, each [R], of some rows."""
         values = {name: np.array([row.values[name] for row in rows], np.float32) for name in rows[0].traced}
-        return np.array([row.seed for row in rows], np.uint32), values
+        return np.array([(row.seed, derived_seed(row.seed, *FIRST)) for row in rows], np.uint32), values
 
     def compile(
         self, rows: list[Row], steps: int
@@ -107,10 +107,11 @@ class PopulationTrainer:
     def _start(self, seeds: Array, values: dict[str, Array], steps: Array) -> PopulationState:
         def start(row: tuple[Array, dict[str, Array]]) -> PopulationState:
             seed, values = row
-            train_iteration, keys = self.train_iteration(values), root_keys(seed, 4)
+            train_iteration, keys = self.train_iteration(values), root_keys(seed[0], 4)
             state = train_iteration.learner.init(keys[0])
             state = state._replace(counters=state.counters._replace(target=steps))
-            return PopulationState(state, train_iteration.start(jax.random.key(seed)), keys[1], values, jnp.bool_(True))
+            envs = train_iteration.start(jax.random.key(seed[1]))
+            return PopulationState(state, envs, keys[1], values, jnp.bool_(True))
 
         # No vmap: orthogonal initialisers take a QR, and on a CPU jax waits within its threads for batches of them,
         # which two at once (actor and critic, or two programs) never end.
@@ -237,7 +238,7 @@ def _points(stats: list[TrainingStats]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def rows_per_program(trainer: PopulationTrainer, rows: list[Row], steps: int) -> int:
     """Estimate how many rows fit in memory: state, gradients, moments and a rollout, counted four times."""
-    seed = jax.ShapeDtypeStruct((1,), np.uint32)
+    seed = jax.ShapeDtypeStruct((1, 2), np.uint32)
     values = {name: jax.ShapeDtypeStruct((1,), np.float32) for name in rows[0].traced}
     population = jax.eval_shape(trainer.start, seed, values, jax.ShapeDtypeStruct((), np.int32))
     state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(population.state))

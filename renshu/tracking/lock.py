@@ -27,7 +27,7 @@ class FolderLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock."""
+        """The state of this object: True while it holds the lock."""
         return self._file is not None
 
     def acquire(self) -> None:

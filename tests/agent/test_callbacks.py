@@ -337,6 +337,6 @@ def test_the_rate_leaves_compilation_out(tiny):
 def test_more_steps_than_asked_for_are_said_beforehand(tiny, capsys, steps, said):
     agent = tiny(probes.Value)
     assert rollouts_note(agent, steps).removeprefix("ppo Value ") == said
-    assert "32 together; training ends with a whole one" in describe(agent.trainer)
+    assert "32 together; training ends with a whole one" in " ".join(describe(agent.trainer).split())
     agent.learn(20)
     assert "about 32, not 20" in capsys.readouterr().err.splitlines()[0]

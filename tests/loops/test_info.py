@@ -82,7 +82,7 @@ def test_evaluation_shows_the_share_of_successes(processes):
     found = agent.evaluate(4, num_envs=1)
     assert list(found.info["is_success"]) == [0, 0, 1, 1]
     assert found.success_rate == 0.5
-    assert str(found) == "4.0 ± 0.0, success 50%"
+    assert str(found) == "4.00 ± 0.00, success 50%"
     assert "success_rate=0.50" in repr(found)
 
 
