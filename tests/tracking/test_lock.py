@@ -48,7 +48,8 @@ def test_a_process_that_is_killed_leaves_no_lock(holder, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_lock_that_only_a_child_of_a_dead_process_keeps_is_taken_over(tmp_path):
-    code = HOLD.replace("print(", "import os\npid = os.fork()\nos.write(1, b'%d\\n' % pid) if pid else None\nprint(")
+    fork = "import os\npid = os.fork()\nif pid: os.write(1, b'%d\\n' % pid)"
+    code = HOLD.replace("print('held', flush=True)", fork)
     code = code.replace("time.sleep(600)", "sys.exit() if pid else time.sleep(600)")
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
