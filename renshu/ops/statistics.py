@@ -98,9 +98,11 @@ def masked_normalize(x: Array, mask: Array, epsilon: float = 1e-8) -> jax.Array:
     """
     chex.assert_equal_shape([x, mask])
     mean, squares = _moments(x, mask, axis=None)
-    std = jnp.sqrt(squares / jnp.maximum(mask.sum() - 1, 1))
-    normalized = jnp.where(mask, x - mean, 0.0) / (std + epsilon)
-    return jnp.where(mask.sum() > 1, normalized, jnp.where(mask, x, 0.0))
+    count = mask.sum()
+    std = jnp.sqrt(squares / jnp.maximum(count - 1, 1))
+    # Chosen among numbers, not among arrays, which would cost every minibatch a pass.
+    mean, divisor = (jnp.where(count > 1, a, b) for a, b in ((mean, 0.0), (std + epsilon, 1.0)))
+    return jnp.where(mask, x - mean, 0.0) / divisor
 
 
 def _moments(x: Array, mask: Array, axis: int | None) -> tuple[jax.Array, jax.Array]:

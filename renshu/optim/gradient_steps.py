@@ -17,6 +17,9 @@ from jax.flatten_util import ravel_pytree
 from renshu.optim.guards import keep_if
 from renshu.types import Array, Metrics, PyTree
 
+LARGEST_MOVE = 1e4
+"""Bound of what an adaptive optimiser makes of one number of a gradient, before the learning rate."""
+
 
 class MinibatchDescent(NamedTuple):
     """Pure functions of an optimiser that takes its learning rate with each call."""
@@ -98,16 +101,17 @@ def optimizer_step(
     """Take one step down the gradient of `loss(params) -> (loss, aux)`.
 
     Returns parameters, optimiser state, aux, and `finite`. finite: [] bool, whether all was finite so far; False is
-    returned where the loss, the norm of the gradient (and so Adam's second moment) or that of the step is not finite.
+    returned where the loss, the norm of the gradient (and so Adam's second moment) or the step is not finite.
     guard: return parameters and optimiser state from before where `finite` is False. For a single step that costs less
     than to keep the old ones until after it; of many steps in a row it is cheaper to keep those from before the first
     (`guard=False`), since no step then waits for its own check.
     """
     (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(params)
     # The norm is what clipping needs too: computed once for both.
-    finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grad)) & finite
+    norm = optax.tree.norm(grad)
+    # The step is finite too where the learning rate times these is: Adam and RMSprop move each number by ten at most.
+    finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(learning_rate * (norm + LARGEST_MOVE)) & finite
     updates, new_state = transform.update(grad, opt_state, params)
-    finite &= jnp.isfinite(learning_rate * optax.tree.norm(updates))
     moved = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
     if guard:
         moved, new_state = keep_if(finite, (moved, new_state), (params, opt_state))

@@ -47,9 +47,9 @@ def keep_if_finite(new: PyTree, old: PyTree, metrics: Metrics) -> PyTree:
 
 
 def keep_and_tell(new: PyTree, old: PyTree, metrics: Metrics) -> tuple[PyTree, Metrics]:
-    """Do as `keep_if_finite`. Metrics come back as NaN where `new` was not finite, so that the loop hears of it."""
-    good = all_finite(new)
-    told = {name: jnp.where(good, x, jnp.nan) for name, x in metrics.items()}
+    """Do as `keep_if_finite`. One of the metrics is NaN where `new` was not finite, so that the loop hears of it."""
+    good, first = all_finite(new), min(metrics)
+    told = {**metrics, first: jnp.where(good, metrics[first], jnp.nan)}
     return keep_if(good & all_finite(metrics), new, old), told
 
 
