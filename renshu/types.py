@@ -28,7 +28,7 @@ class EnvSpec:
     observation_space, action_space: of one environment, as Gymnasium describes them.
     num_envs: how many environments step together, N.
     id: the name under which Gymnasium can make it, or None.
-    kwargs: arguments of `gymnasium.make` besides the id.
+    kwargs: arguments it is made with, besides the id. unsaved: names of those that its file could not hold.
     max_episode_steps: the time limit in steps, or None.
     reward_threshold: the mean return at which the environment counts as solved, or None.
     frame_stack: number of latest observations that the learner sees at once. `observation_space` is of one of them.
@@ -42,6 +42,7 @@ class EnvSpec:
     num_envs: int
     id: str | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    unsaved: tuple[str, ...] = ()
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
     frame_stack: int = 1

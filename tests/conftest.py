@@ -28,10 +28,11 @@ def pytest_unconfigure(config):
 def tiny():
     """A function that makes a tiny PPO agent: 2 environments, 32 steps an update."""
 
-    def make(env="CartPole-v1", *, num_envs=2, seed=0, **hyperparameters):
+    def make(env="CartPole-v1", *, num_envs=2, seed=0, env_kwargs=None, max_episode_steps=None, **hyperparameters):
         from renshu import PPO
 
         chosen = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "net_arch": [8], **hyperparameters}
-        return PPO(**chosen).on(env, num_envs=num_envs, seed=seed)
+        how = {"env_kwargs": env_kwargs, "max_episode_steps": max_episode_steps}
+        return PPO(**chosen).on(env, num_envs=num_envs, seed=seed, **how)
 
     return make

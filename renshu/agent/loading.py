@@ -13,7 +13,7 @@ import jax
 from renshu.agent.backends import LOOPS, CompiledBackend, make_backend
 from renshu.agent.offline import OfflineBackend
 from renshu.agent.trainer import TIMEOUT, Backend, Trainer
-from renshu.envs.source import EnvSource
+from renshu.envs.again import named_again
 from renshu.errors import CheckpointError, RenshuError
 from renshu.files.agents import AgentFile, AgentRecord
 from renshu.files.datasets import Dataset
@@ -54,8 +54,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         backend.use_masks(record.spaces.masks)
         spec = backend.probe_spec()
     elif env is not None:
-        # Who names the environment of the file means it with the arguments of the file.
-        source = EnvSource.of(env, spec.kwargs if env == spec.id else None).with_masks(record.spaces.masks)
+        source = named_again(env, spec, record.environment).with_masks(record.spaces.masks)
         several = isinstance(source.given, gymnasium.vector.VectorEnv)
         backend = make_backend(source, None if several else spec.num_envs, timeout=TIMEOUT, **how)
         spec = backend.probe_spec()

@@ -210,7 +210,7 @@ class EnvSource:
             return self.device_spec(num_envs)
         spec = self.gym_spec
         if spec is None:
-            return EnvSpec(*shapes, max_episode_steps=self.limit)
+            return EnvSpec(*shapes, kwargs=self.kwargs, max_episode_steps=self.limit)
         limit = self.kwargs.get("max_episode_steps", spec.max_episode_steps)
         known = {"max_episode_steps": limit if limit and limit > 0 else None, "reward_threshold": spec.reward_threshold}
         registered = registered_as(spec)

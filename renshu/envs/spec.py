@@ -29,6 +29,7 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "num_envs": (int, lambda n: 1 <= n <= _MAX_ENVS),
     "id": (str, bool),
     "kwargs": (dict, lambda kwargs: True),
+    "unsaved": (list, lambda names: all(isinstance(name, str) for name in names)),
     "max_episode_steps": (int, lambda n: 1 <= n < 2**63),
     "reward_threshold": ((int, float), lambda x: isinstance(x, float) or abs(x) < 2**1023),
 }
@@ -92,17 +93,19 @@ def space_from_json(data: Mapping[str, Any]) -> spaces.Space:
 def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     """Describe an EnvSpec as JSON data.
 
-    kwargs that JSON cannot hold are left out; `id` is then None, because the name alone would make a different
-    environment. `frame_stack` and `masks` are left out too, because they belong to the learner.
+    kwargs that JSON cannot hold are left out, and named as `unsaved`; `id` is then None, because the name alone would
+    make a different environment. `frame_stack` and `masks` are left out too, because they belong to the learner.
     Raises SpaceError for spaces that cannot be described.
     """
     kwargs = {name: value for name, value in spec.kwargs.items() if _is_json(value)}
+    unsaved = [*spec.unsaved, *(name for name in spec.kwargs if name not in kwargs)]
     return {
         "observation_space": space_to_json(spec.observation_space),
         "action_space": space_to_json(spec.action_space),
         "num_envs": spec.num_envs,
-        "id": spec.id if len(kwargs) == len(spec.kwargs) else None,
+        "id": None if unsaved else spec.id,
         "kwargs": kwargs,
+        "unsaved": unsaved,
         "max_episode_steps": spec.max_episode_steps,
         "reward_threshold": spec.reward_threshold,
     }
@@ -110,6 +113,7 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
 
 def spec_from_json(data: Mapping[str, Any]) -> EnvSpec:
     """Make the EnvSpec that `spec_to_json` described. Raises SpaceError when `data` is not such a description."""
+    data = {"unsaved": [], **data} if isinstance(data, Mapping) else data  # earlier files have none
     if not isinstance(data, Mapping) or set(data) != set(_FIELDS):
         raise SpaceError(
             f"not the description of an environment: {reprlib.repr(data)}. Expected the keys {sorted(_FIELDS)}"
@@ -125,7 +129,7 @@ def spec_from_json(data: Mapping[str, Any]) -> EnvSpec:
                 f"{_RANGES.get(name, '')}{' or null' if name in _OPTIONAL else ''}"
             )
     parts = {name: space_from_json(data[name]) for name in ("observation_space", "action_space")}
-    return EnvSpec(**{**data, **parts})
+    return EnvSpec(**{**data, **parts, "unsaved": tuple(data["unsaved"])})
 
 
 def _check_size(data: Any) -> None:

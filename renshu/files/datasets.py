@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
+from renshu.envs.again import named_again
 from renshu.envs.source import EnvSource
 from renshu.envs.spec import spec_from_json, spec_to_json
 from renshu.errors import CheckpointError, SpaceError
@@ -176,7 +177,7 @@ def in_memory(rollout: Rollout, spec: EnvSpec, name: str, env: Any = None) -> Da
 def source_of(dataset: Dataset) -> EnvSource | None:
     """Return the environment that the data are of, to evaluate in; None where nothing says how to make it."""
     if dataset.env is not None:
-        return EnvSource.of(dataset.env)
+        return named_again(dataset.env, dataset.spec)
     return None if dataset.spec.id is None else EnvSource.of(dataset.spec.id, dict(dataset.spec.kwargs))
 
 

@@ -16,8 +16,7 @@ import math
 import platform
 import re
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, SupportsFloat
@@ -29,13 +28,13 @@ from renshu.files.replacing import remove_leftovers
 from renshu.tracking.curves import EPISODES, EVALUATIONS
 from renshu.tracking.lock import FolderLock
 from renshu.tracking.provenance import read_settings, write_settings, writing
+from renshu.tracking.recent import MOST, Recent
 from renshu.tracking.tables import Table
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from tensorboardX import RecordWriter
 
-_RECENT = 100
 DELETE = (
     "Where no training is at work there it ended too early: delete the folder (rm -r {path}), or choose another, and "
     "train anew"
@@ -57,7 +56,7 @@ class Run:
         self._metrics = Table(path / "metrics.csv", ("step",))
         self._evaluations = Table(path / "evaluations.csv", EVALUATIONS)
         self._events = _Events(path)
-        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
+        self._recent = {"return": Recent(), "length": Recent()}
         self._lock = FolderLock(path)
         self._seen: list[tuple[str, int]] | None = None
 
@@ -187,13 +186,13 @@ class Run:
         rows = list(zip(*(column.tolist() for column in columns), strict=True))
         if rows:
             self._episodes.append(rows)
-            self._recent.extend((row[2], row[3]) for row in rows)
+            self._note(rows)
 
     def log_metrics(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Record the learner's measurements; a metric that is missing from a row reads as NaN.
 
         TensorBoard gets them as train/<name>, together with rollout/return_mean and rollout/length_mean: the means of
-        the last 100 training episodes.
+        the recent training episodes.
         Raises RenshuError when a value is not one number, or a name is "step".
         """
         values = {name: _number(name, value) for name, value in metrics.items()}
@@ -202,10 +201,11 @@ class Run:
         self._metrics.add_columns(values)
         self._metrics.append([[int(step), *(values.get(name, math.nan) for name in self._metrics.columns[1:])]])
         scalars = {f"train/{name}": value for name, value in values.items()}
-        if self._recent:
-            with np.errstate(invalid="ignore"):
-                returns, lengths = np.mean(self._recent, axis=0).tolist()
-            scalars |= {"rollout/return_mean": returns, "rollout/length_mean": lengths}
+        for name, recent in self._recent.items():
+            recent.add([], [], int(step))
+            if recent.values:
+                with np.errstate(invalid="ignore"):
+                    scalars[f"rollout/{name}_mean"] = float(np.mean(recent.values))
         self._events.write(int(step), scalars)
 
     def log_evaluation(self, step: int, returns: ArrayLike, lengths: ArrayLike) -> None:
@@ -241,12 +241,17 @@ class Run:
             for folder in (self._path, self._path / "checkpoints"):
                 remove_leftovers(folder)
             self._events.purge_step = step + 1
-            self._recent.clear()
-            self._recent.extend((row[2], row[3]) for row in self._episodes.tail(_RECENT))
+            self._recent = {name: Recent() for name in self._recent}
+            self._note(self._episodes.tail(MOST))
             self._seen = self._contents()
         finally:
             if not held:
                 self._lock.release()
+
+    def _note(self, rows: Sequence[Sequence[float]]) -> None:
+        """Count rows of the table of episodes among the recent ones."""
+        for place, recent in zip((2, 3), self._recent.values(), strict=True):
+            recent.add([row[place] for row in rows], [int(row[0]) for row in rows], int(rows[-1][0]) if rows else 0)
 
     def lock(self) -> None:
         """Keep all others from writing to the folder until `close`, or until the process ends.

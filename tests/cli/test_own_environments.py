@@ -24,9 +24,18 @@ class MyEnv(probes.Value):
         return super().step(action)
 
 class Sized(MyEnv):
-    def __init__(self, size):
-        assert size == 3
+    def __init__(self, size=1):
         super().__init__()
+        self.size, self.count = size, 0
+
+    def reset(self, **how):
+        self.count = 0
+        return super().reset(**how)
+
+    def step(self, action):
+        observation, reward, *_ = super().step(action)
+        self.count += 1
+        return observation, reward, self.count == self.size, False, {}
 
 gymnasium.register("MyEnv-v0", MyEnv)
 """
@@ -59,7 +68,14 @@ def test_a_class_of_a_module(module):
     assert "episode 1" in invoke("watch", "a", "--env", name, "--terminal")
     assert "renshu train ppo MODULE:MyEnv --resume a" in refused("train", "--resume", "a", "--steps", 40)
     assert "goes on in a" in invoke("train", "ppo", name, "--resume", "a", "--steps", 40, "--no-progress")
-    invoke("train", "ppo", f"{module}:Sized", *TINY, *QUIET, "--steps", 40, "--env-set", "size=3", "--run", "b")
+
+
+def test_a_class_keeps_its_arguments(module):
+    name = f"{module}:Sized"
+    invoke("train", "ppo", name, *TINY, *QUIET, "--steps", 40, "--env-set", "size=3", "--run", "b")
+    assert "length       3.0" in invoke("evaluate", "b", "--env", name, "--episodes", 5)
+    invoke("train", "ppo", name, "--resume", "b", "--steps", 40, "--no-progress")
+    assert "length       3.0" in invoke("evaluate", "b", "--env", name, "--episodes", 5)
 
 
 def test_a_run_made_in_python(module, tiny):

@@ -346,6 +346,14 @@ def test_tensorboard_gets_the_scalars(run):
     assert found["eval/mean", 15_000] == 1.5
 
 
+def test_tensorboard_gets_the_means_of_recent_episodes(run):
+    """Those of the last 10,000 steps, as `metrics` and the curve do: long episodes are not held back by old ones."""
+    log_steps(run, np.arange(1, 151) * 1_000)
+    run.log_metrics(150_000, {"loss": 0.5})
+    run.flush()
+    assert scalars(run)["rollout/return_mean", 150_000] == pytest.approx(np.arange(131, 151).mean() * 100)
+
+
 def test_an_event_file_is_never_overwritten(run):
     for step in range(5):
         run.log_metrics(step, {"loss": step})
