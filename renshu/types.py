@@ -20,6 +20,9 @@ MASK = "action_mask"
 OBSERVATION = "observation"
 """Key of the observation itself where a mask travels with it: {MASK: [n], OBSERVATION: ...}."""
 
+LIFE_LOST = "life_lost"
+"""Key of `info` by which an environment says that only a life is over: an episode for the learner, of a longer game."""
+
 
 @dataclass(frozen=True)
 class EnvSpec:

@@ -66,6 +66,7 @@ def fit_spaces_for(algorithm: Algorithm, spec: EnvSpec, config: SpaceConfig) -> 
         algorithm.accepts,
         algorithm=type(algorithm).__name__,
         own_network=getattr(algorithm, "network", None) is not None,
+        cnn=getattr(algorithm, "cnn", None),
         squashed=getattr(algorithm, "squash_output", False),
         config=config,
     )
@@ -172,7 +173,6 @@ class Trainer:
         Raises UnknownNameError, SpaceError, HyperparameterError; what was opened is closed then.
         """
         refuse_unknown("on(...)", unknown, OPTIONS, migration.ON)
-        config = DEFAULT_SPACES.override(bins, frame_stack, masks)
         takes_masks = algorithm.accepts.masks and masks is not False
         count = None if num_envs is None else COUNT.check("num_envs", num_envs)
         limit = None if max_episode_steps is None else COUNT.check("max_episode_steps", max_episode_steps)
@@ -184,8 +184,11 @@ class Trainer:
             how["loop"] = None
         else:
             source = EnvSource.of(env, env_kwargs, limit).with_masks(None if takes_masks else False)
+            if frame_stack is None and algorithm.accepts.frame_stack:
+                frame_stack = source.frame_stack
             backend = make_backend(source, count, **how, seed=derived_seed(root, *FIRST))
         try:
+            config = DEFAULT_SPACES.override(bins, frame_stack, masks)
             spec = backend.spec()
             if masks is None:
                 config = config.override(masks=takes_masks and has_mask(spec.observation_space, spec.action_space))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KINDS = frozenset({"box", "discrete", "multi_discrete", "multi_binary"})
 """Kinds of actions in `Accepts`; of observations too, besides images and nested ones."""
-OBSERVATIONS = KINDS | {"nested"}
+OBSERVATIONS = KINDS | {"nested", "image"}
 """Kinds of observations for networks that make one vector of an observation."""
 
 

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from renshu.errors import HyperparameterError
+from renshu.networks.convolutions import CNN
 from renshu.ops import schedules
+
+CNN_DOC = 'convolution of images: "nature" (Mnih 2015), "impala" (Espeholt 2018), "minatar"; None: by their size'
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,13 @@ class Number(Kind):
 
 @dataclass(frozen=True)
 class Boolean(Kind):
-    """True or False."""
+    """True or False, or None where `optional`."""
 
-    def check(self, name: str, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise HyperparameterError(f"{name} must be True or False, not {value!r}")
+    optional: bool = False
+
+    def check(self, name: str, value: Any) -> bool | None:
+        if not isinstance(value, bool) and not (value is None and self.optional):
+            raise HyperparameterError(f"{name} must be True or False{', or None' * self.optional}, not {value!r}")
         return value
 
 
@@ -160,12 +165,15 @@ class NetArch(NamedTuple):
 class LayerSizes(Kind):
     """Widths of hidden layers: `[64, 64]` for both networks, or `{"pi": [64], "vf": [64, 64]}`.
 
-    qf: critics of actions; "qf" is then another name of "vf", as in Stable-Baselines3.
+    qf: critics of actions; "qf" is then another name of "vf", as in Stable-Baselines3. optional: None is allowed.
     """
 
     qf: bool = False
+    optional: bool = False
 
-    def check(self, name: str, value: Any) -> NetArch:
+    def check(self, name: str, value: Any) -> NetArch | None:
+        if value is None and self.optional:
+            return None
         second = "qf" if self.qf else "vf"
         wrong = f'{name} must be a list of whole numbers >= 1 or {{"pi": [...], "{second}": [...]}}, not {value!r}'
         if isinstance(value, NetArch):
@@ -184,8 +192,8 @@ class LayerSizes(Kind):
                     raise HyperparameterError(wrong)
         return NetArch(*(tuple(int(width) for width in value[part]) for part in ("pi", "vf")))
 
-    def to_json(self, value: NetArch) -> Any:
-        return {"pi": list(value.pi), "vf": list(value.vf)}
+    def to_json(self, value: NetArch | None) -> Any:
+        return None if value is None else {"pi": list(value.pi), "vf": list(value.vf)}
 
 
 @dataclass(frozen=True)
@@ -241,9 +249,9 @@ def auto(default: float | str, doc: str, **bounds: Any) -> Any:
     return _field(default, Auto(doc, **bounds))
 
 
-def boolean(default: bool, doc: str) -> Any:
-    """Field: True or False."""
-    return _field(default, Boolean(doc))
+def boolean(default: bool | None, doc: str, *, optional: bool = False) -> Any:
+    """Field: True or False; `optional=True` allows None."""
+    return _field(default, Boolean(doc, optional))
 
 
 def choice(default: str | None, doc: str, options: tuple[str | None, ...]) -> Any:
@@ -251,9 +259,16 @@ def choice(default: str | None, doc: str, options: tuple[str | None, ...]) -> An
     return _field(default, Choice(doc, options))
 
 
-def layer_sizes(default: tuple[int, ...] | NetArch, doc: str, *, qf: bool = False) -> Any:
+def layer_sizes(
+    default: tuple[int, ...] | NetArch | None, doc: str, *, qf: bool = False, optional: bool = False
+) -> Any:
     """Field: widths of the hidden layers; the value is a NetArch. qf: its "vf" is called "qf", too."""
-    return _field(default, LayerSizes(doc, qf))
+    return _field(default, LayerSizes(doc, qf, optional))
+
+
+def convolutions() -> Any:
+    """Field: the convolution that images go through."""
+    return _field(None, Choice(CNN_DOC, CNN))
 
 
 def module(doc: str) -> Any:

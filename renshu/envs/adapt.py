@@ -18,6 +18,7 @@ from gymnasium import spaces
 
 from renshu.envs.masks import has_mask
 from renshu.errors import HyperparameterError, SpaceError
+from renshu.ops.images import layout_of
 from renshu.types import Accepts, EnvSpec
 
 UNBOUNDED_LIMIT = 10.0
@@ -25,6 +26,9 @@ UNBOUNDED_LIMIT = 10.0
 
 MOST_ACTIONS = 4096
 """Limit on the actions that numbering several dimensions may make for an algorithm that takes only Discrete ones."""
+
+LOOKS_LIKE_AN_IMAGE = 32
+"""Height and width from which on a Box of floats is probably a picture."""
 
 KINDS: dict[type[spaces.Space], str] = {
     spaces.Box: "box",
@@ -123,7 +127,7 @@ class FittedActions(NamedTuple):
 
 def kind_of_space(space: spaces.Space) -> str:
     """Return the kind of a space as `Accepts` names it, or the class name of a space that no algorithm takes."""
-    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3:
+    if layout_of(space) is not None:
         return "image"
     return next((kind for known, kind in KINDS.items() if isinstance(space, known)), type(space).__name__)
 
@@ -134,18 +138,20 @@ def fit_spaces(
     *,
     algorithm: str,
     own_network: bool = False,
+    cnn: str | None = None,
     squashed: bool = False,
     config: SpaceConfig = DEFAULT_SPACES,
 ) -> FittedSpaces:
     """Fit an environment to what an algorithm accepts.
 
-    own_network: the user's network takes the observation as it is, so its kind is not checked. squashed: the policy's
+    own_network: the user's network takes the observation as it is, so its kind is not checked. cnn: the convolution
+    that was asked for, for which Boxes of floats can be images too. squashed: the policy's
     Box actions stay within [-1, 1], whatever `accepts` says.
     Raises SpaceError naming the space, what the algorithm takes, and what would fit; HyperparameterError where `config`
     does not suit the space or the algorithm.
     """
     spec = dataclasses.replace(spec, masks=_masks(spec, accepts, algorithm, config))
-    notes = _check_observation(spec.network_space, accepts, algorithm, own_network)
+    notes = _check_observation(spec.network_space, accepts, algorithm, own_network, cnn)
     if config.frame_stack > 1:
         if not accepts.frame_stack:
             raise HyperparameterError(
@@ -173,14 +179,12 @@ def _masks(spec: EnvSpec, accepts: Accepts, algorithm: str, config: SpaceConfig)
     return config.masks
 
 
-def _check_observation(space: spaces.Space, accepts: Accepts, algorithm: str, own: bool) -> list[str]:
+def _check_observation(space: spaces.Space, accepts: Accepts, algorithm: str, own: bool, cnn: str | None) -> list[str]:
     if own:
         return [f"observation: {space}, given to your network as it is"]
     kind = kind_of_space(space)
     if kind not in accepts.observations:
-        hint = ""
-        if kind == "image":
-            hint = " For images pass a Flax module of your own: network=MyConvolutions, which takes [B, H, W, C] uint8."
+        hint = " DQN, PPO and all others with networks take images." if kind == "image" else ""
         raise SpaceError(
             f"{algorithm} does not take observations of {space} ({kind}). "
             f"It takes {_words(accepts.observations)}.{hint}"
@@ -189,14 +193,24 @@ def _check_observation(space: spaces.Space, accepts: Accepts, algorithm: str, ow
         return [
             f"{note} at {key!r}"
             for key, part in space.spaces.items()
-            for note in _check_observation(part, accepts, algorithm, own)
+            for note in _check_observation(part, accepts, algorithm, own, cnn)
         ]
     if isinstance(space, spaces.Tuple):
         return [
             f"{note} at {i}"
             for i, part in enumerate(space.spaces)
-            for note in _check_observation(part, accepts, algorithm, own)
+            for note in _check_observation(part, accepts, algorithm, own, cnn)
         ]
+    layout = layout_of(space, cnn is not None) if "image" in accepts.observations else None
+    if layout is not None:
+        height, width, channels = layout.shape
+        return [f"observation: {space}, an image of {height} x {width}, channels {channels}, convolved"]
+    if layout_of(space, anything=True) is not None and min(sorted(space.shape or ())[-2:]) >= LOOKS_LIKE_AN_IMAGE:
+        warnings.warn(
+            f"{space} looks like an image, but is {space.dtype} and will be flattened to one vector: let the "
+            'environment give uint8, or ask for a convolution, as in cnn="nature"',
+            stacklevel=2,
+        )
     rule = {"box": "flattened", "multi_binary": "as 0 and 1"}.get(kind, "one-hot")
     return [f"observation: {space}, {rule}"]
 

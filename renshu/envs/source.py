@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import re
 import warnings
 import weakref
@@ -13,13 +12,14 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as GymSpec
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers import TimeLimit
 
 from renshu.envs.checks import CheckedEnv, no_env_hint
+from renshu.envs.gymnasium import atari
 from renshu.envs.gymnasium.lookup import explained, find, portable, registered_as
+from renshu.envs.gymnasium.making import at_once, make_one, next_step, takes
 from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, with_limit
 from renshu.envs.gymnasium.vector import start_workers
 from renshu.envs.masks import MaskInObservation, MasksInObservations, may_take_mask
@@ -111,6 +111,17 @@ class EnvSource:
         return _masked_device(env) if env is not None and self.masks is not False else env
 
     @cached_property
+    def atari(self) -> atari.Preparation | None:
+        """Options by which an Atari game is made ready that was named by its id; None for all else."""
+        prepared = isinstance(self.given, str) and atari.is_prepared(self.gym_spec, self.kwargs)
+        return atari.Preparation.of(cast(GymSpec, self.gym_spec), self.kwargs) if prepared else None
+
+    @property
+    def frame_stack(self) -> int:
+        """Observations that a learner sees at once where it can and no number was asked for."""
+        return 1 if self.atari is None else atari.FRAME_STACK
+
+    @cached_property
     def _plain_device(self) -> DeviceEnv | None:
         if _is_device(self.given):
             return self.given
@@ -145,16 +156,18 @@ class EnvSource:
                 raise SpaceError(
                     f"{self.name} is a vector environment, which has its own processes: use processes=False"
                 )
-            return _next_step(self.given)
+            return next_step(self.given)
         if _is_device(self.given) and not processes:
             return _device_vector(self.given, num_envs)
         how = self._how()
         if processes:
             # A process gets its copy of an object as it is sent there.
             made = (
-                partial(_itself, self.given) if how is None else partial(_make, how, self.name, self.kwargs, self.limit)
+                partial(_itself, self.given)
+                if how is None
+                else partial(make_one, how, self.name, self.kwargs, self.limit)
             )
-            return start_workers(made, num_envs, self.name, timeout, _at_once(processes, num_envs))
+            return start_workers(made, num_envs, self.name, timeout, at_once(processes, num_envs))
         if isinstance(self.given, gymnasium.Env):
             return self._sync([self.given, *(self._fresh() for _ in range(num_envs - 1))])
         return self._in_process(num_envs)
@@ -181,12 +194,14 @@ class EnvSource:
         Raises EnvironmentFault when it cannot be made or does not render that way, SpaceError when it is unknown how to
         make one.
         """
-        options = {} if render_mode is None else {"render_mode": render_mode}
+        options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+        if self.atari is not None:
+            options["terminal_on_life_loss"] = False
         if isinstance(self.given, VectorEnv):
             env = _rendering(self._part(0, "record", "record(env=...)", **options), render_mode)
         elif isinstance(self.given, gymnasium.Env):
             env = _rendering(self._copy("record", "record(env=...)"), render_mode)
-        elif callable(self.given) and self._how() is self.given and not _takes(self.given, "render_mode"):
+        elif callable(self.given) and self._how() is self.given and not takes(self.given, "render_mode"):
             env = self._fresh()
         else:
             env = self._fresh(**options)
@@ -212,6 +227,7 @@ class EnvSource:
         if spec is None:
             return EnvSpec(*shapes, kwargs=self.kwargs, max_episode_steps=self.limit)
         limit = self.kwargs.get("max_episode_steps", spec.max_episode_steps)
+        limit = limit if self.atari is None else self.atari.max_episode_steps
         known = {"max_episode_steps": limit if limit and limit > 0 else None, "reward_threshold": spec.reward_threshold}
         registered = registered_as(spec)
         changed = isinstance(self.given, VectorWrapper) or {"wrappers", "vector_kwargs"} & spec.kwargs.keys()
@@ -243,7 +259,7 @@ class EnvSource:
         how = self._how()
         if how is None:
             return self._copy("copy", "evaluate(env=...)")
-        env = _make(how, self.name, {**self.kwargs, **options}, self.limit)
+        env = make_one(how, self.name, {**self.kwargs, **options}, self.limit)
         if env.unwrapped in self.made:
             raise SpaceError(f"{self.name} gave the same environment again: it must make a new one at each call")
         self.made.add(env.unwrapped)
@@ -259,9 +275,12 @@ class EnvSource:
 
     def _in_process(self, num_envs: int) -> VectorEnv:
         spec = self.gym_spec
-        if isinstance(self.given, str) and spec and spec.vector_entry_point and not spec.additional_wrappers:
-            make = partial(gymnasium.make_vec, spec, num_envs, **self.kwargs)
-            return _next_step(explained(self.name, spec, make))
+        if (game := self.atari) is not None and spec and game.engine != "gymnasium":
+            return explained(self.name, spec, partial(atari.vector, spec, game, num_envs))
+        known = isinstance(self.given, str) and spec and spec.vector_entry_point and not spec.additional_wrappers
+        if known and not atari.is_atari(spec):
+            make = partial(gymnasium.make_vec, cast(GymSpec, spec), num_envs, **self.kwargs)
+            return next_step(explained(self.name, spec, make))
         return self._sync([self._fresh() for _ in range(num_envs)])
 
     def _sync(self, envs: list[gymnasium.Env]) -> VectorEnv:
@@ -288,9 +307,9 @@ class EnvSource:
                 kwargs = {name: value for name, value in spec.kwargs.items() if name not in _VECTOR_ONLY}
                 spec = copy.copy(spec)
                 spec.kwargs = {}  # all go to gymnasium.make, which alone knows max_episode_steps
-                return _make(spec, self.name, {**kwargs, **options}, None)
+                return make_one(spec, self.name, {**kwargs, **options}, None)
             if isinstance(fns, Sequence) and fns:
-                return _make(fns[index % len(fns)], self.name, {}, None)
+                return make_one(fns[index % len(fns)], self.name, {}, None)
         raise SpaceError(self._cannot(what, instead))
 
     def _cannot(self, what: str, instead: str) -> str:
@@ -343,56 +362,6 @@ def _rendering(env: gymnasium.Env, render_mode: str | None) -> gymnasium.Env:
     if render_mode is not None and render_mode in base.metadata.get("render_modes", ()):
         base.render_mode = render_mode
     return env
-
-
-def _make(how: GymSpec | Callable[..., Any], name: str, kwargs: Mapping[str, Any], limit: int | None) -> gymnasium.Env:
-    if isinstance(how, GymSpec):
-        env = explained(name, how, lambda: gymnasium.make(how, **{"disable_env_checker": True, **kwargs}))
-    else:
-        env = explained(name, None, lambda: how(**kwargs))
-    if not isinstance(env, gymnasium.Env):
-        hint = ". Pass the vector environment itself" if isinstance(env, VectorEnv) else ""
-        hint = hint or no_env_hint(env)
-        raise SpaceError(f"{name} made a {type(env).__module__}.{type(env).__qualname__}, not a gymnasium.Env{hint}")
-    for attribute in ("observation_space", "action_space"):
-        if not isinstance(getattr(env, attribute, None), spaces.Space):
-            raise SpaceError(f"{name} has no {attribute}: set it in __init__ to a space from gymnasium.spaces")
-    return env if limit is None or isinstance(how, GymSpec) else TimeLimit(env, limit)
-
-
-def _next_step(env: VectorEnv) -> VectorEnv:
-    mode = env.metadata.get("autoreset_mode")
-    if mode != AutoresetMode.NEXT_STEP:
-        raise SpaceError(
-            f"{env} has metadata['autoreset_mode'] = {mode}; expected AutoresetMode.NEXT_STEP: an environment whose "
-            "episode ended resets in the next step. Make it with autoreset_mode=AutoresetMode.NEXT_STEP (from "
-            "gymnasium.vector), or let a class of your own do so and say it in its metadata"
-        )
-    envs = getattr(env.unwrapped, "envs", None)
-    if isinstance(envs, Sequence) and len({id(getattr(one, "unwrapped", one)) for one in envs}) < len(envs):
-        raise SpaceError(
-            f"{env} steps one environment in several places, so that no episode of it is whole: make a new one for each"
-        )
-    return env
-
-
-def _at_once(processes: int | bool, num_envs: int) -> int | None:
-    if processes is True or processes >= num_envs:
-        return None
-    if "max_concurrency" not in inspect.signature(AsyncVectorEnv).parameters:
-        raise HyperparameterError(
-            f"processes={processes} for num_envs={num_envs} needs gymnasium >= 1.4 (this is {gymnasium.__version__}): "
-            "update it, or use processes=True"
-        )
-    return processes
-
-
-def _takes(function: Callable[..., Any], name: str) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters
-    except ValueError:  # some built-in callables have no signature
-        return False
-    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _short(name: str) -> str:

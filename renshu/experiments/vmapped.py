@@ -82,7 +82,7 @@ class PopulationTrainer:
         self.envs = DeviceEnvs(backend.env, backend.num_envs)
         self.learner = algorithm.build(self.fitted.spec)
         self.rollout = self.learner.needs.steps * backend.num_envs
-        options = compiler_options() | single_threaded()
+        options = compiler_options(self.learner) | single_threaded()
         self.start = jax.jit(self._start, compiler_options=options)
         self.chunk = jax.jit(self._chunk, donate_argnums=0, compiler_options=options)
 

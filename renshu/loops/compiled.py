@@ -264,7 +264,9 @@ class CompiledLoop:
         self.train_iteration = TrainIteration(programs.learner, envs, decode_action, env_id=env_id)
         self.size = programs.learner.needs.steps * envs.num_envs
         self.most = max(1, CHUNK_STEPS // self.size)
-        options = compiler_options() | (single_threaded() if is_small(programs.learner.actor_state(state)) else {})
+        options = compiler_options(programs.learner) | (
+            single_threaded() if is_small(programs.learner.actor_state(state)) else {}
+        )
         self._chunk = jax.jit(
             make_chunk(self.train_iteration, self.most), donate_argnums=(0, 1), compiler_options=options
         )

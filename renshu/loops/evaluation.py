@@ -16,7 +16,7 @@ from renshu.envs.device import DeviceEnvs
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import NotFiniteError
 from renshu.loops.compiled import FAULTS, LoopState, RolloutStats, TrainIteration
-from renshu.loops.programs import Programs, compiler_options, single_threaded
+from renshu.loops.programs import Programs, compiler_options, convolves, single_threaded
 from renshu.loops.report import info_columns, info_numbers
 from renshu.ops.spaces import stored
 from renshu.types import Array, Key, PyTree, TimeStep
@@ -128,7 +128,8 @@ def evaluate(
         lengths += ~ended
         first, ended = ended, np.logical_or(terminated, truncated)
         cut = ~ended & (lengths >= limit)
-        for i in np.flatnonzero(ended | cut):
+        over = ended if envs.life_lost is None else ended & ~envs.life_lost
+        for i in np.flatnonzero(over | cut):
             if len(found[i]) < share[i]:
                 numbers = {} if cut[i] else info_numbers(envs.infos, int(i))
                 found[i].append((float(returns[i]), int(lengths[i]), numbers, bool(cut[i])))
@@ -158,7 +159,7 @@ class CompiledEvaluation:
             loop_state, _, stats = train_iteration.collect(actor_state, loop_state, keys, explore, fresh=False)
             return loop_state, stats
 
-        options = compiler_options() | single_threaded()
+        options = compiler_options(learner) | ({} if convolves(learner) else single_threaded())
         self._start = jax.jit(train_iteration.start)
         self._play = jax.jit(play, static_argnums=4, compiler_options=options)
 

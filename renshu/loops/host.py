@@ -117,6 +117,7 @@ class HostLoop:
         packed = self.programs.pack(self.programs.learner.actor_state(self.state), self.env_id)
         rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
         marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
+        lives = None  # [T, N] bool: what ended there was a life, of an episode that goes on
         reward, terminated = np.empty((T, n), np.float32), np.empty((T, n), np.bool_)
         actions, extras, infos = [], [], {}
         marks[0], marks[1] = self.first, self.ended
@@ -144,6 +145,9 @@ class HostLoop:
             np.logical_or(terminated[t], truncated, out=marks[t + 2])
             if self.envs.infos and marks[t + 2].any():
                 infos |= {(t, n): info_numbers(self.envs.infos, n) for n in np.flatnonzero(marks[t + 2]).tolist()}
+                if (lost := self.envs.life_lost) is not None:
+                    lives = np.zeros((T, n), np.bool_) if lives is None else lives
+                    lives[t] = lost
             if single:
                 obs_rows[t + 1] = observed
             else:
@@ -159,6 +163,7 @@ class HostLoop:
         if not np.isfinite(reward).all():
             self._bad(reward, "the reward", None)
         ended = marks[2:] & ~marks[1:-1] if needs.fresh else marks[2:]  # what is over stays marked
+        ended = ended if lives is None else ended & ~lives
         obs = unflatten(space, rows)
         rollout = self._rollout(obs, marks[: T + 1], actions, reward, terminated, start, extras)
         return Collected(rollout, reward, ended, infos)

@@ -67,8 +67,8 @@ class OfflineLoop:
         self.uninterrupted = uninterrupted
         self.clock, self.episodes = Clock(), StepCount(steps)
         self.metric_names: list[str] = []
-        self._observe = jax.jit(self.learner.observe, donate_argnums=0, compiler_options=compiler_options())
-        self._descend = jax.jit(self._steps, donate_argnums=0, compiler_options=compiler_options())
+        self._observe = jax.jit(self.learner.observe, donate_argnums=0, compiler_options=compiler_options(self.learner))
+        self._descend = jax.jit(self._steps, donate_argnums=0, compiler_options=compiler_options(self.learner))
         self._stream, self.read, self.owed = self._endless(), 0, 0
         if snapshot is None:
             self._read(min(room, rows))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from renshu.algorithms.base import Learner
+from renshu.ops.images import has_images
 from renshu.optim.guards import guarded_learn
 from renshu.types import ActorOutput, Array, Key, PyTree, Rollout, TimeStep
 
@@ -77,14 +78,16 @@ class Programs:
             timestep = TimeStep(obs, first, env_id, env_state)
             return learner.act(unpack(packed, like), carry, timestep, keys[t], explore=True)
 
-        jit = partial(jax.jit, compiler_options=compiler_options())
+        options = compiler_options(learner)
+        jit = partial(jax.jit, compiler_options=options)
         self.init = jax.jit(learner.init, compiler_options=compiler_options() | fast_to_compile())
         self.keys = jit(keys)
         self.act = jit(lambda *inputs: act(*inputs, explore=True))
         self.act_greedy = jit(lambda *inputs: act(*inputs, explore=False))
         self._prepare = None if is_default(learner, "prepare") else jit(prepare)
         self._pack, self._packs, self._nothing = jit(pack), True, jnp.zeros(0)
-        self.act_packed = jax.jit(act_packed, compiler_options=compiler_options() | single_threaded())
+        alone = {} if convolves(learner) else single_threaded()
+        self.act_packed = jax.jit(act_packed, compiler_options=options | alone)
         self.learn = jit(learn, donate_argnums=0)
         self.explain = jit(explain)
 
@@ -169,9 +172,23 @@ def _inside(leaves: list[Array]) -> list[bool]:
     return [small and x.dtype == jnp.float32 for x in leaves]
 
 
-def compiler_options() -> dict[str, int]:
-    """Return options of XLA for every program. On a CPU: vectors as wide as it has (8 % of a PPO learn)."""
-    return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else {}
+def compiler_options(learner: Learner | None = None) -> dict[str, int | str]:
+    """Return options of XLA for every program of a learner. On a CPU: vectors as wide as it has (8 % of a PPO learn).
+
+    Convolutions take half the time by routines which JAX 0.10 knows and does not choose; small products take longer.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    options: dict[str, int | str] = {"xla_cpu_prefer_vector_width": 512}
+    if learner is not None and convolves(learner) and jax.__version_info__ < (0, 11):
+        options["xla_cpu_experimental_ynn_fusion_type"] = "LIBRARY_FUSION_TYPE_DOT"
+    return options
+
+
+def convolves(learner: Learner) -> bool:
+    """Tell whether a learner's networks see images."""
+    own = getattr(learner.config, "cnn", None) is not None or getattr(learner.config, "network", None) is not None
+    return has_images(learner.spec.network_space, anything=own)
 
 
 def fast_to_compile() -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from renshu import runtime
-from renshu.types import MASK
+from renshu.types import LIFE_LOST, MASK
 
 
 class Finished(NamedTuple):
@@ -34,7 +34,7 @@ def info_numbers(infos: Mapping[str, Any], env: int) -> dict[str, float]:
     found = {}
     for name, values in infos.items():
         given = infos.get(f"_{name}")
-        if name.startswith("_") or name == MASK or not isinstance(values, np.ndarray) or values.ndim != 1:
+        if name.startswith("_") or name in (MASK, LIFE_LOST) or not isinstance(values, np.ndarray) or values.ndim != 1:
             continue
         value = values[env]
         if (given is None or given[env]) and isinstance(

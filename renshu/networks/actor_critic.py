@@ -1,56 +1,88 @@
-"""A policy and a value function over any observation and action space, apart or on one torso."""
+"""A policy and a value function over any observation and action space, apart or on one torso, with a memory or none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from flax import linen as nn
 from gymnasium import spaces
 
 from renshu.networks.encoders import MLP, check_own
 from renshu.networks.heads import Distribution, PolicyHead
 from renshu.networks.layers import dense
+from renshu.networks.recurrent import Core, core
 from renshu.ops.distributions import Categorical
 from renshu.ops.masks import mask_values, split
 from renshu.ops.spaces import dummy
 from renshu.types import OBSERVATION, Array, Key, PyTree
 
 
+class Inputs(NamedTuple):
+    """Inputs of a network for T steps of B environments, time-major; where nothing remembers, of any T * B rows."""
+
+    obs: PyTree  # [T * B, ...]
+    carry: PyTree = ()  # [B, ...]  of recurrent cores, before the first step
+    first: Array = ()  # [T, B] bool  the step is an episode's first
+
+
 class ActorCritic(nn.Module):
-    """A policy and a value function. `critic_torso=None`: both stand on the actor's torso."""
+    """A policy and a value function. `critic_torso=None`: both stand on the actor's torso, and on its core.
+
+    actor_core, critic_core: recurrent layers between a torso and its head, or None.
+    """
 
     actor_torso: nn.Module
     critic_torso: nn.Module | None
     policy_head: nn.Module
     ortho_init: bool = True
+    actor_core: Core | None = None
+    critic_core: Core | None = None
 
     def setup(self) -> None:
         self.value_head = dense(1, 1.0, self.ortho_init)
 
-    def __call__(self, obs: PyTree) -> tuple[Distribution, Array]:
-        """Compute the distribution over actions, and values `[B]`, of observations `[B, ...]`."""
-        features = self.actor_torso(obs)
-        critic_features = features if self.critic_torso is None else self.critic_torso(obs)
-        return self.policy_head(features), self.value_head(critic_features)[..., 0]
+    def __call__(self, inputs: Inputs) -> tuple[Distribution, Array, PyTree]:
+        """Compute the distribution over actions, values `[T * B]`, and the carry after them."""
+        features, carry = self._actor(inputs)
+        critic_features, critic_carry = (features, ()) if self.critic_torso is None else self._critic(inputs)
+        return self.policy_head(features), self.value_head(critic_features)[..., 0], (carry, critic_carry)
 
-    def policy(self, obs: PyTree) -> Distribution:
+    def policy(self, inputs: Inputs) -> Distribution:
         """Compute the distribution over actions alone."""
-        return self.policy_head(self.actor_torso(obs))
+        return self.policy_head(self._actor(inputs)[0])
 
-    def value(self, obs: PyTree) -> Array:
-        """Compute values `[B]` alone."""
-        torso = self.actor_torso if self.critic_torso is None else self.critic_torso
-        return self.value_head(torso(obs))[..., 0]
+    def value(self, inputs: Inputs) -> Array:
+        """Compute values `[T * B]` alone."""
+        features = self._actor(inputs)[0] if self.critic_torso is None else self._critic(inputs)[0]
+        return self.value_head(features)[..., 0]
+
+    def _actor(self, inputs: Inputs) -> tuple[Array, PyTree]:
+        carry = inputs.carry[0] if self.actor_core is not None else ()
+        return _remember(self.actor_core, self.actor_torso(inputs.obs), carry, inputs.first)
+
+    def _critic(self, inputs: Inputs) -> tuple[Array, PyTree]:
+        carry = inputs.carry[1] if self.critic_core is not None else ()
+        return _remember(self.critic_core, self.critic_torso(inputs.obs), carry, inputs.first)  # type: ignore[misc]
+
+
+def _remember(core: Core | None, features: Array, carry: PyTree, first: Array) -> tuple[Array, PyTree]:
+    """Run a core over features `[T * B, F]`; without one they are returned as they are."""
+    if core is None:
+        return features, ()
+    x, carry = core(features.reshape(*first.shape, features.shape[-1]), carry, first)
+    return x.reshape(-1, x.shape[-1]), carry
 
 
 class ActorCriticNetwork(NamedTuple):
     """Pure functions over a plain dict of parameters."""
 
     init: Callable[[Key], PyTree]  # parameters
-    both: Callable[[PyTree, PyTree], tuple[Distribution, Array]]  # (params, obs) -> distribution, value [B]
-    policy: Callable[[PyTree, PyTree], Distribution]
-    value: Callable[[PyTree, PyTree], Array]
+    both: Callable[[PyTree, Inputs], tuple[Distribution, Array, PyTree]]  # distribution, value [T * B], carry
+    policy: Callable[[PyTree, Inputs], Distribution]
+    value: Callable[[PyTree, Inputs], Array]
+    initial_carry: Callable[[int], PyTree]  # [B, ...]  of the cores; () without any
 
 
 def actor_critic(
@@ -64,6 +96,9 @@ def actor_critic(
     log_std_init: float,
     squash_output: bool,
     network: nn.Module | None,
+    cnn: str | None = None,
+    recurrent: str | None = None,
+    recurrent_size: int = 64,
 ) -> ActorCriticNetwork:
     """Build the network from spaces and hyperparameters. A `network` of the user replaces the hidden layers.
 
@@ -72,41 +107,45 @@ def actor_critic(
     if network is not None:
         torso, critic_torso = network.copy(name=None), network.copy(name=None)
     else:
-        torso = MLP(observation_space, net_arch.pi, activation_fn, ortho_init)
-        critic_torso = MLP(observation_space, net_arch.vf, activation_fn, ortho_init)
-    module = ActorCritic(
-        torso,
-        None if share_features_extractor else critic_torso,
-        PolicyHead(action_space, log_std_init, squash_output, ortho_init),
-        ortho_init,
-    )
+        torso = MLP(observation_space, net_arch.pi, activation_fn, ortho_init, cnn)
+        critic_torso = MLP(observation_space, net_arch.vf, activation_fn, ortho_init, cnn)
+    cores = [None if recurrent is None else core(recurrent, recurrent_size, ortho_init) for _ in range(2)]
+    if share_features_extractor:
+        critic_torso, cores[1] = None, None
+    policy_head = PolicyHead(action_space, log_std_init, squash_output, ortho_init)
+    module = ActorCritic(torso, critic_torso, policy_head, ortho_init, *cores)
     if network is not None:
         check_own(network, observation_space)
 
-    def apply(method: str) -> Callable[[PyTree, PyTree], Any]:
-        return lambda params, obs: module.apply({"params": params}, obs, method=method)
+    def apply(method: str) -> Callable[[PyTree, Inputs], Any]:
+        return lambda params, inputs: module.apply({"params": params}, inputs, method=method)
 
-    return ActorCriticNetwork(
-        init=lambda key: module.init(key, dummy(observation_space, 1))["params"],
-        both=apply("__call__"),
-        policy=apply("policy"),
-        value=apply("value"),
-    )
+    def initial_carry(batch: int) -> PyTree:
+        return () if recurrent is None else tuple(() if one is None else one.initial_carry(batch) for one in cores)
+
+    def init(key: Key) -> PyTree:
+        first = () if recurrent is None else jnp.ones((1, 1), jnp.bool_)
+        return module.init(key, Inputs(dummy(observation_space, 1), initial_carry(1), first))["params"]
+
+    return ActorCriticNetwork(init, apply("__call__"), apply("policy"), apply("value"), initial_carry)
 
 
 def masked(network: ActorCriticNetwork) -> ActorCriticNetwork:
     """Adapt a network to observations that carry a mask: actions that are not allowed get probability 0."""
 
-    def both(params: PyTree, obs: PyTree) -> tuple[Distribution, Array]:
-        seen, mask = split(obs)
-        policy, value = network.both(params, seen)
-        return _without(policy, mask), value
+    def both(params: PyTree, inputs: Inputs) -> tuple[Distribution, Array, PyTree]:
+        seen, mask = split(inputs.obs)
+        policy, value, carry = network.both(params, inputs._replace(obs=seen))
+        return _without(policy, mask), value, carry
 
-    def policy(params: PyTree, obs: PyTree) -> Distribution:
-        seen, mask = split(obs)
-        return _without(network.policy(params, seen), mask)
+    def policy(params: PyTree, inputs: Inputs) -> Distribution:
+        seen, mask = split(inputs.obs)
+        return _without(network.policy(params, inputs._replace(obs=seen)), mask)
 
-    return ActorCriticNetwork(network.init, both, policy, lambda params, obs: network.value(params, obs[OBSERVATION]))
+    def value(params: PyTree, inputs: Inputs) -> Array:
+        return network.value(params, inputs._replace(obs=inputs.obs[OBSERVATION]))
+
+    return network._replace(both=both, policy=policy, value=value)
 
 
 def _without(policy: Any, mask: Array) -> Categorical:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from gymnasium import spaces
 
+from renshu.networks.encoders import Encoder
 from renshu.networks.layers import dense
-from renshu.ops.spaces import encode
 from renshu.types import Array, Key, PyTree
 
 
@@ -25,10 +25,11 @@ class Critic(nn.Module):
     hidden: nn.Module
     own: nn.Module | None = None
     outputs: int = 1
+    cnn: str | None = None
 
     @nn.compact
     def __call__(self, obs: PyTree, action: Array | None = None, train: bool = False) -> Array:
-        x = encode(self.space, obs) if self.own is None else self.own(obs)
+        x = Encoder(self.space, self.cnn)(obs) if self.own is None else self.own(obs)
         if action is not None:
             x = jnp.concatenate([x, action], axis=-1)
         return dense(self.outputs, 1.0, False)(self.hidden(x, train))

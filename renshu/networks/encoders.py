@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from gymnasium import spaces
 
 from renshu.errors import HyperparameterError
+from renshu.networks.convolutions import WIDTHS, cnn_for, convolution
 from renshu.networks.layers import ACTIVATIONS, DROPOUT, BatchRenorm, dense
-from renshu.ops.spaces import dummy, encode
+from renshu.ops.images import has_images, layout_of, pixels
+from renshu.ops.spaces import dummy, encode, encode_leaf, joined, leaf_spaces, map_space
 from renshu.types import Array, PyTree
+
+
+class Encoder(nn.Module):
+    """Make one vector `[B, F]` of an observation: images through a convolution each, all else as `encode` does.
+
+    cnn: a name in `convolutions.CNN`; given, Boxes of other numbers than uint8 are images too, if they have the axes.
+    """
+
+    space: spaces.Space
+    cnn: str | None = None
+    ortho_init: bool = False
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, obs: PyTree) -> Array:
+        if not has_images(self.space, self.cnn is not None):
+            return encode(self.space, obs)
+        parts: list[Array] = []
+
+        def one(leaf: Any, x: Array) -> None:
+            layout = layout_of(leaf, self.cnn is not None)
+            if layout is None:
+                return parts.append(encode_leaf(leaf, x))
+            made = convolution(cnn_for(self.cnn, layout), orthogonal=self.ortho_init, layer_norm=self.layer_norm)
+            return parts.append(made(pixels(leaf, x, layout)))  # type: ignore[operator]
+
+        map_space(one, self.space, obs)
+        return joined(parts)
+
+
+def default_widths(space: spaces.Space, cnn: str | None, otherwise: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the widths of hidden layers that none were asked for: those behind the first image's convolution."""
+    found = (layout_of(leaf, cnn is not None) for leaf in leaf_spaces(space))
+    layout = next((layout for layout in found if layout is not None), None)
+    return otherwise if layout is None else WIDTHS[cnn_for(cnn, layout)]
 
 
 class MLP(nn.Module):
@@ -20,10 +59,11 @@ class MLP(nn.Module):
     widths: tuple[int, ...]
     activation: str = "tanh"
     ortho_init: bool = True
+    cnn: str | None = None
 
     @nn.compact
     def __call__(self, obs: PyTree) -> Array:
-        x = encode(self.space, obs)
+        x = Encoder(self.space, self.cnn, self.ortho_init)(obs)
         for width in self.widths:
             x = ACTIVATIONS[self.activation](dense(width, 2**0.5, self.ortho_init)(x))
         return x
@@ -65,9 +105,11 @@ class Torso(nn.Module):
     space: spaces.Space
     hidden: Hidden
     own: nn.Module | None = None
+    cnn: str | None = None
 
+    @nn.compact
     def __call__(self, obs: PyTree, train: bool = False) -> Array:
-        return self.hidden(encode(self.space, obs), train) if self.own is None else self.own(obs)
+        return self.hidden(Encoder(self.space, self.cnn)(obs), train) if self.own is None else self.own(obs)
 
 
 def check_own(network: nn.Module, space: spaces.Space) -> None:

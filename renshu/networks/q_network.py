@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from gymnasium import spaces
 
+from renshu.networks.encoders import Encoder
 from renshu.networks.layers import ACTIVATIONS, NoisyDense, dense
-from renshu.ops.spaces import encode
+from renshu.ops.images import has_images
 from renshu.types import Array, PyTree
 
 
@@ -18,10 +19,10 @@ class QNetwork(nn.Module):
 
     torso: an own module in place of the hidden layers, or None. dueling: value and advantage apart, each with a hidden
     layer of its own, as wide as the last of `widths`, which the shared ones then lack (Wang et al. 2016, figure 1 and
-    equation 9); a single width is that of a shared layer too. noisy: noisy layers. embedding: with quantile fractions
-    `taus` [B, K] as the second argument, features are multiplied by an embedding of that many cosines (Dabney et al.
-    2018, "Implicit quantile networks", equation 4). layer_norm: before each activation of the hidden layers (Gallici et
-    al. 2024, "Simplifying deep temporal ...").
+    equation 9); a single width is that of a shared layer too, unless a convolution is shared. noisy: noisy layers.
+    embedding: with quantile fractions `taus` [B, K] as the second argument, features are multiplied by an embedding of
+    that many cosines (Dabney et al. 2018, "Implicit quantile networks", equation 4). layer_norm: before each activation
+    of the hidden layers (Gallici et al. 2024, "Simplifying deep temporal ..."). cnn: as for an Encoder.
     """
 
     space: spaces.Space
@@ -34,6 +35,7 @@ class QNetwork(nn.Module):
     noisy: bool = False
     embedding: int = 0
     layer_norm: bool = False
+    cnn: str | None = None
 
     @nn.compact
     def __call__(self, obs: PyTree, taus: Array | None = None) -> Array:
@@ -44,8 +46,9 @@ class QNetwork(nn.Module):
         if self.torso is not None:
             x = self.torso(obs)
         else:
-            x = encode(self.space, obs)
-            shared = self.widths[:-1] or self.widths if self.dueling else self.widths
+            x = Encoder(self.space, self.cnn, layer_norm=self.layer_norm)(obs)
+            alone = not has_images(self.space, self.cnn is not None)
+            shared = self.widths[:-1] or self.widths * alone if self.dueling else self.widths
             for width in shared:
                 x = layer(width)(x)
                 x = activation(nn.LayerNorm()(x) if self.layer_norm else x)

@@ -73,11 +73,17 @@ def encode(space: spaces.Space, obs: PyTree) -> Array:
     Box leaves are flattened, Discrete and MultiDiscrete become one-hot, MultiBinary 0 and 1; all are concatenated.
     """
     parts: list[Array] = []
-    map_space(lambda leaf, x: parts.append(_encode_leaf(leaf, x)), space, obs)
+    map_space(lambda leaf, x: parts.append(encode_leaf(leaf, x)), space, obs)
+    return joined(parts)
+
+
+def joined(parts: list[Array]) -> Array:
+    """Concatenate the vectors of an observation's leaves."""
     return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
-def _encode_leaf(space: spaces.Space, x: Array) -> Array:
+def encode_leaf(space: spaces.Space, x: Array) -> Array:
+    """Make a vector of one leaf, as `encode` does."""
     batch = x.shape[0]
     if isinstance(space, spaces.Discrete):
         return jax.nn.one_hot(x - int(space.start), int(space.n))

@@ -42,8 +42,18 @@ def minibatch(batch: PyTree, order: Array) -> PyTree:
     return jax.tree.map(lambda x: x[order], batch) if order.ndim else batch
 
 
-def check_minibatches(name: str, n_steps: int, num_envs: int, batch_size: int) -> None:
-    """Raise HyperparameterError of algorithm `name` where batch_size does not divide a rollout."""
+def check_minibatches(name: str, n_steps: int, num_envs: int, batch_size: int, whole: bool = False) -> None:
+    """Raise HyperparameterError of algorithm `name` where batch_size does not divide a rollout.
+
+    whole: a minibatch is of whole environments, as a recurrent policy needs them.
+    """
+    if whole and (batch_size % n_steps or num_envs % (batch_size // n_steps)):
+        fits = [n_steps * count for count in range(1, num_envs + 1) if num_envs % count == 0]
+        near = min(fits, key=lambda size: abs(size - batch_size))
+        raise HyperparameterError(
+            f"{name}: batch_size={batch_size} is not n_steps={n_steps} times a divisor of num_envs={num_envs}: a "
+            f"recurrent policy learns from whole environments at a time. The nearest that is: batch_size={near}"
+        )
     rows = n_steps * num_envs
     if rows % batch_size:
         # 1 divides all, so that none beyond twice the size is nearer; a file may claim any numbers.

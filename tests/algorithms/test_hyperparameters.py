@@ -65,7 +65,7 @@ def test_positional_arguments_are_refused():
         ({"target_kl": 0.0}, "target_kl must be a finite number > 0 or None"),
         ({"clip_range_vf": -0.2}, "clip_range_vf .* or a schedule .* or None"),
         ({"norm_obs": 1}, "norm_obs must be True or False, not 1"),
-        ({"activation_fn": "tanhh"}, "activation_fn must be one of tanh, relu, elu, silu, not 'tanhh'"),
+        ({"activation_fn": "tanhh"}, "activation_fn must be one of None, tanh, relu, elu, silu, not 'tanhh'"),
         ({"activation_fn": nn.relu}, "activation_fn must be one of"),
         ({"net_arch": 64}, "net_arch must be a list of whole numbers"),
         ({"net_arch": [64, 0]}, "net_arch"),

@@ -160,12 +160,23 @@ def test_observations_that_nobody_takes(space: spaces.Space):
         fitted(spaces.Discrete(2), space)
 
 
-@pytest.mark.parametrize("space", [IMAGE, spaces.Tuple([VECTOR, IMAGE])], ids=["image", "nested"])
-def test_images_need_a_network_of_ones_own(space: spaces.Space):
-    with pytest.raises(SpaceError, match=r"\(image\).*network=MyConvolutions"):
-        fitted(spaces.Discrete(2), space)
+@pytest.mark.parametrize("space", [IMAGE, spaces.Tuple([IMAGE, VECTOR])], ids=["image", "nested"])
+def test_images_go_through_a_convolution_or_a_network_of_ones_own(space: spaces.Space):
+    height, width, channels = IMAGE.shape
+    assert (
+        f"an image of {height} x {width}, channels {channels}, convolved" in fitted(spaces.Discrete(2), space).notes[0]
+    )
     note = fitted(spaces.Discrete(2), space, own_network=True).notes[0]
     assert "given to your network as it is" in note
+
+
+def test_pictures_of_floats_are_flattened_with_a_warning_unless_a_convolution_is_asked_for():
+    space = spaces.Box(0, 1, (64, 48, 3), np.float32)
+    with pytest.warns(UserWarning, match=r'looks like an image, but is float32.*cnn="nature"'):
+        assert "flattened" in fitted(spaces.Discrete(2), space).notes[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "64 x 48, channels 3, convolved" in fitted(spaces.Discrete(2), space, cnn="nature").notes[0]
 
 
 def test_an_own_network_does_not_let_actions_through():
@@ -189,7 +200,8 @@ def test_every_part_of_a_nested_observation_has_its_note():
     [
         (VECTOR, "box"),
         (IMAGE, "image"),
-        (spaces.Box(0, 255, (84, 84), np.uint8), "box"),
+        (spaces.Box(0, 255, (84, 84), np.uint8), "image"),
+        (spaces.Box(0, 9, (4, 4), np.uint8), "box"),
         (spaces.Box(0, 1, (84, 84, 3), np.float32), "box"),
         (spaces.Discrete(2), "discrete"),
         (spaces.MultiDiscrete([2]), "multi_discrete"),
@@ -207,4 +219,4 @@ def test_kinds_of_spaces(space: spaces.Space, kind: str):
 def test_the_algorithms_take_what_they_say():
     for algorithm in (PPO, A2C):
         assert algorithm.accepts.actions == {"box", "discrete", "multi_discrete", "multi_binary"}
-        assert algorithm.accepts.observations == algorithm.accepts.actions | {"nested"}
+        assert algorithm.accepts.observations == algorithm.accepts.actions | {"nested", "image"}

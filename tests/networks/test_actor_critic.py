@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from renshu.algorithms.hyperparameters import NetArch
 from renshu.errors import HyperparameterError
-from renshu.networks.actor_critic import ActorCriticNetwork, actor_critic
+from renshu.networks.actor_critic import ActorCriticNetwork, Inputs, actor_critic
 from renshu.networks.layers import ACTIVATIONS
 from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical, Normal, TanhNormal
 from tests.algorithms.rollouts import OBSERVATION, draw, shaken
@@ -105,7 +105,7 @@ def test_without_orthogonal_initialisation():
 def test_the_first_policy_is_nearly_uniform_but_not_constant():
     network = build()
     obs = draw(OBSERVATION, (50,), 0)
-    policy, value = network.both(network.init(KEY), obs)
+    policy, value = network.both(network.init(KEY), Inputs(obs))[:2]
     probabilities = jax.nn.softmax(policy.logits)
     np.testing.assert_allclose(probabilities, 1 / 3, atol=0.02)
     assert np.std(probabilities, axis=0).min() > 1e-5
@@ -129,7 +129,7 @@ def test_no_hidden_layers_is_a_linear_policy():
     obs = draw(OBSERVATION, (4,), 0)
     head = params["policy_head"]["Dense_0"]
     np.testing.assert_allclose(
-        network.policy(params, obs).logits, obs @ np.asarray(head["kernel"]) + head["bias"], rtol=1e-5
+        network.policy(params, Inputs(obs)).logits, obs @ np.asarray(head["kernel"]) + head["bias"], rtol=1e-5
     )
 
 
@@ -146,16 +146,16 @@ def test_value_by_hand(activation: str):
         "silu": lambda x: x / (1 + np.exp(-x)),
     }[activation](np.asarray(hidden, np.float64))
     expected = hidden @ np.asarray(params["value_head"]["kernel"]) + params["value_head"]["bias"]
-    np.testing.assert_allclose(network.value(params, obs.astype(np.float32)), expected[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(network.value(params, Inputs(obs.astype(np.float32))), expected[:, 0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("share", [False, True])
 def test_the_parts_agree_with_the_whole(share: bool):
     network = build(share_features_extractor=share)
     params, obs = shaken(network.init(KEY)), draw(OBSERVATION, (4,), 0)
-    policy, value = network.both(params, obs)
-    np.testing.assert_allclose(network.policy(params, obs).logits, policy.logits, rtol=1e-6)
-    np.testing.assert_allclose(network.value(params, obs), value, rtol=1e-6)
+    policy, value = network.both(params, Inputs(obs))[:2]
+    np.testing.assert_allclose(network.policy(params, Inputs(obs)).logits, policy.logits, rtol=1e-6)
+    np.testing.assert_allclose(network.value(params, Inputs(obs)), value, rtol=1e-6)
 
 
 def test_sharing_leaves_one_torso_of_the_policys_widths():
@@ -178,7 +178,7 @@ def test_sharing_leaves_one_torso_of_the_policys_widths():
 def test_each_action_space_has_its_distribution(space, options, kind, shape):
     network = build(space, log_std_init=-0.5, **options)
     params = network.init(KEY)
-    policy, value = network.both(params, draw(OBSERVATION, (4,), 0))
+    policy, value = network.both(params, Inputs(draw(OBSERVATION, (4,), 0)))[:2]
     assert type(policy) is kind
     assert (policy.sample(KEY).shape, policy.mode().shape, value.shape) == (shape, shape, (4,))
     if isinstance(policy, MultiCategorical):
@@ -198,7 +198,7 @@ def test_an_own_module_stands_twice_unless_shared():
 def test_the_two_copies_of_an_own_module_learn_apart():
     network = build(network=Own())
     params, obs = network.init(KEY), draw(OBSERVATION, (4,), 0)
-    grad = jax.grad(lambda p: network.both(p, obs)[1].sum())(params)
+    grad = jax.grad(lambda p: network.both(p, Inputs(obs))[1].sum())(params)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(grad["actor_torso"]))
     assert np.abs(grad["critic_torso"]["Dense_0"]["kernel"]).max() > 1e-3
 
@@ -206,7 +206,7 @@ def test_the_two_copies_of_an_own_module_learn_apart():
 def test_an_own_module_gets_images_as_they_are():
     image = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     network = build(observation=image, network=Convolution())
-    policy, value = network.both(network.init(KEY), draw(image, (2,), 0))
+    policy, value = network.both(network.init(KEY), Inputs(draw(image, (2,), 0)))[:2]
     assert (policy.logits.shape, value.shape) == ((2, 3), (2,))
 
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from gymnasium import spaces
 
 from renshu.algorithms.base import OBSERVATIONS
-from renshu.algorithms.hyperparameters import NetArch, choice, integer, layer_sizes, module, number
+from renshu.algorithms.hyperparameters import NetArch, choice, convolutions, integer, layer_sizes, module, number
 from renshu.algorithms.replay_learner import ReplayAlgorithm
 from renshu.networks.critics import Critic, init_ensemble
 from renshu.networks.encoders import Hidden, Torso, check_own
@@ -30,6 +30,7 @@ class ActorCriticAlgorithm(ReplayAlgorithm):
 
     n_critics: int = integer(2, "critics: networks that each estimate the value of an action", least=1)
     policy_delay: int = integer(1, "updates of the critics for one of the policy", least=1)
+    cnn: str | None = convolutions()
     net_arch: NetArch = layer_sizes(
         (256, 256), 'widths of the hidden layers: a list, or {"pi": [...], "qf": [...]}', qf=True
     )
@@ -64,12 +65,13 @@ class Networks:
 
     def torso(self, **options: Any) -> Torso:
         """Make hidden layers for the policy. options: of `Hidden`."""
-        return Torso(self.space, Hidden(self.config.net_arch.pi, self.config.activation_fn, **options), self._own())
+        hidden = Hidden(self.config.net_arch.pi, self.config.activation_fn, **options)
+        return Torso(self.space, hidden, self._own(), self.config.cnn)
 
     def critic(self, outputs: int = 1, **options: Any) -> Critic:
         """Make a critic with that many outputs. options: of `Hidden`."""
         hidden = Hidden(self.config.net_arch.vf, self.config.activation_fn, **options)
-        return Critic(self.space, hidden, self._own(), outputs)
+        return Critic(self.space, hidden, self._own(), outputs, self.config.cnn)
 
     def _own(self) -> nn.Module | None:
         return None if self.config.network is None else self.config.network.copy(name=None)

@@ -42,7 +42,7 @@ class A2CLearner(ActorCriticLearner[A2C]):
     def loss(self, params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
         """Compute -log pi(a|s) A, the squared error of the value, and the entropy (Mnih 2016, section 4)."""
         a = self.config
-        policy, value = self.network.both(params, batch.obs)
+        policy, value, batch = self.evaluate(params, batch)
         advantage = masked_normalize(batch.advantage, batch.valid) if a.normalize_advantage else batch.advantage
         policy_loss = -masked_mean(policy.log_prob(batch.action) * advantage, batch.valid)
         value_loss = masked_mean((value - batch.target) ** 2, batch.valid)

@@ -16,16 +16,21 @@ from renshu.algorithms.hyperparameters import (
     ScheduleLike,
     boolean,
     choice,
+    convolutions,
     integer,
     layer_sizes,
     module,
     number,
     schedule,
 )
-from renshu.networks.actor_critic import actor_critic, masked
+from renshu.networks.actor_critic import Inputs, actor_critic, masked
+from renshu.networks.encoders import default_widths
 from renshu.networks.heads import Distribution
 from renshu.networks.layers import ACTIVATIONS
+from renshu.networks.recurrent import CORES
 from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical
+from renshu.ops.frame_stack import empty_frames, stack_frames, stack_rollout, stacked_space
+from renshu.ops.images import has_images
 from renshu.ops.returns import gae
 from renshu.ops.schedules import value_of
 from renshu.ops.spaces import is_continuous, map_space
@@ -39,7 +44,7 @@ from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Me
 class ActorCriticAlgorithm(Algorithm):
     """Hyperparameters of PPO and A2C; names and meaning as in Stable-Baselines3."""
 
-    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=KINDS, masks=True)
+    accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=KINDS, frame_stack=True, masks=True)
 
     learning_rate: ScheduleLike = schedule(7e-4, "step size of the optimiser", least=0, traceable=True)
     n_steps: int = integer(5, "steps collected of each environment for one update", least=1)
@@ -52,15 +57,31 @@ class ActorCriticAlgorithm(Algorithm):
     norm_obs: bool = boolean(
         False, "normalise continuous observations by their running mean and deviation; the first rollout acts without"
     )
+    reward_clipping: bool = boolean(False, "learn from the sign of the reward, as is usual in Atari games (Mnih 2015)")
     norm_reward: bool = boolean(False, "divide rewards by the running deviation of the discounted return")
     clip_obs: float = number(10.0, "normalised observations are clipped at +- this", above=0, traceable=True)
     clip_reward: float = number(10.0, "normalised rewards are clipped at +- this", above=0, traceable=True)
-    net_arch: NetArch = layer_sizes((64, 64), 'widths of the hidden layers: a list, or {"pi": [...], "vf": [...]}')
-    activation_fn: str = choice("tanh", "activation of the hidden layers", tuple(ACTIVATIONS))
+    cnn: str | None = convolutions()
+    net_arch: NetArch | None = layer_sizes(
+        None,
+        'widths of the hidden layers: a list, or {"pi": [...], "vf": [...]}; None: (64, 64), or on images as published',
+        optional=True,
+    )
+    activation_fn: str | None = choice(
+        None, "activation of the hidden layers; None: tanh, or on images relu", (None, *ACTIVATIONS)
+    )
     ortho_init: bool = boolean(True, "orthogonal initialisation of the weights")
-    share_features_extractor: bool = boolean(False, "policy and value function share the hidden layers (widths of pi)")
+    share_features_extractor: bool | None = boolean(
+        None,
+        "policy and value function share convolution and hidden layers (widths of pi); None: on images",
+        optional=True,
+    )
     log_std_init: float = number(0.0, "initial log standard deviation of continuous actions")
     squash_output: bool = boolean(False, "squash continuous actions by tanh instead of clipping them")
+    recurrent: str | None = choice(
+        None, 'a memory on top of the hidden layers: "lstm", "gru" or "mingru", which learns fastest', CORES
+    )
+    recurrent_size: int = integer(64, "units of the memory", least=1)
     network: Any = module("a Flax module of your own in place of the hidden layers: obs [B, ...] -> features [B, F]")
 
 
@@ -87,7 +108,7 @@ class ActorState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Steps to learn from, `[B, ...]`."""
+    """Steps to learn from, `[T * N, ...]`; `[N, T, ...]`, whole environments, where the policy is recurrent."""
 
     obs: PyTree
     action: PyTree
@@ -96,6 +117,15 @@ class Batch(NamedTuple):
     advantage: Array
     target: Array  # of the value function: advantage + value
     valid: Array  # bool
+    first: Array = ()  # [N, T] bool  the obs is an episode's first
+    carry: PyTree = ()  # [N, ...]  of the memory, before the first step
+
+
+class Carry(NamedTuple):
+    """Memory of an actor: frames of a frame stack, and the carry of recurrent cores."""
+
+    frames: PyTree  # [N, frame_stack, ...]
+    cores: PyTree  # [N, ...]
 
 
 class ActorCriticLearner(Learner[Config, State]):
@@ -106,17 +136,26 @@ class ActorCriticLearner(Learner[Config, State]):
     def __init__(self, algorithm: Config, spec: EnvSpec) -> None:
         super().__init__(algorithm, spec)
         self.needs = Needs(steps=algorithm.n_steps)
+        space = spec.network_space  # as the network sees it
+        if spec.frame_stack > 1:
+            space = stacked_space(space, spec.frame_stack)
+        on_images = has_images(space, algorithm.cnn is not None)
+        share = algorithm.share_features_extractor
         self.network = actor_critic(
-            spec.network_space,
+            space,
             spec.action_space,
-            net_arch=algorithm.net_arch,
-            activation_fn=algorithm.activation_fn,
+            net_arch=algorithm.net_arch or NetArch(*[default_widths(space, algorithm.cnn, (64, 64))] * 2),
+            activation_fn=algorithm.activation_fn or ("relu" if on_images else "tanh"),
+            cnn=algorithm.cnn,
             ortho_init=algorithm.ortho_init,
-            share_features_extractor=algorithm.share_features_extractor,
+            share_features_extractor=on_images if share is None else share,
             log_std_init=algorithm.log_std_init,
             squash_output=algorithm.squash_output,
             network=algorithm.network,
+            recurrent=algorithm.recurrent,
+            recurrent_size=algorithm.recurrent_size,
         )
+        self.recurrent = algorithm.recurrent is not None
         if spec.masks:
             self.network = masked(self.network)
         clip = optax.clip_by_global_norm(algorithm.max_grad_norm)
@@ -141,13 +180,30 @@ class ActorCriticLearner(Learner[Config, State]):
     def actor_state(self, state: State) -> ActorState:
         return ActorState(state.params, state.obs_stats, state.reward_stats)
 
+    def initial_carry(self, num_envs: int) -> PyTree:
+        count = self.spec.frame_stack
+        frames = empty_frames(self.spec.observation_space, count, num_envs) if count > 1 else ()
+        return Carry(frames, self.network.initial_carry(num_envs)) if self.recurrent else frames
+
+    def seen(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> tuple[Inputs, PyTree]:
+        """Return the network's inputs in a step, and the frames to keep."""
+        frames, cores = carry if self.recurrent else (carry, ())
+        obs, frames = stack_frames(frames, timestep.obs, timestep.first)
+        first = timestep.first[None] if self.recurrent else ()
+        return Inputs(self.normalized(acting.obs_stats, obs), cores, first), frames
+
     def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
-        policy = self.network.policy(acting.params, self.normalized(acting.obs_stats, timestep.obs))
+        inputs, carry = self.seen(acting, carry, timestep)
+        if self.recurrent:
+            policy, _, cores = self.network.both(acting.params, inputs)
+            carry = Carry(carry, cores)
+        else:
+            policy = self.network.policy(acting.params, inputs)
         return ActorOutput(policy.sample(key) if explore else policy.mode(), carry)
 
     def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the policy's parameters and the value, `[N, ...]`; the value is in the units of the raw reward."""
-        policy, value = self.network.both(acting.params, self.normalized(acting.obs_stats, timestep.obs))
+        policy, value, _ = self.network.both(acting.params, self.seen(acting, carry, timestep)[0])
         if isinstance(acting.reward_stats, RunningStats):
             value = value * jnp.sqrt(acting.reward_stats.var + 1e-8)
         return {**describe(policy), "value": value}
@@ -171,7 +227,7 @@ class ActorCriticLearner(Learner[Config, State]):
         )
 
     def make_batch(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
-        """Make a flat batch `[T * N]` with advantages of a rollout, and the state with newer statistics.
+        """Make a batch with advantages of a rollout, and the state with newer statistics.
 
         Log-probabilities and values are computed here, under the parameters and statistics that acted; in the first
         rollout, on which there were none yet, values and all that follows go by its own.
@@ -179,12 +235,14 @@ class ActorCriticLearner(Learner[Config, State]):
         a = self.config
         T, N = rollout.reward.shape
         valid = rollout.valid
-        obs = jax.tree.map(lambda x: x.reshape((T + 1) * N, *x.shape[2:]), rollout.obs)
-        after = self._counted(state, rollout, obs)
-        policy, value = self.network.both(state.params, self.normalized(state.obs_stats, obs))
+        frames, cores = rollout.carry if self.recurrent else (rollout.carry, ())
+        after = self._counted(state, rollout, flat(rollout.obs))
+        obs = flat(stack_rollout(frames, rollout.obs, rollout.first))
+        inputs = Inputs(self.normalized(state.obs_stats, obs), cores, rollout.first if self.recurrent else ())
+        policy, value, _ = self.network.both(state.params, inputs)
         normalized = self.normalized(self._known(state.obs_stats, after.obs_stats), obs)
         if self.config.norm_obs:
-            value = self.network.value(state.params, normalized)
+            value = self.network.value(state.params, inputs._replace(obs=normalized))
         value = value.reshape(T + 1, N)
         reward, after = self._scaled_reward(after, rollout)
         advantage = gae(reward, value, rollout.terminated, valid, a.gamma, a.gae_lambda)
@@ -193,9 +251,23 @@ class ActorCriticLearner(Learner[Config, State]):
         log_prob = jax.tree.map(lambda x: x[: T * N], policy).log_prob(action)
         target = advantage + value[:-1]
         batch = Batch(acted_on, action, log_prob, *(x.reshape(-1) for x in (value[:-1], advantage, target, valid)))
+        if self.recurrent:
+            whole = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(T, N, *x.shape[1:]), 0, 1), batch)
+            batch = whole._replace(first=rollout.first[:-1].T, carry=cores)
         return self._finite(after, state), batch
 
+    def evaluate(self, params: PyTree, batch: Batch) -> tuple[Distribution, Array, Batch]:
+        """Compute the distribution over actions and values `[B]` of a batch, and the batch in rows of that order."""
+        if not self.recurrent:
+            policy, value, _ = self.network.both(params, Inputs(batch.obs))
+            return policy, value, batch
+        rows = flat(jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), batch._replace(first=(), carry=())))
+        policy, value, _ = self.network.both(params, Inputs(rows.obs, batch.carry, batch.first.T))
+        return policy, value, rows
+
     def _scaled_reward(self, state: State, rollout: Rollout) -> tuple[Array, State]:
+        if self.config.reward_clipping:
+            rollout = rollout._replace(reward=jnp.sign(rollout.reward))
         if not self.config.norm_reward:
             return rollout.reward, state
         a = self.config
@@ -244,6 +316,11 @@ class ActorCriticLearner(Learner[Config, State]):
         kept, metrics = keep_and_tell((params, opt_state), (state.params, state.opt_state), metrics)
         counters = state.counters._replace(updates=state.counters.updates + taken)
         return state._replace(params=kept[0], opt_state=kept[1], counters=counters), metrics
+
+
+def flat(tree: PyTree) -> PyTree:
+    """Put time and environments into one axis: `[T, N, ...]` to `[T * N, ...]`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
 def _leaf_stats(leaf: Any) -> PyTree:

@@ -42,7 +42,8 @@ class PPOLearner(ActorCriticLearner[PPO]):
     """The epochs and the loss of PPO."""
 
     def __init__(self, algorithm: PPO, spec: EnvSpec) -> None:
-        check_minibatches("PPO", algorithm.n_steps, spec.num_envs, algorithm.batch_size)
+        whole = algorithm.recurrent is not None
+        check_minibatches("PPO", algorithm.n_steps, spec.num_envs, algorithm.batch_size, whole)
         super().__init__(algorithm, spec)
 
     def optimizer(self) -> optax.GradientTransformation:
@@ -65,15 +66,16 @@ class PPOLearner(ActorCriticLearner[PPO]):
         return state, {**metrics, "clip_range": clip_range}
 
     def orders(self, rows: int, key: Key) -> Array:
-        """Draw the rows of each minibatch: see `minibatches`."""
-        return minibatches(key, rows, self.config.batch_size, self.config.n_epochs)
+        """Draw the rows of each minibatch, or its environments where the policy is recurrent: see `minibatches`."""
+        size = self.config.batch_size // (self.config.n_steps if self.recurrent else 1)
+        return minibatches(key, rows, size, self.config.n_epochs)
 
     def loss(
         self, params: PyTree, batch: Batch, clip_range: Array, clip_range_vf: Array | None
     ) -> tuple[Array, Metrics]:
         """Compute clipped surrogate, squared error of the value, and entropy (Schulman 2017, equations 7 and 9)."""
         a = self.config
-        policy, value = self.network.both(params, batch.obs)
+        policy, value, batch = self.evaluate(params, batch)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         ratio = jnp.exp(log_ratio)
         advantage = masked_normalize(batch.advantage, batch.valid) if a.normalize_advantage else batch.advantage

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from renshu.algorithms.base import OBSERVATIONS, Algorithm, Learner
+from renshu.algorithms.base import KINDS, Algorithm, Learner
 from renshu.algorithms.exploration import EpsilonGreedy
 from renshu.algorithms.hyperparameters import Number, ScheduleLike, integer, number, schedule
 from renshu.ops.masks import mask_for_display, mask_values
@@ -46,7 +46,7 @@ class TabularAlgorithm(EpsilonGreedy, Algorithm):
     """Hyperparameters of all tabular learners."""
 
     accepts: ClassVar[Accepts] = Accepts(
-        observations=OBSERVATIONS,
+        observations=KINDS | {"nested"},
         actions=frozenset({"discrete"}),
         masks=True,
     )

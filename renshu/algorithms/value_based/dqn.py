@@ -16,6 +16,7 @@ from renshu.algorithms.hyperparameters import (
     ScheduleLike,
     boolean,
     choice,
+    convolutions,
     integer,
     layer_sizes,
     module,
@@ -24,7 +25,7 @@ from renshu.algorithms.hyperparameters import (
 )
 from renshu.algorithms.replay_learner import ActorState, ReplayAlgorithm, ReplayLearner, State
 from renshu.errors import HyperparameterError
-from renshu.networks.encoders import check_own
+from renshu.networks.encoders import check_own, default_widths
 from renshu.networks.layers import ACTIVATIONS, NOISE
 from renshu.networks.q_network import QNetwork
 from renshu.ops.frame_stack import stack_frames
@@ -89,7 +90,10 @@ class DQN(EpsilonGreedy, ReplayAlgorithm):
     munchausen_alpha: float = number(0.9, "weight of the log-probability in the reward", least=0, traceable=True)
     munchausen_tau: float = number(0.03, "temperature of the soft policy", above=0, traceable=True)
     munchausen_clip: float = number(-1.0, "the log-probability is no lower than this", most=0, traceable=True)
-    net_arch: NetArch = layer_sizes((64, 64), "widths of the hidden layers")
+    cnn: str | None = convolutions()
+    net_arch: NetArch | None = layer_sizes(
+        None, "widths of the hidden layers; None: (64, 64), or on images as published", optional=True
+    )
     activation_fn: str = choice("relu", "activation of the hidden layers", tuple(ACTIVATIONS))
     network: Any = module("a Flax module of your own in place of the hidden layers: obs [B, ...] -> features [B, F]")
 
@@ -111,7 +115,7 @@ class DQNLearner(ReplayLearner[DQN]):
 
     def __init__(self, config: DQN, spec: EnvSpec) -> None:
         super().__init__(config, spec)
-        name = type(config).__name__
+        name, space = type(config).__name__, self.observation_space
         if config.value_rescaling and config.distributional == "c51":
             raise HyperparameterError(f"{name}: value_rescaling does not go with c51, whose values are v_min to v_max")
         if config.v_min >= config.v_max:
@@ -127,10 +131,11 @@ class DQNLearner(ReplayLearner[DQN]):
         else:
             self.head = Mean(config.loss == "mse", config.value_rescaling)
         self.network = QNetwork(
-            space=self.observation_space,
+            space=space,
             actions=self.actions,
             outputs=1 if self.implicit else self.head.outputs,
-            widths=config.net_arch.vf,
+            widths=config.net_arch.vf if config.net_arch else default_widths(space, config.cnn, (64, 64)),
+            cnn=config.cnn,
             activation=config.activation_fn,
             torso=None if config.network is None else config.network.copy(name=None),
             dueling=config.dueling,

@@ -20,13 +20,14 @@ from renshu.algorithms.hyperparameters import (
     ScheduleLike,
     boolean,
     choice,
+    convolutions,
     integer,
     layer_sizes,
     module,
     number,
     schedule,
 )
-from renshu.networks.encoders import check_own
+from renshu.networks.encoders import check_own, default_widths
 from renshu.networks.layers import ACTIVATIONS
 from renshu.networks.q_network import QNetwork
 from renshu.ops.frame_stack import empty_frames, stack_frames, stack_rollout, stacked_space
@@ -59,7 +60,10 @@ class PQN(EpsilonGreedy, Algorithm):
     )
     max_grad_norm: float = number(10.0, "gradients are scaled down to this norm", above=0)
     layer_norm: bool = boolean(True, "normalise the hidden layers")
-    net_arch: NetArch = layer_sizes((128, 128), "widths of the hidden layers")
+    cnn: str | None = convolutions()
+    net_arch: NetArch | None = layer_sizes(
+        None, "widths of the hidden layers; None: (128, 128), or on images as published", optional=True
+    )
     activation_fn: str = choice("relu", "activation of the hidden layers", tuple(ACTIVATIONS))
     network: Any = module("a Flax module of your own in place of the hidden layers: obs [B, ...] -> features [B, F]")
 
@@ -110,7 +114,8 @@ class PQNLearner(Learner[PQN, State]):
         self.network = QNetwork(
             space=space,
             actions=int(spec.action_space.n),  # type: ignore[attr-defined]
-            widths=a.net_arch.vf,
+            widths=a.net_arch.vf if a.net_arch else default_widths(space, a.cnn, (128, 128)),
+            cnn=a.cnn,
             activation=a.activation_fn,
             torso=None if a.network is None else a.network.copy(name=None),
             layer_norm=a.layer_norm,

@@ -28,7 +28,7 @@ from renshu.envs.checks import CheckedEnv, SeededEnv, seed_globals
 from renshu.envs.gymnasium.probing import GRACE, Described, describe, exit_text, worker_context
 from renshu.envs.masks import MasksInObservations
 from renshu.errors import EnvironmentFault, RenshuError
-from renshu.types import MASK, Array, PyTree
+from renshu.types import LIFE_LOST, MASK, Array, PyTree
 
 _GRACE = GRACE
 _REPORT = 10.0  # seconds that a worker which raised has to report it
@@ -94,6 +94,11 @@ class HostEnvs:
         # By name: worker processes import this module, and JAX would cost each a second.
         held: Any = getattr(self.vector_env.unwrapped, "state", None)
         return held.inner if type(held).__name__ == "EnvsState" else None
+
+    @property
+    def life_lost(self) -> Array | None:
+        """[N] bool: what ended in the latest step was a life only; None where no environment has several."""
+        return self.infos.get(LIFE_LOST)
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begin an episode in every environment. Returns observations [N, ...].

@@ -9,6 +9,7 @@ import pytest
 from renshu import A2C
 from renshu.algorithms.policy_gradient.actor_critic import Batch
 from renshu.loops.programs import Programs
+from renshu.networks.actor_critic import Inputs
 from tests.algorithms.rollouts import OBSERVATION, assert_close, draw, make_rollout, quick, spec_of
 
 KEY = jax.random.key(3)
@@ -30,7 +31,7 @@ def test_the_loss_against_numpy(normalize_advantage: bool):
     batch = Batch(obs, action, unused, unused, advantage + absurd, target - absurd, valid)
     params = learner.init(KEY).params
 
-    policy, value = jax.jit(learner.network.both)(params, obs)
+    policy, value = jax.jit(learner.network.both)(params, Inputs(obs))[:2]
     logits = np.asarray(policy.logits, np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     chosen, kept = log_p[np.arange(rows), action][valid], advantage[valid]

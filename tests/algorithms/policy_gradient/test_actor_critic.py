@@ -14,6 +14,7 @@ from renshu import A2C, PPO
 from renshu.algorithms.policy_gradient.a2c import A2CLearner
 from renshu.algorithms.policy_gradient.actor_critic import ActorCriticLearner, explained_variance
 from renshu.loops.programs import Programs
+from renshu.networks.actor_critic import Inputs
 from renshu.ops.schedules import Linear
 from renshu.types import Rollout, TimeStep
 from tests.algorithms.rollouts import assert_close, assert_same, beginning, draw, make_rollout, quick, spec_of
@@ -110,7 +111,7 @@ def test_prepare_against_numpy():
     T, N = rollout.reward.shape
     network, value, logits = jax.jit(learner.network.both), np.empty((T + 1, N)), np.empty((T, N, 2))
     for t in range(T + 1):
-        policy, value[t] = network(state.params, rollout.obs[t])
+        policy, value[t] = network(state.params, Inputs(rollout.obs[t]))[:2]
         if t < T:
             logits[t] = policy.logits  # type: ignore[union-attr]
     advantage = plain_gae(rollout.reward, value, rollout.terminated, rollout.valid, 0.9, 0.7)
@@ -196,7 +197,7 @@ def test_an_update_sees_the_observations_as_the_actor_saw_them():
     unclipped = (rollout.obs[:-1] - mean) / np.sqrt(var + 1e-8)
     assert np.abs(unclipped).max() > 1.5
     assert_close(batch.obs, np.clip(unclipped, -1.5, 1.5).reshape(-1, 3), rtol=1e-3, atol=1e-5)
-    policy = learner.network.policy(state.params, batch.obs[:3])
+    policy = learner.network.policy(state.params, Inputs(batch.obs[:3]))
     assert_close(learner.actor_state(state).obs_stats, state.obs_stats)
     acted = made.act_greedy(
         learner.actor_state(state), (), TimeStep(rollout.obs[0], rollout.first[0]), made.keys(KEY, 0), 0
@@ -213,8 +214,8 @@ def test_the_first_rollout_is_learned_with_its_own_statistics():
     _, batch = jax.jit(learner.make_batch)(state, rollout)
     rows = rollout.obs[:-1].reshape(-1, 3).astype(np.float64)
     assert_close(batch.obs, (rows - rows.mean(0)) / rows.std(0), rtol=2e-2, atol=2e-2)
-    assert_close(batch.value, learner.network.value(state.params, batch.obs), rtol=1e-3, atol=1e-4)
-    acting = learner.network.policy(state.params, np.clip(rollout.obs[:-1].reshape(-1, 3), -10, 10))
+    assert_close(batch.value, learner.network.value(state.params, Inputs(batch.obs)), rtol=1e-3, atol=1e-4)
+    acting = learner.network.policy(state.params, Inputs(np.clip(rollout.obs[:-1].reshape(-1, 3), -10, 10)))
     assert_close(batch.log_prob, acting.log_prob(rollout.action.reshape(-1)), rtol=1e-3, atol=1e-4)
 
 
@@ -255,7 +256,7 @@ def test_the_value_is_explained_in_units_of_the_raw_reward():
     obs = draw(made.learner.spec.observation_space, (4,), 0)
     actor_state: Any = made.learner.actor_state(state._replace(reward_stats=stats))
     learner: Any = made.learner
-    inside = learner.network.value(state.params, learner.normalized(state.obs_stats, obs))
+    inside = learner.network.value(state.params, Inputs(learner.normalized(state.obs_stats, obs)))
     assert_close(made.explain(actor_state, (), beginning(obs))["value"], 7.0 * inside)
 
 
@@ -360,7 +361,7 @@ def test_squashed_actions_stay_within_their_bounds():
     )
     assert np.abs(drawn).max() < 1
     assert np.abs(drawn).max() > 0.9
-    assert_close(greedy, jnp.tanh(made.learner.network.policy(state.params, obs).mean))  # type: ignore[attr-defined]
+    assert_close(greedy, jnp.tanh(made.learner.network.policy(state.params, Inputs(obs)).mean))  # type: ignore[attr-defined]
     _, metrics = learned(made, state, make_rollout(made.learner))
     assert np.isfinite(list(metrics.values())).all()
 

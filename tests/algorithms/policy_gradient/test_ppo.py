@@ -15,6 +15,7 @@ from renshu.algorithms.policy_gradient.actor_critic import Batch
 from renshu.algorithms.policy_gradient.ppo import PPOLearner
 from renshu.errors import HyperparameterError
 from renshu.loops.programs import Programs
+from renshu.networks.actor_critic import Inputs
 from renshu.ops.schedules import Linear
 from tests.algorithms.rollouts import OBSERVATION, assert_close, draw, make_rollout, quick, spec_of
 
@@ -63,7 +64,7 @@ def plain_loss(a: PPO, logits, value, batch: Batch, clip_range: float, clip_rang
     keep = np.asarray(batch.valid)
     logits, value = np.asarray(logits, np.float64)[keep], np.asarray(value, np.float64)[keep]
     _, action, old_log_prob, old_value, advantage, target, _ = (
-        np.asarray(x, None if x.dtype.kind == "i" else np.float64)[keep] for x in batch
+        np.asarray(x, None if x.dtype.kind == "i" else np.float64)[keep] for x in batch[:7]
     )
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     log_ratio = log_p[np.arange(len(action)), action] - old_log_prob
@@ -91,7 +92,7 @@ def plain_loss(a: PPO, logits, value, batch: Batch, clip_range: float, clip_rang
 def test_the_loss_against_numpy(normalize_advantage: bool, clip_range_vf: float | None):
     learner = learner_of(normalize_advantage=normalize_advantage, vf_coef=0.7, ent_coef=0.05)
     params, batch = learner.init(KEY).params, some_batch(learner)
-    policy, value = jax.jit(learner.network.both)(params, batch.obs)
+    policy, value = jax.jit(learner.network.both)(params, Inputs(batch.obs))[:2]
     expected = plain_loss(learner.config, policy.logits, value, batch, 0.2, clip_range_vf)  # type: ignore[union-attr]
     assert 0.1 < expected["clip_fraction"] < 0.9
     loss, metrics = jax.jit(lambda p, b: learner.loss(p, b, jnp.float32(0.2), clip_range_vf))(params, batch)  # type: ignore[arg-type]
