@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from renshu.algorithms.value_based.dqn import DQN as DQN
     from renshu.algorithms.value_based.pqn import PQN as PQN
     from renshu.algorithms.value_based.qrdqn import QRDQN as QRDQN
+    from renshu.algorithms.value_based.r2d2 import R2D2 as R2D2
     from renshu.algorithms.value_based.rainbow import Rainbow as Rainbow
     from renshu.envs.device import DeviceEnv as DeviceEnv
     from renshu.envs.device import Step as Step

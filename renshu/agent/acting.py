@@ -19,12 +19,22 @@ from renshu.ops.spaces import batched, same_structure
 from renshu.types import EnvSpec, PyTree, TimeStep
 
 
-def predict(trainer: Trainer, observation: PyTree, action_mask: Any, deterministic: bool) -> Any:
+def predict(
+    trainer: Trainer,
+    observation: PyTree,
+    action_mask: Any,
+    deterministic: bool,
+    carry: PyTree = None,
+    first: Any = None,
+) -> Any:
     """Choose the action for one observation, or actions `[B, ...]` for a batch; see `Agent.predict`."""
     obs, batch, single = _batched(trainer, observation, action_mask)
-    carry = trainer.learner.initial_carry(batch)
-    actions, _ = _choose(trainer, obs, np.ones(batch, np.bool_), carry, deterministic)
-    return _alone(actions[0]) if single else actions
+    begins = carry is None or (isinstance(carry, tuple) and not carry)
+    firsts = np.full(batch, begins) if first is None else np.broadcast_to(np.asarray(first, np.bool_), (batch,))
+    before = trainer.learner.initial_carry(batch) if begins else carry
+    actions, after = _choose(trainer, obs, firsts, before, deterministic)
+    chosen = _alone(actions[0]) if single else actions
+    return chosen if carry is None else (chosen, after)
 
 
 def _alone(action: Any) -> Any:

@@ -10,13 +10,12 @@ import gymnasium
 import numpy as np
 
 from renshu.agent import acting, collecting, training
-from renshu.agent.loading import load_trainer, record_of, resume_trainer
+from renshu.agent.loading import load_trainer, resume_trainer, save_checkpoint, save_trainer
 from renshu.agent.summary import describe
 from renshu.agent.trainer import COUNT, TIMEOUT, Trainer, answering
 from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
 from renshu.envs.adapt import FittedSpaces
-from renshu.errors import HyperparameterError
 from renshu.files.datasets import Dataset
 from renshu.loops.evaluation import Evaluation
 from renshu.types import EnvSpec, PyTree
@@ -254,24 +253,31 @@ class Agent:
         """
         if num_envs is None and not isinstance(env, gymnasium.vector.VectorEnv | Dataset):
             num_envs = self.spec.num_envs
-        spaces = self.trainer.space_config.override(bins, frame_stack, masks)
-        options |= {"bins": spaces.bins, "frame_stack": spaces.frame_stack, "masks": spaces.masks}
+        fits = self.trainer.space_config.override(bins, frame_stack, masks)
+        options |= {"bins": fits.bins, "frame_stack": fits.frame_stack, "masks": fits.masks}
         other = Agent(self.algorithm, env, num_envs=num_envs, seed=self.seed if seed is None else seed, **options)
         acting.hand_over(self.trainer, other.trainer)
         return other
 
-    # --- acting -----------------------------------------------------------------------------------------------------
-
     @answering(migration.PREDICT)
-    def predict(self, observation: PyTree, action_mask: Any = None, *, deterministic: bool = True) -> Any:
+    def predict(
+        self,
+        observation: PyTree,
+        action_mask: Any = None,
+        *,
+        carry: Any = None,
+        first: Any = None,
+        deterministic: bool = True,
+    ) -> Any:
         """Choose the action for one observation, or actions `[B, ...]` for a batch, as the environment takes them.
 
-        Each observation counts as the first of an episode; to go on in one, see `player`. action_mask: which actions
-        are allowed, `[n]` or `[B, n]`, for an agent that learned with masks; None: as the observation says, or all.
-        deterministic: the greedy action; otherwise one is drawn from the policy. Raises SpaceError where observation
-        or mask have another shape than the environment's.
+        Each observation counts as the first of an episode, unless a carry is given: () at first, then what the call
+        before returned; then (action, carry) is returned. `player` does so by itself. first: [B] bool, which of a batch
+        begin an episode; None: all where the carry is (). action_mask: which are allowed, `[n]` or `[B, n]`, where the
+        agent learned with masks; None: as the observation says, or all. deterministic: the greedy action; otherwise one
+        is drawn. Raises SpaceError where observation or mask have another shape than the environment's.
         """
-        return acting.predict(self.trainer, observation, action_mask, deterministic)
+        return acting.predict(self.trainer, observation, action_mask, deterministic, carry, first)
 
     def player(self, *, deterministic: bool = True) -> Callable[[PyTree, bool], Any]:
         """Make a policy for one environment: from an observation and whether it is an episode's first to an action.
@@ -309,9 +315,8 @@ class Agent:
         """
         episodes = COUNT.check("episodes", episodes)
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
-        return acting.evaluate(
-            self.trainer, env, count=count, episodes=episodes, deterministic=deterministic, seed=seed
-        )
+        how: dict[str, Any] = {"count": count, "episodes": episodes, "deterministic": deterministic, "seed": seed}
+        return acting.evaluate(self.trainer, env, **how)
 
     def record(
         self,
@@ -327,9 +332,9 @@ class Agent:
         env: another environment than the agent's own; it must render to "rgb_array".
         """
         source = self.trainer.backend.source if env is None else acting.other_source(self.trainer, env)
-        seed = self.trainer.env_seed(2) if seed is None else seed
-        recording.record(Path(path), source, self.player(deterministic=deterministic), episodes, seed)
-        return Path(path)
+        first = self.trainer.env_seed(2) if seed is None else seed
+        recording.record(path := Path(path), source, self.player(deterministic=deterministic), episodes, first)
+        return path
 
     def watch(
         self, episodes: int = 1, *, deterministic: bool = True, seed: int | None = None, terminal: bool = False
@@ -339,23 +344,18 @@ class Agent:
         how = play.step_through if terminal else play.watch
         return how(self, self.trainer.backend.source, episodes, seed, deterministic)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, memory: bool = False) -> Path:
         """Save weights, optimiser, normaliser, hyperparameters and spaces in one file that holds no code.
 
-        The file is written whole or not at all. Raises CheckpointError where that is not possible.
+        memory: with the replay memory, without which training goes on when it has filled again. The file is written
+        whole or not at all. Raises CheckpointError where that is not possible.
         """
-        with self.trainer.acting.held():
-            record_of(self.trainer).write(Path(path), self.state, self.trainer.loop_snapshot())
+        save_trainer(self.trainer, Path(path), memory=memory)
         return Path(path)
 
     def checkpoint(self, keep: int = 3) -> Path:
         """Save the whole training state in the run folder, where the newest `keep` stay."""
-        if self.run is None:
-            raise HyperparameterError("there is no run folder to keep a checkpoint in: agent.learn(..., run='runs/a')")
-        self.run.check()
-        path = self.save(self.run.checkpoint_path(self.steps))
-        self.run.keep_checkpoints(keep)
-        return path
+        return save_checkpoint(self.trainer, keep)
 
     @classmethod
     def load(

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,12 +14,13 @@ import numpy as np
 from renshu.agent.backends import CompiledBackend, HostBackend
 from renshu.agent.offline import OfflineBackend
 from renshu.agent.trainer import Trainer
-from renshu.algorithms.replay_learner import ReplayLearner
 from renshu.errors import HyperparameterError
 from renshu.files.datasets import Dataset, DatasetWriter, in_memory
 from renshu.loops.programs import Programs
-from renshu.replay.ring import history
 from renshu.types import KEEP, Key, Metrics, Rollout
+
+if TYPE_CHECKING:
+    from renshu.algorithms.replay_learner import ReplayLearner
 
 
 def collect(trainer: Trainer, steps: int, to: str | Path | None) -> Dataset | None:
@@ -33,8 +34,8 @@ def fill(trainer: Trainer, steps: int) -> None:
     Environments begin new episodes. The share of random actions stays as it is. Raises HyperparameterError for a
     learner that has no memory, or no environments.
     """
-    learner = trainer.learner
-    if not isinstance(learner, ReplayLearner):
+    learner = _with_memory(trainer)
+    if learner is None:
         raise HyperparameterError(
             f"{type(trainer.algorithm).__name__} keeps no memory that could be filled: write a data set, as in "
             "agent.collect(10_000, to='data')"
@@ -78,11 +79,21 @@ def write(trainer: Trainer, steps: int, path: str | Path) -> Dataset:
 
 def memory_of(trainer: Trainer) -> Dataset:
     """Return what the memory of a learner from replay holds, as a data set. Raises HyperparameterError without one."""
-    if not isinstance(trainer.learner, ReplayLearner) or trainer.learner.replay.own_heads:
+    learner = _with_memory(trainer)
+    if learner is None or learner.replay.own_heads:
         raise HyperparameterError(f"{type(trainer.algorithm).__name__} keeps no memory that makes a data set")
+    from renshu.replay.ring import history
+
     rollout = with_own_actions(history(trainer.state.memory.ring), trainer.fitted.decode_action)
     env = None if trainer.dataset is None else trainer.dataset.env
     return in_memory(rollout, trainer.spec, f"memory of {trainer.name}", env)
+
+
+def _with_memory(trainer: Trainer) -> ReplayLearner | None:
+    # Imported here, as Optax with it: to load an agent that has no memory takes a third less without.
+    from renshu.algorithms.replay_learner import ReplayLearner
+
+    return trainer.learner if isinstance(trainer.learner, ReplayLearner) else None
 
 
 def only_observing(learner: ReplayLearner) -> ReplayLearner:

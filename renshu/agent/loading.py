@@ -14,8 +14,8 @@ from renshu.agent.backends import LOOPS, CompiledBackend, make_backend
 from renshu.agent.offline import OfflineBackend
 from renshu.agent.trainer import TIMEOUT, Backend, Trainer
 from renshu.envs.again import named_again
-from renshu.errors import CheckpointError, RenshuError
-from renshu.files.agents import AgentFile, AgentRecord
+from renshu.errors import CheckpointError, HyperparameterError, RenshuError
+from renshu.files.agents import LARGE, AgentFile, AgentRecord
 from renshu.files.datasets import Dataset
 from renshu.tracking.run import DELETE, Run
 from renshu.types import PyTree
@@ -24,7 +24,31 @@ if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
 
 
-def record_of(trainer: Trainer) -> AgentRecord:
+def save_trainer(trainer: Trainer, path: Path, *, memory: bool, several: bool = False) -> None:
+    """Write a trainer to a file. memory: with its replay memory. several: others beside it have one in common.
+
+    Raises CheckpointError where that is not possible.
+    """
+    with trainer.acting.held():
+        held = jax.tree.leaves(getattr(trainer.state, "memory", ()))
+        place = "inside" if memory or not held else "none"
+        if several and place == "inside" and sum(x.nbytes for x in held) >= LARGE:
+            place = "beside"
+        record_of(trainer, place).write(path, trainer.state, trainer.loop_snapshot())
+
+
+def save_checkpoint(trainer: Trainer, keep: int) -> Path:
+    """Save the whole training state in the run folder of a trainer, where the newest `keep` stay."""
+    if trainer.run is None:
+        raise HyperparameterError("there is no run folder to keep a checkpoint in: agent.learn(..., run='runs/a')")
+    trainer.run.check()
+    path = trainer.run.checkpoint_path(trainer.steps)
+    save_trainer(trainer, path, memory=True, several=True)
+    trainer.run.keep_checkpoints(keep)
+    return path
+
+
+def record_of(trainer: Trainer, memory: str = "inside") -> AgentRecord:
     """Describe a trainer for the header of its file."""
     return AgentRecord(
         algorithm=type(trainer.algorithm).__name__,
@@ -37,6 +61,7 @@ def record_of(trainer: Trainer) -> AgentRecord:
         processes=trainer.processes,
         loop=trainer.requested_loop,
         spaces=trainer.space_config,
+        memory=memory,
     )
 
 
@@ -74,7 +99,8 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
             f"{error}). Use another copy or save it again"
         ) from error
     trainer.recorded_name = record.environment
-    state = file.state(shapes, [*overrides, *(["env"] if env is not None else [])])
+    passed = [*overrides, *(["env"] if env is not None else [])]
+    state = file.state(shapes, passed, lambda: jax.jit(learner.init)(trainer.keys[0]))
     state = state if learner is trainer.learner else trainer.learner.resize(state)
     snapshot = _usable(file, trainer, backend)
     trainer.restore(state, steps=record.steps, iteration=record.iteration, snapshot=snapshot)

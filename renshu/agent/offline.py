@@ -10,7 +10,6 @@ import jax
 
 from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
 from renshu.algorithms.base import Algorithm, Learner
-from renshu.algorithms.replay_learner import ReplayAlgorithm, ReplayLearner
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.files.datasets import Dataset, source_of
@@ -78,6 +77,8 @@ class OfflineBackend:
         Raises HyperparameterError for an algorithm that cannot learn from them.
         """
         name = type(algorithm).__name__
+        from renshu.algorithms.replay_learner import ReplayAlgorithm
+
         if not isinstance(algorithm, ReplayAlgorithm):
             raise HyperparameterError(
                 f"{name} learns from experience of its own and cannot learn from a data set: take an algorithm that "
@@ -127,6 +128,8 @@ class OfflineBackend:
         **options: Any,
     ) -> OfflineLoop:
         """Make a loop whose memory the data fill, or one that goes on from a `snapshot`."""
+        from renshu.algorithms.replay_learner import ReplayLearner
+
         assert isinstance(programs.learner, ReplayLearner)
         data, room = self.dataset, programs.learner.replay.rows
         read = data.chunks, data.shuffled

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from renshu.algorithms.hyperparameters import kind_of
+from renshu.envs.gymnasium import atari
 from renshu.loops.evaluation import LIMIT
 from renshu.ops.spaces import leaf_spaces
 
@@ -33,10 +34,12 @@ def describe(trainer: Trainer) -> str:
     known = f"{limit}{threshold}"
     if trainer.dataset is None:
         known = f"{spec.num_envs} at once{' in processes' if trainer.processes else ''}, {known}"
+    game = atari.described(spec.id, spec.kwargs)
     sections = [
         ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),
         *([] if trainer.dataset is None else [("data", _data(trainer.dataset, trainer.learner.config))]),
         ("environment", known),
+        *([] if game is None else [("game", game)]),
         *([("loop", trainer.loop_name)] if trainer.loop_name else []),
         *(_pair(_without_bounds(note, spec)) for note in trainer.fitted.notes),
         *([] if trainer.dataset else [("rollout", _rollout(trainer))]),

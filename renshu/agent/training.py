@@ -292,7 +292,7 @@ def _save(agent: Agent, run: Run, error: BaseException) -> None:
         error.add_note(f"The agent could not be saved in {run.path}: {failure}")
         elsewhere = run.path.with_name(f"{run.path.name}-step_{agent.steps:09d}.safetensors")
         try:
-            agent.save(elsewhere)
+            agent.save(elsewhere, memory=True)
         except Exception as second:
             error.add_note(f"Nor in {elsewhere}: {second}")
             return

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from renshu.errors import HyperparameterError
-from renshu.networks.convolutions import CNN
 from renshu.ops import schedules
+from renshu.ops.images import CNN
 
 CNN_DOC = 'convolution of images: "nature" (Mnih 2015), "impala" (Espeholt 2018), "minatar"; None: by their size'
 

@@ -86,7 +86,7 @@ _OF_AGENTS = {
     "get_parameters": "write agent.parameters",
     "set_parameters": "a file is loaded by renshu.load(path)",
     "replay_buffer": "write agent.dataset()",
-    "save_replay_buffer": 'agent.save(path) holds the memory; or agent.dataset().save("data")',
+    "save_replay_buffer": 'agent.save(path, memory=True) holds the memory; or agent.dataset().save("data")',
     "load_replay_buffer": "renshu.load(path) brings the memory back",
     "logger": 'metrics are logged in the run folder: agent.learn(100_000, run="runs/a")',
     "get_vec_normalize_env": "norm_obs=True and norm_reward=True are hyperparameters, and saved with the agent",

@@ -21,6 +21,7 @@ MODULES: dict[str, str] = {
     "PQN": "renshu.algorithms.value_based.pqn",
     "QLearning": "renshu.algorithms.tabular.qlearning",
     "QRDQN": "renshu.algorithms.value_based.qrdqn",
+    "R2D2": "renshu.algorithms.value_based.r2d2",
     "Rainbow": "renshu.algorithms.value_based.rainbow",
     "SAC": "renshu.algorithms.continuous.sac",
     "SARSA": "renshu.algorithms.tabular.sarsa",

@@ -43,6 +43,7 @@ class ReplayAlgorithm(Algorithm):
     train_freq: int = integer(1, "steps collected of each environment between two trainings", least=1)
     gradient_steps: int = integer(1, "gradient steps in a training; -1: as many as steps were collected", least=-1)
     n_steps: int = integer(1, "rewards summed up before the value of what comes after", least=1)
+    reward_clipping: bool = boolean(False, "learn from the sign of the reward, as is usual in Atari games (Mnih 2015)")
     elite_episodes: bool = boolean(False, "keep episodes with one of the best returns so far, and few of the others")
     elite_count: int = integer(100, "number of returns that count as the best", least=1)
     non_elite_fraction: float = number(0.01, "share of the other episodes that is kept too", least=0, most=1)
@@ -189,8 +190,12 @@ class ReplayLearner(Learner[Config, State]):
         # Rows that only reset entitle to nothing: of a rollout's gradient steps each real row has its share.
         share = rollout.valid.mean(dtype=jnp.float32) * self.gradient_steps
         started = counters.steps > self.config.learning_starts
-        counters = counters._replace(owed=counters.owed + jnp.where(started, share, 0.0))
+        if self.config.reward_clipping:
+            rollout = rollout._replace(reward=jnp.sign(rollout.reward))
         memory = self.replay.add(state.memory, rollout, key)
+        # An agent whose memory was left out of its file waits until there is one again.
+        started &= self.replay.held(memory) >= min(self.config.learning_starts, self.replay.rows * self.replay.num_envs)
+        counters = counters._replace(owed=counters.owed + jnp.where(started, share, 0.0))
         return self.after_steps(state._replace(memory=memory), counters)
 
     def after_steps(self, state: State, counters: Counters) -> State:

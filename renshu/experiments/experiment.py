@@ -104,17 +104,21 @@ def experiment(
     seconds = compiling = 0.0
     with _bar(len(order) * steps if progress else None) as advance:
         for rows in [part for group in groups for part in _alike(group)]:
-            takes = rows[0].algorithm.accepts.masks and masks is not False
+            accepts = rows[0].algorithm.accepts
+            takes = accepts.masks and masks is not False
+            own = space_config
+            if frame_stack is None and accepts.frame_stack:
+                own = space_config.override(frame_stack=source.frame_stack)
             masked = source.with_masks(None if takes else False)
             backend = make_backend(masked, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
             if isinstance(backend, CompiledBackend):
                 spec = backend.spec()
                 found_masks = takes and has_mask(spec.observation_space, spec.action_space)
-                fits = space_config.override(masks=found_masks if masks is None else masks)
+                fits = own.override(masks=found_masks if masks is None else masks)
                 backend.use_masks(fits.masks)
                 found = train_vmapped(backend, rows, fits, steps, points, at_once, advance)
             else:
-                found = _train_in_turn(backend, rows, space_config, masks, steps, points, advance)
+                found = _train_in_turn(backend, rows, own, masks, steps, points, advance)
             backend.close()
             places = [next(i for i, row in enumerate(order) if row is one) for one in rows]
             curves |= zip(places[:: len(chosen)], _curves(rows, found.curves, chosen), strict=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +25,24 @@ if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
 
 
+MEMORY = ("inside", "beside", "none")
+"""Places of a replay memory: in the agent's file, in one of its own beside it, or nowhere."""
+LARGE = 2**28
+"""Bytes from which on the memory of a checkpoint is a file of its own, of which there is one for all checkpoints."""
+
+
+def beside(path: Path) -> Path:
+    """Return the path of the memory beside an agent's file."""
+    return path.parent / "memory.safetensors"
+
+
 @dataclass(frozen=True)
 class AgentRecord:
     """Description of an agent in the header of its file.
 
     algorithm: name of its class. hyperparameters: as `Algorithm.to_json` gives them. spec: of its environments.
     environment: their name. seed, steps, iteration: of the training. processes, loop: as for Agent. spaces: the options
-    by which the environment was fitted.
+    by which the environment was fitted. memory: where the replay memory is, one of MEMORY.
     """
 
     algorithm: str
@@ -43,13 +55,18 @@ class AgentRecord:
     processes: bool
     loop: str | None
     spaces: SpaceConfig
+    memory: str = "inside"
 
     def write(self, path: Path, state: PyTree, snapshot: PyTree) -> None:
-        """Write the agent's whole state to `path`, completely or not at all.
+        """Write the agent's state to `path`, completely or not at all; the replay memory as `memory` says.
 
         state: of the learner. snapshot: of the environments, or None. Raises CheckpointError where that is not
         possible.
         """
+        if hasattr(state, "memory") and self.memory != "inside":
+            if self.memory == "beside":  # first, so that no agent is without one
+                save_tree(beside(path), state.memory, {"steps": self.steps})
+            state = state._replace(memory=())
         header = {name: getattr(self, name) for name in self.__dataclass_fields__}
         header |= {"spec": spec_to_json(self.spec), "spaces": self.spaces.to_json()}
         save_tree(path, {"learner": state, "loop": snapshot}, header)
@@ -89,6 +106,8 @@ class AgentFile:
     path: Path
     record: AgentRecord
     leaves: dict[str, np.ndarray]
+    memory: dict[str, np.ndarray] | None = None
+    """Arrays of a replay memory that is in a file of its own."""
 
     @classmethod
     def read(cls, path: str | Path, loops: tuple[str, ...]) -> AgentFile:
@@ -110,12 +129,24 @@ class AgentFile:
                 processes=_field(header, "processes", bool),
                 loop=header.get("loop"),
                 spaces=SpaceConfig.from_json(header["spaces"]),
+                memory=_field({"memory": "inside", **header}, "memory", str),
             )
+            if record.memory not in MEMORY:
+                raise ValueError(f"a memory that is {reprlib.repr(record.memory)}")
             if record.loop not in (None, *loops):
                 raise ValueError(f"a loop named {reprlib.repr(record.loop)}")
         except Exception as error:  # a stranger's numbers and lists can make nearly anything fail
             raise CheckpointError(f"{path} holds no agent: {type(error).__name__}: {error}") from error
-        return cls(path, record, leaves)
+        if record.memory != "beside":
+            return cls(path, record, leaves)
+        about, memory = load_tree(beside(path))
+        if about.get("steps") != record.steps:
+            warnings.warn(
+                f"{beside(path)} is the memory of step {about.get('steps')}, and {path} the agent of step "
+                f"{record.steps}: training goes on with both",
+                stacklevel=4,
+            )
+        return cls(path, record, leaves, memory)
 
     def check_depth(self, algorithm: Algorithm) -> None:
         """Raise CheckpointError where networks have more layers than the file has arrays: minutes of tracing."""
@@ -124,20 +155,24 @@ class AgentFile:
         if layers > len(self.leaves):
             raise CheckpointError(f"{self.path} claims {layers} layers and holds {len(self.leaves)} arrays: damaged")
 
-    def state(self, shapes: PyTree, passed: list[str]) -> PyTree:
+    def state(self, shapes: PyTree, passed: list[str], empty: Callable[[], PyTree]) -> PyTree:
         """Fill the learner's state with the arrays of the file.
 
-        shapes: of the state. passed: names of what the user passed to load, for the message.
-        Raises CheckpointError where the arrays do not fit.
+        shapes: of the state. passed: names of what the user passed to load, for the message. empty: makes a state with
+        an empty memory, where the file has none. Raises CheckpointError where the arrays do not fit.
         """
         learned = {name: leaf for name, leaf in self.leaves.items() if not name.startswith("loop/")}
+        apart = hasattr(shapes, "memory") and self.record.memory != "inside"
         try:
-            state = restore({"learner": shapes}, learned)["learner"]
+            state = restore({"learner": shapes._replace(memory=()) if apart else shapes}, learned)["learner"]
+            if self.memory is not None and apart:
+                state = state._replace(memory=restore(shapes.memory, self.memory))
         except CheckpointError as error:
             what = " or ".join(passed)
             hint = f". The {what} passed to load may not be what the agent was made with" if what else ""
             raise CheckpointError(f"{self.path}, made for {self.record.environment}: {error}{hint}") from error
-        return jax.tree.map(jnp.asarray, state)
+        state = jax.tree.map(jnp.asarray, state)
+        return state._replace(memory=empty().memory) if apart and self.memory is None else state
 
     @property
     def snapshot(self) -> PyTree:

@@ -20,8 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import safe_open
 
 from renshu.errors import CheckpointError
 from renshu.files.replacing import replacing
@@ -30,11 +29,12 @@ from renshu.types import PyTree
 FORMAT = 3
 """The format that this version writes, and the only one that it reads: agents of earlier ones hold other arrays."""
 
-DTYPES = frozenset(
-    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
-    | {"float16", "bfloat16", "float32", "float64"}
-)
-"""Names of the dtypes that can be saved: those that safetensors can both write and read as NumPy arrays."""
+_CODES = {"bool": "BOOL", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
+_CODES |= {f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+DTYPES = frozenset(_CODES)
+"""Names of the dtypes that can be saved: those that safetensors has, and can be read as NumPy arrays."""
+SLICE_BYTES = 2**24
+"""Bytes of an array that are written at a time."""
 
 # safetensors keeps its own metadata under this name, so no leaf can have it.
 _RESERVED = "__metadata__"
@@ -57,12 +57,13 @@ def save_tree(path: str | os.PathLike[str], tree: PyTree, header: Mapping[str, A
     """
     path = Path(path)
     named, _ = _named_leaves(tree)
-    arrays = {name: _storable(name, leaf) for name, leaf in named.items()}
-    metadata = _metadata(header, arrays)
+    for name, leaf in named.items():
+        _check_storable(name, leaf)
+    metadata = _metadata(header, named)
     try:
         with replacing(path) as temporary:
-            save_file(arrays, temporary, metadata)
-    except (OSError, SafetensorError, UnicodeError) as error:
+            _write(temporary, named, metadata)
+    except (OSError, UnicodeError) as error:
         raise CheckpointError(
             f"cannot write {path}: {error}. Nothing was changed there; check the folder, its permissions and the free "
             "space, and save again"
@@ -159,15 +160,47 @@ def _named_leaves(tree: PyTree) -> tuple[dict[str, Any], Any]:
     return named, structure
 
 
-def _storable(name: str, leaf: Any) -> np.ndarray:
-    """Return a leaf as safetensors needs it: in host memory, C-contiguous, in native byte order."""
-    dtype = np.dtype(leaf.dtype).newbyteorder("=")
+def _check_storable(name: str, leaf: Any) -> None:
+    dtype = np.dtype(leaf.dtype)
     if dtype.name not in DTYPES:
         raise CheckpointError(f"leaf {name!r} has dtype {dtype.name}, which cannot be saved: use {_first(DTYPES, 99)}")
-    return np.asarray(leaf, dtype=dtype, order="C")
 
 
-def _metadata(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+def _slices(leaf: Any) -> Iterator[Any]:
+    """Yield the bytes of an array, in C order and little-endian, a slice at a time: it may be larger than what is free.
+
+    Of an array that is on another device no more is fetched than that.
+    """
+    dtype = np.dtype(leaf.dtype).newbyteorder("<")
+    rows = leaf.shape[0] if leaf.ndim else 0
+    each = max(1, SLICE_BYTES * max(rows, 1) // max(1, leaf.nbytes))
+    parts = (leaf[i : i + each] for i in range(0, rows, each)) if leaf.ndim else iter([leaf])
+    for part in parts:
+        # bfloat16 arrays have no buffer of their own to read from.
+        yield np.asarray(part, dtype=dtype, order="C").reshape(-1).view(np.uint8).data
+
+
+def _write(path: Path, named: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file: the length of its header in 8 bytes, the header, all arrays one after the other."""
+    header: dict[str, Any] = {_RESERVED: dict(metadata)}
+    # Widest first, so that each begins at a multiple of its width.
+    order = sorted(named, key=lambda name: (-np.dtype(named[name].dtype).itemsize, name))
+    end = 0
+    for name in order:
+        leaf, begin = named[name], end
+        end += leaf.size * np.dtype(leaf.dtype).itemsize
+        kind = _CODES[np.dtype(leaf.dtype).name]
+        header[name] = {"dtype": kind, "shape": list(leaf.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            for part in _slices(named[name]):
+                file.write(part)
+
+
+def _metadata(header: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, str]:
     entry = {"format": FORMAT, "version": _version(), "tensors": _digest(arrays), "header": dict(header)}
     try:
         text = json.dumps(entry)
@@ -176,14 +209,14 @@ def _metadata(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> di
     return {"renshu": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+def _digest(arrays: Mapping[str, Any]) -> str:
     """Return the SHA-256 over names, dtypes, shapes and bytes of all arrays, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]
-        digest.update(json.dumps([name, array.dtype.name, array.shape]).encode())
-        # bfloat16 arrays have no buffer of their own to read from.
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        digest.update(json.dumps([name, np.dtype(array.dtype).name, array.shape]).encode())
+        for part in _slices(array):
+            digest.update(part)
     return digest.hexdigest()
 
 

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from renshu.errors import HyperparameterError
+from renshu.networks.layers import orthogonal
 from renshu.ops.images import Layout
 from renshu.types import Array
 
-CNN = (None, "nature", "impala", "minatar")
-"""Values of the hyperparameter `cnn`; None chooses by the size of the image."""
 WIDTHS = {"nature": (512,), "impala": (256,), "minatar": (128,)}
 """Hidden layers behind each convolution, as published."""
 _SMALLEST = {"nature": 36, "impala": 8, "minatar": 3}
@@ -79,7 +78,7 @@ class MinAtar(nn.Module):
 class Conv(nn.Module):
     """A convolution with a square kernel, and a gradient that is fast inside loops too.
 
-    padding: "VALID" or "SAME". orthogonal: orthogonal initialisation with gain sqrt(2), otherwise Flax's own.
+    padding: "VALID" or "SAME". ortho_init: orthogonal initialisation with gain sqrt(2), otherwise Flax's own.
     layer_norm: normalise what comes out over its height, width and channels.
     """
 
@@ -87,12 +86,12 @@ class Conv(nn.Module):
     size: int
     stride: int
     padding: str
-    orthogonal: bool
+    ortho_init: bool
     layer_norm: bool
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        init = nn.initializers.orthogonal(2**0.5) if self.orthogonal else nn.initializers.lecun_normal()
+        init = orthogonal(2**0.5) if self.ortho_init else nn.initializers.lecun_normal()
         kernel = self.param("kernel", init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         sides, sizes, strides = x.shape[1:3], (self.size,) * 2, (self.stride,) * 2
@@ -151,10 +150,10 @@ _convolve.defvjp(_forward, _backward)
 _KINDS: dict[str, type[nn.Module]] = {"nature": Nature, "impala": Impala, "minatar": MinAtar}
 
 
-def convolution(name: str, *, orthogonal: bool, layer_norm: bool) -> nn.Module:
-    """Make a convolution of a name in `CNN`. orthogonal, layer_norm: of each layer, as for Conv."""
+def convolution(name: str, *, ortho_init: bool, layer_norm: bool) -> nn.Module:
+    """Make a convolution of a name in `CNN`. ortho_init, layer_norm: of each layer, as for Conv."""
 
     def conv(features: int, size: int, stride: int, padding: str) -> nn.Module:
-        return Conv(features, size, stride, padding, orthogonal, layer_norm)
+        return Conv(features, size, stride, padding, ortho_init, layer_norm)
 
     return _KINDS[name](conv)

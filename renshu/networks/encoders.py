@@ -20,7 +20,7 @@ from renshu.types import Array, PyTree
 class Encoder(nn.Module):
     """Make one vector `[B, F]` of an observation: images through a convolution each, all else as `encode` does.
 
-    cnn: a name in `convolutions.CNN`; given, Boxes of other numbers than uint8 are images too, if they have the axes.
+    cnn: a name in `ops.images.CNN`; given, Boxes of other numbers than uint8 are images too, if they have the axes.
     """
 
     space: spaces.Space
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
             layout = layout_of(leaf, self.cnn is not None)
             if layout is None:
                 return parts.append(encode_leaf(leaf, x))
-            made = convolution(cnn_for(self.cnn, layout), orthogonal=self.ortho_init, layer_norm=self.layer_norm)
+            made = convolution(cnn_for(self.cnn, layout), ortho_init=self.ortho_init, layer_norm=self.layer_norm)
             return parts.append(made(pixels(leaf, x, layout)))  # type: ignore[operator]
 
         map_space(one, self.space, obs)

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from renshu.networks.encoders import Encoder
 from renshu.networks.layers import ACTIVATIONS, NoisyDense, dense
+from renshu.networks.recurrent import Core
 from renshu.ops.images import has_images
 from renshu.types import Array, PyTree
 
@@ -22,7 +23,9 @@ class QNetwork(nn.Module):
     equation 9); a single width is that of a shared layer too, unless a convolution is shared. noisy: noisy layers.
     embedding: with quantile fractions `taus` [B, K] as the second argument, features are multiplied by an embedding of
     that many cosines (Dabney et al. 2018, "Implicit quantile networks", equation 4). layer_norm: before each activation
-    of the hidden layers (Gallici et al. 2024, "Simplifying deep temporal ..."). cnn: as for an Encoder.
+    of the hidden layers (Gallici et al. 2024, "Simplifying deep temporal ..."). cnn: as for an Encoder. core: a
+    recurrent layer before the heads; then obs are `[T * B, ...]` and `memory` its carry `[B, ...]` and `first` [T, B],
+    and the carry after them is returned too.
     """
 
     space: spaces.Space
@@ -36,9 +39,12 @@ class QNetwork(nn.Module):
     embedding: int = 0
     layer_norm: bool = False
     cnn: str | None = None
+    core: Core | None = None
 
     @nn.compact
-    def __call__(self, obs: PyTree, taus: Array | None = None) -> Array:
+    def __call__(
+        self, obs: PyTree, taus: Array | None = None, memory: tuple[PyTree, Array] | None = None
+    ) -> Array | tuple[Array, PyTree]:
         def layer(width: int) -> nn.Module:
             return NoisyDense(width) if self.noisy else dense(width, 1.0, False)
 
@@ -56,7 +62,11 @@ class QNetwork(nn.Module):
             waves = jnp.cos(jnp.pi * taus[..., None] * jnp.arange(1, self.embedding + 1))
             x = x[:, None] * nn.relu(nn.Dense(x.shape[-1])(waves))  # [B, K, F]
             return jnp.swapaxes(self.heads(x, 1, layer)[..., 0], 1, 2)
-        return self.heads(x, self.outputs, layer)
+        if self.core is None or memory is None:
+            return self.heads(x, self.outputs, layer)
+        carry, first = memory
+        x, carry = self.core(x.reshape(*first.shape, x.shape[-1]), carry, first)
+        return self.heads(x.reshape(-1, x.shape[-1]), self.outputs, layer), carry
 
     def stream(self, x: Array, layer: Any) -> Array:
         """Apply the hidden layer of one of the two dueling streams, `[..., F]` to `[..., F']`."""

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from renshu.networks.layers import product
+from renshu.networks.layers import orthogonal, product
 from renshu.types import Array, PyTree
 
 CORES = (None, "lstm", "gru", "mingru")
 """Values of the hyperparameter `recurrent`."""
+LONGEST = 64
+"""Steps that the slowest unit of a MinGRU remembers before it has learned anything."""
 
 
 class Core(nn.Module):
@@ -37,7 +39,7 @@ class Core(nn.Module):
 
     def weights(self, name: str, inputs: int, outputs: int) -> Array:
         """Make a matrix of weights: each gate's part initialised by itself."""
-        init = nn.initializers.orthogonal() if self.ortho_init else nn.initializers.lecun_normal()
+        init = orthogonal(1.0) if self.ortho_init else nn.initializers.lecun_normal()
         gates = outputs // self.size
 
         def initial(key: Array, shape: tuple[int, int]) -> Array:
@@ -106,7 +108,7 @@ class MinGRU(Core):
 
     @nn.compact
     def __call__(self, x: Array, carry: PyTree, first: Array) -> tuple[Array, PyTree]:
-        bias = self.param("bias", nn.initializers.zeros, (2 * self.size,))
+        bias = self.param("bias", _horizons, (2 * self.size,))
         z, candidate = jnp.split(product(x, self.weights("input_kernel", x.shape[-1], 2 * self.size)) + bias, 2, -1)
         z = nn.sigmoid(z)
         decay = jnp.where(first[..., None], 0.0, 1.0 - z)
@@ -119,6 +121,12 @@ class MinGRU(Core):
 
         hidden = jax.lax.associative_scan(compose, (decay, given))[1]
         return hidden[1:], (hidden[-1],)
+
+
+def _horizons(key: Array, shape: tuple[int]) -> Array:
+    """Make biases by which gates remember for 1 to LONGEST steps at first, evenly spaced by their logarithm."""
+    steps = jnp.logspace(0, jnp.log10(LONGEST), shape[0] // 2)
+    return jnp.concatenate([-jnp.log(steps), jnp.zeros(shape[0] // 2)])
 
 
 _KINDS: dict[str, type[Core]] = {"lstm": LSTM, "gru": GRU, "mingru": MinGRU}

@@ -11,6 +11,8 @@ from gymnasium import spaces
 from renshu.ops.spaces import leaf_spaces
 from renshu.types import Array
 
+CNN = (None, "nature", "impala", "minatar")
+"""Values of the hyperparameter `cnn`; None chooses by the size of the image."""
 SMALLEST_WITHOUT_CHANNELS = 36
 """Sides from which on a uint8 Box of two axes is an image without an axis of channels, and no table of numbers."""
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
 
 
+ATARI = "atari"
+"""Name of the presets for all Atari games."""
 OPTIONS = ("bins", "frame_stack", "masks")
 """Options of `on(...)` that a preset may hold."""
 
@@ -46,9 +48,14 @@ def presets() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def preset_name(algorithm: str, environment: str) -> str | None:
-    """Return the name of an environment's preset: its own, or Gymnasium's for an equal one of Renshu's; else None."""
+    """Return the name of an environment's preset, or None.
+
+    It is its own, Gymnasium's for an equal one of Renshu's, or ATARI for an Atari game.
+    """
     known = presets().get(algorithm.lower(), {})
-    return next((name for name in (environment, environment.removeprefix("renshu/")) if name in known), None)
+    names = [environment, environment.removeprefix("renshu/")]
+    names += [ATARI] if environment.startswith("ALE/") or "NoFrameskip" in environment else []
+    return next((name for name in names if name in known), None)
 
 
 def preset(algorithm: str, environment: str, **overrides: Any) -> Preset:

@@ -102,6 +102,11 @@ class ReplayBuffer:
             tree = self._without(tree, rows[0] - 1, env, ring.begins(steps, rows[0], env))
         return ReplayState(steps, Priorities(tree, highest))
 
+    def held(self, memory: ReplayState) -> Array:
+        """Count the rows that the memory holds, of all environments together: [] int32."""
+        size = memory.ring.size
+        return size * self.num_envs if size.ndim == 0 else size.sum()
+
     def _without(self, tree: sum_tree.Tree, rows: Array, env: Array, broken: Array) -> sum_tree.Tree:
         """Take the priorities `[n]` of rows away where what followed on them is gone."""
         leaves = self._leaves(rows[None] % (self.rows + 1), env)

@@ -106,6 +106,10 @@ class EliteEpisodes(ReplayBuffer):
         )
         return super().init(jax.tree.map(_column, extras))._replace(pending=pending)
 
+    def held(self, memory: ReplayState) -> Array:
+        """Return a number that is always enough: good episodes are few."""
+        return jnp.int32(2**30)
+
     def add(self, memory: ReplayState, rollout: Rollout, key: Key) -> ReplayState:
         """Add a rollout: its steps wait, and the episodes that end in it enter or do not.
 

@@ -290,7 +290,11 @@ def test_list():
 @pytest.mark.parametrize("name", ["ppo", "PPO"])
 def test_list_an_algorithm(name):
     output = invoke("list", name)
-    for words in ("learning_rate             0.0003    step size", "net_arch                  None      widths", "target_kl"):
+    for words in (
+        "learning_rate             0.0003    step size",
+        "net_arch                  None      widths",
+        "target_kl",
+    ):
         assert words in output
     assert "None" in output
 

@@ -137,6 +137,18 @@ VALUES = {
     "munchausen_tau": 0.1,
     "munchausen_clip": -0.2,
 }
+SEQUENCES = {
+    **REPLAY,
+    "train_freq": 4,
+    "sequence_length": 6,
+    "burn_in": 2,
+    "n_steps": 2,
+    "target_update_interval": 16,
+    "recurrent": "gru",
+    "recurrent_size": 8,
+    "exploration_base": 0.9,
+    "exploration_exponent": 1.0,
+}
 NOISY = {
     **REPLAY,
     "tau": 0.05,
@@ -157,9 +169,11 @@ CASES: dict[str, Case] = {
     "DynaQ": Case("DynaQ", Choices(), {**TABLE, "planning_steps": 2}),
     "ExpectedSARSA": Case("ExpectedSARSA", Choices(), TABLE),
     "PPO": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "ent_coef": 0.01, "n_epochs": 2, "clip_range": 0.05}),
+    "PPO-recurrent": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "n_epochs": 2, "recurrent": "gru"}),
     "PQN": Case("PQN", Choices(), {**MINIBATCHES, "exploration_fraction": 0.9}),
     "QLearning": Case("QLearning", Choices(), TABLE),
     "QRDQN": Case("QRDQN", Choices(), {**VALUES, "n_quantiles": 5}),
+    "R2D2": Case("R2D2", Choices(), SEQUENCES),
     "Rainbow": Case("Rainbow", Choices(), {**VALUES, "noisy": False, "n_atoms": 11, "v_min": -1.0, "v_max": 3.0}),
     "SAC": Case("SAC", Points(), AUTO),
     "SAC-discrete": Case("SAC", Choices(), FIXED),
@@ -232,7 +246,7 @@ class Trained:
         first, untrained = copied(agent.state), self.greedy(agent)
         metrics = advance(agent, FEW)
         with TemporaryDirectory() as folder:
-            content = agent.save(Path(folder) / "agent.safetensors").read_bytes()
+            content = agent.save(Path(folder) / "agent.safetensors", memory=True).read_bytes()
         few, greedy = copied(agent.state), self.greedy(agent)
         advance(agent, FEW)
         later = copied(agent.state)

@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from renshu.algorithms.hyperparameters import boolean, number
-from renshu.algorithms.policy_gradient.actor_critic import ActorCriticAlgorithm, ActorCriticLearner, Batch, State
+from renshu.algorithms.policy_gradient.actor_critic import (
+    ActorCriticAlgorithm,
+    ActorCriticLearner,
+    Batch,
+    State,
+    explained_variance,
+)
+from renshu.networks.heads import Distribution
 from renshu.ops.statistics import masked_mean, masked_normalize
 from renshu.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -35,14 +43,25 @@ class A2CLearner(ActorCriticLearner[A2C]):
         return optax.scale_by_adam(eps=a.rms_prop_eps)
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
-        state, batch = self.make_batch(state, rollout)
-        whole = jax.tree.map(lambda x: x[None], batch)
-        return self.improve(state, self.loss, whole, batch)
+        state, _, inputs, reward = self.look(state, rollout)
+        rows = reward.size
+        early = inputs._replace(obs=jax.tree.map(lambda x: x[:rows], inputs.obs), first=inputs.first[:-1])
+        last = inputs._replace(obs=jax.tree.map(lambda x: x[rows:], inputs.obs), first=inputs.first[-1:])
 
-    def loss(self, params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
+        def loss(params: PyTree, _: Array) -> tuple[Array, Metrics]:
+            # The parameters are still those that acted: one pass gives the loss and what advantages are made of.
+            policy, value, carry = self.network.both(params, early)
+            beyond = self.network.value(params, last._replace(carry=carry))
+            values = jax.lax.stop_gradient(jnp.concatenate([value, beyond]))
+            batch = self.advantages(rollout, reward, values, inputs.obs)
+            total, metrics = self.loss(policy, value, batch)
+            return total, {**metrics, "explained_variance": explained_variance(batch)}
+
+        return self.improve(state, loss, jnp.zeros(1))
+
+    def loss(self, policy: Distribution, value: Array, batch: Batch) -> tuple[Array, Metrics]:
         """Compute -log pi(a|s) A, the squared error of the value, and the entropy (Mnih 2016, section 4)."""
         a = self.config
-        policy, value, batch = self.evaluate(params, batch)
         advantage = masked_normalize(batch.advantage, batch.valid) if a.normalize_advantage else batch.advantage
         policy_loss = -masked_mean(policy.log_prob(batch.action) * advantage, batch.valid)
         value_loss = masked_mean((value - batch.target) ** 2, batch.valid)

@@ -112,7 +112,7 @@ class Batch(NamedTuple):
 
     obs: PyTree
     action: PyTree
-    log_prob: Array  # under the policy that acted
+    log_prob: Array  # under the policy that acted; () where it is not needed
     value: Array  # before the update
     advantage: Array
     target: Array  # of the value function: advantage + value
@@ -226,35 +226,46 @@ class ActorCriticLearner(Learner[Config, State]):
             obs,
         )
 
-    def make_batch(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
-        """Make a batch with advantages of a rollout, and the state with newer statistics.
+    def look(self, state: State, rollout: Rollout) -> tuple[State, Inputs, Inputs, Array]:
+        """Count a rollout, and return the state with newer statistics, inputs of its T + 1 rows, and rewards `[T, N]`.
 
-        Log-probabilities and values are computed here, under the parameters and statistics that acted; in the first
-        rollout, on which there were none yet, values and all that follows go by its own.
+        The inputs are those that were acted on, and those to learn from: in the first rollout, before which there were
+        no statistics, they go by its own.
         """
-        a = self.config
-        T, N = rollout.reward.shape
-        valid = rollout.valid
         frames, cores = rollout.carry if self.recurrent else (rollout.carry, ())
         after = self._counted(state, rollout, flat(rollout.obs))
         obs = flat(stack_rollout(frames, rollout.obs, rollout.first))
-        inputs = Inputs(self.normalized(state.obs_stats, obs), cores, rollout.first if self.recurrent else ())
-        policy, value, _ = self.network.both(state.params, inputs)
-        normalized = self.normalized(self._known(state.obs_stats, after.obs_stats), obs)
-        if self.config.norm_obs:
-            value = self.network.value(state.params, inputs._replace(obs=normalized))
-        value = value.reshape(T + 1, N)
+        acted = Inputs(self.normalized(state.obs_stats, obs), cores, rollout.first if self.recurrent else ())
+        learned = acted._replace(obs=self.normalized(self._known(state.obs_stats, after.obs_stats), obs))
         reward, after = self._scaled_reward(after, rollout)
-        advantage = gae(reward, value, rollout.terminated, valid, a.gamma, a.gae_lambda)
-        acted_on = jax.tree.map(lambda x: x[: T * N], normalized)
-        action = jax.tree.map(lambda x: x.reshape(T * N, *x.shape[2:]), rollout.action)
-        log_prob = jax.tree.map(lambda x: x[: T * N], policy).log_prob(action)
+        return self._finite(after, state), acted, learned, reward
+
+    def advantages(self, rollout: Rollout, reward: Array, value: Array, obs: PyTree, log_prob: Array = ()) -> Batch:
+        """Make a flat batch `[T * N]` with advantages. value: `[(T + 1) * N]`. obs: of as many rows."""
+        a = self.config
+        T, N = reward.shape
+        value = value.reshape(T + 1, N)
+        advantage = gae(reward, value, rollout.terminated, rollout.valid, a.gamma, a.gae_lambda)
+        rows = jax.tree.map(lambda x: x[: T * N], obs)
         target = advantage + value[:-1]
-        batch = Batch(acted_on, action, log_prob, *(x.reshape(-1) for x in (value[:-1], advantage, target, valid)))
+        return Batch(rows, flat(rollout.action), log_prob, *flat((value[:-1], advantage, target, rollout.valid)))
+
+    def make_batch(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
+        """Make a batch with advantages of a rollout, and the state with newer statistics.
+
+        Log-probabilities and values are computed here, under the parameters and statistics that acted.
+        """
+        T, N = rollout.reward.shape
+        after, acted, learned, reward = self.look(state, rollout)
+        policy, value, _ = self.network.both(state.params, acted)
+        if self.config.norm_obs:
+            value = self.network.value(state.params, learned)
+        log_prob = jax.tree.map(lambda x: x[: T * N], policy).log_prob(flat(rollout.action))
+        batch = self.advantages(rollout, reward, value, learned.obs, log_prob)
         if self.recurrent:
             whole = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(T, N, *x.shape[1:]), 0, 1), batch)
-            batch = whole._replace(first=rollout.first[:-1].T, carry=cores)
-        return self._finite(after, state), batch
+            batch = whole._replace(first=rollout.first[:-1].T, carry=acted.carry)
+        return after, batch
 
     def evaluate(self, params: PyTree, batch: Batch) -> tuple[Distribution, Array, Batch]:
         """Compute the distribution over actions and values `[B]` of a batch, and the batch in rows of that order."""
@@ -305,14 +316,12 @@ class ActorCriticLearner(Learner[Config, State]):
         obs_stats, reward_stats, returns = keep_if_finite(new, old, {})
         return after._replace(obs_stats=obs_stats, reward_stats=reward_stats, returns=returns)
 
-    def improve(
-        self, state: State, loss: Any, batches: PyTree, batch: Batch, stop: Any = None
-    ) -> tuple[State, Metrics]:
+    def improve(self, state: State, loss: Any, batches: PyTree, stop: Any = None) -> tuple[State, Metrics]:
         """Take a gradient step for each of `batches`; parameters stay as they were if anything went NaN."""
         rate = value_of(self.config.learning_rate, state.counters.progress_remaining)
         run = self.minibatch_descent.run(loss, state.params, state.opt_state, batches, rate, stop)
         params, opt_state, taken, metrics = run
-        metrics |= {"explained_variance": explained_variance(batch), "learning_rate": rate}
+        metrics["learning_rate"] = rate
         kept, metrics = keep_and_tell((params, opt_state), (state.params, state.opt_state), metrics)
         counters = state.counters._replace(updates=state.counters.updates + taken)
         return state._replace(params=kept[0], opt_state=kept[1], counters=counters), metrics

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import optax
 
 from renshu.algorithms.hyperparameters import ScheduleLike, boolean, integer, number, schedule
-from renshu.algorithms.policy_gradient.actor_critic import ActorCriticAlgorithm, ActorCriticLearner, Batch, State
+from renshu.algorithms.policy_gradient.actor_critic import (
+    ActorCriticAlgorithm,
+    ActorCriticLearner,
+    Batch,
+    State,
+    explained_variance,
+)
 from renshu.ops.schedules import value_of
 from renshu.ops.statistics import masked_mean, masked_normalize
 from renshu.optim.minibatches import check_minibatches, minibatch, minibatches
@@ -62,8 +68,8 @@ class PPOLearner(ActorCriticLearner[PPO]):
 
         target_kl = a.target_kl
         stop = None if target_kl is None else lambda metrics: metrics["approx_kl"] > 1.5 * target_kl
-        state, metrics = self.improve(state, loss, orders, batch, stop)
-        return state, {**metrics, "clip_range": clip_range}
+        state, metrics = self.improve(state, loss, orders, stop)
+        return state, {**metrics, "clip_range": clip_range, "explained_variance": explained_variance(batch)}
 
     def orders(self, rows: int, key: Key) -> Array:
         """Draw the rows of each minibatch, or its environments where the policy is recurrent: see `minibatches`."""

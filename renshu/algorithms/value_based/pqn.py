@@ -58,6 +58,7 @@ class PQN(EpsilonGreedy, Algorithm):
     td_lambda: float = number(
         0.65, "0: targets of one reward and the value after it; 1: of all rewards", least=0, most=1, traceable=True
     )
+    reward_clipping: bool = boolean(False, "learn from the sign of the reward, as is usual in Atari games (Mnih 2015)")
     max_grad_norm: float = number(10.0, "gradients are scaled down to this norm", above=0)
     layer_norm: bool = boolean(True, "normalise the hidden layers")
     cnn: str | None = convolutions()
@@ -187,10 +188,11 @@ class PQNLearner(Learner[PQN, State]):
         """
         a = self.config
         T, N = rollout.reward.shape
+        reward = jnp.sign(rollout.reward) if a.reward_clipping else rollout.reward
         obs = stack_rollout(rollout.carry, rollout.obs, rollout.first)
         obs = jax.tree.map(lambda x: x.reshape((T + 1) * N, *x.shape[2:]), obs)
         value = mask_values(self.values(params, obs), self.split(obs)[1]).max(axis=1).reshape(T + 1, N)
-        target = value[:-1] + gae(rollout.reward, value, rollout.terminated, rollout.valid, a.gamma, a.td_lambda)
+        target = value[:-1] + gae(reward, value, rollout.terminated, rollout.valid, a.gamma, a.td_lambda)
         acted_on = jax.tree.map(lambda x: x[: T * N], obs)
         return Batch(acted_on, *(jnp.asarray(x).reshape(-1) for x in (rollout.action, target, rollout.valid)))
 

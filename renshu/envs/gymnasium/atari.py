@@ -21,6 +21,7 @@ from gymnasium.envs.registration import EnvSpec as GymSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from renshu.envs.gymnasium.lookup import find
 from renshu.errors import EnvironmentFault, HyperparameterError, did_you_mean
 from renshu.types import LIFE_LOST, Array
 
@@ -74,6 +75,8 @@ class Preparation:
         made = cls(**{**given, **kwargs})
         if made.engine not in ENGINES:
             raise HyperparameterError(f"engine={made.engine!r}: expected one of {', '.join(ENGINES)}")
+        if made.engine == "envpool" and made.noop_max < 1:
+            raise HyperparameterError('noop_max=0: engine="envpool" wants at least 1, and crashes without')
         return made
 
     @property
@@ -108,6 +111,14 @@ def is_prepared(spec: GymSpec | None, kwargs: Mapping[str, Any]) -> bool:
     return is_atari(spec) and not plain
 
 
+def described(id: str | None, kwargs: Mapping[str, Any]) -> str | None:
+    """Describe how the Atari game of an id is made ready; None for all else."""
+    if id is None or not ("ALE/" in id or "NoFrameskip" in id):
+        return None
+    spec = find(id)
+    return str(Preparation.of(spec, kwargs)) if is_prepared(spec, kwargs) else None
+
+
 def make(spec: GymSpec, **kwargs: Any) -> gymnasium.Env:
     """Make one environment by Gymnasium; an Atari game is made ready."""
     if not is_prepared(spec, kwargs):
@@ -123,6 +134,7 @@ def single(spec: GymSpec, options: Preparation, render_mode: str | None = None) 
     """Make one game by Gymnasium's wrappers, with observations of `[size, size, channels]` uint8."""
     from gymnasium.wrappers import AtariPreprocessing
 
+    _hush()
     asked = {"mode": options.mode, "difficulty": options.difficulty}
     env = gymnasium.make(
         spec,
@@ -152,6 +164,13 @@ def vector(spec: GymSpec, options: Preparation, num_envs: int) -> VectorEnv:
     return (AleGames if options.engine == "ale" else EnvPoolGames)(spec, options, num_envs)
 
 
+def _hush() -> None:
+    """Keep ALE from printing a page for each game."""
+    import ale_py
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+
+
 def fire_action(meanings: list[str]) -> int | None:
     """Return the action that presses FIRE alone, in games that wait for it; None in others."""
     return meanings.index("FIRE") if "FIRE" in meanings and len(meanings) >= 3 else None
@@ -169,6 +188,7 @@ class Lives(gymnasium.Wrapper):
         self.terminal = terminal
         self.fire = fire_action(self.game.get_action_meanings()) if fire else None
         self.lives, self.goes_on, self.held = 0, False, 0.0
+        self.count = int(env.action_space.n)  # type: ignore[attr-defined]
 
     @property
     def game(self) -> Any:
@@ -197,6 +217,8 @@ class Lives(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the game."""
+        if not 0 <= int(action) < self.count:
+            raise ValueError(f"the game has no action {action}: expected 0 to {self.count - 1}")
         obs, reward, terminated, truncated, info = self.env.step(action)
         reward, self.held = float(reward) + self.held, 0.0
         lives = self.game.ale.lives()
@@ -215,6 +237,7 @@ class _Games(VectorEnv):
     """Games that step together in C++."""
 
     def __init__(self, spec: GymSpec, options: Preparation, num_envs: int) -> None:
+        _hush()
         self.options, self.num_envs, self.spec = options, num_envs, None
         side, channels = options.screen_size, 1 if options.grayscale_obs else 3
         self.single_observation_space = spaces.Box(0, 255, (side, side, channels), np.uint8)

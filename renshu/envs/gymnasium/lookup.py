@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,8 @@ def find(given: str) -> GymSpec:
             raise UnknownNameError(_needs(name, "atari")) from error
         spec = _registered(name)
     if spec is None:
+        if importlib.util.find_spec("ale_py") is not None:
+            importlib.import_module("ale_py")  # so that its names are among the similar ones
         similar = _similar_ids(name)
         hint = f"Did you mean {' or '.join(similar)}?" if similar else "No registered name is like it."
         raise UnknownNameError(

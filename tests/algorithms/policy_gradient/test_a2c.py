@@ -42,7 +42,7 @@ def test_the_loss_against_numpy(normalize_advantage: bool):
         "value_loss": np.mean((np.asarray(value) - target)[valid] ** 2),
         "entropy": -(np.exp(log_p) * log_p).sum(-1)[valid].mean(),
     }
-    loss, metrics = jax.jit(learner.loss)(params, batch)
+    loss, metrics = jax.jit(learner.loss)(policy, value, batch)
     assert jax.tree.map(float, metrics) == pytest.approx(expected, rel=1e-4)
     whole = expected["policy_loss"] + 0.7 * expected["value_loss"] - 0.05 * expected["entropy"]
     assert float(loss) == pytest.approx(whole, rel=1e-4)
@@ -53,7 +53,7 @@ def test_an_update_is_one_step_of_the_optimiser(use_rms_prop: bool):
     learner = learner_of(use_rms_prop=use_rms_prop, rms_prop_eps=1e-3, max_grad_norm=0.4)
     made, state = Programs(learner), learner.init(KEY)
     state = state._replace(counters=state.counters._replace(target=np.int32(100)))
-    grad = jax.jit(jax.grad(lambda p, b: learner.loss(p, b)[0]))
+    grad = jax.jit(jax.grad(lambda p, b: learner.loss(*learner.network.both(p, Inputs(b.obs))[:2], b)[0]))
     squares, mean = None, None
     params = state.params
     for t, seed in enumerate((0, 1), start=1):
