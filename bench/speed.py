@@ -41,12 +41,12 @@ TITLES = {"speed": "Speed of learn()", "speed_replay": "Speed of learn() from re
 def peers_python() -> Path:
     """Return the interpreter of the peers' virtual environment, which is made if it is missing."""
     python = PEERS / "bin" / "python"
-    done = PEERS / "installed"
-    if not done.exists():
+    done, wanted = PEERS / "installed", ROOT / "bench" / "peers.txt"
+    if not done.exists() or done.read_text() != wanted.read_text():
         print("making .venv-peers ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", PEERS], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", ROOT / "bench" / "peers.txt"], check=True)
-        done.touch()
+        subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted], check=True)
+        done.write_text(wanted.read_text())
     return python
 
 

@@ -29,6 +29,7 @@ from renshu.loops.compiled import TrainIteration
 HOME = Path(__file__).parent.parent
 PAGES = [HOME / "README.md", HOME / "docs" / "guide.md"]
 EXTRAS = {
+    "ALE/": "ale_py",
     "renshu.envs.adapters import": "gymnax",
     '"minari:': "minari",
     "BipedalWalker": "Box2D",
