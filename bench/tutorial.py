@@ -3,9 +3,9 @@
     python -m bench.tutorial [--seeds 20]
 
 Rewards are the tutorial's: 0 a step, -1 for a fall before step 195, +1 for an end after it; 200 steps at the most.
-Solved: 10 episodes in a row of at least 195 steps; what counts is the last of them. A2C, in 32 environments at once: the
-last episode of each has stood all 200 steps; what counts is the number of episodes of environment 0 until then. The
-tutorial trained one seed each.
+Solved: 10 episodes in a row of at least 195 steps; what counts is the last of them. A2C, in 32 environments at once:
+the last episode of each has stood all 200 steps; what counts is the number of episodes of environment 0 until then.
+The tutorial trained one seed each.
 """
 
 from __future__ import annotations
