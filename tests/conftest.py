@@ -1,12 +1,17 @@
 """What all tests share: one folder of compiled programs for the whole session, and tiny agents."""
 
+import gc
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
 _OWN: list[str] = []
+MANY_MAPS = 10_000
+"""Mapped stretches of memory, of which each compiled program takes some: Linux gives a process 65,530, then it dies."""
 
 
 def pytest_configure(config):
@@ -22,6 +27,16 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     for folder in _OWN:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Let go of compiled programs from time to time: thousands of tests in one process make thousands."""
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and len(maps.read_bytes().splitlines()) > MANY_MAPS:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

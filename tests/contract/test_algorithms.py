@@ -43,6 +43,7 @@ def _compiled_fast():
     jax.config.update("jax_disable_most_optimizations", "optimization_level=1" in os.environ.get("XLA_FLAGS", ""))
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    trained.cache_clear()  # a process may hold so many programs and no more
 
 
 @pytest.fixture(autouse=True)
