@@ -39,6 +39,19 @@ def _few_programs():
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def compiled_fast():
+    """Compile with hardly any optimisation, for modules where nearly all the time goes to that: a quarter less of it.
+
+    Programs that train at length run slower. `XLA_FLAGS= make test` asks users' level.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", "optimization_level=1" in os.environ.get("XLA_FLAGS", ""))
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def tiny():
     """A function that makes a tiny PPO agent: 2 environments, 32 steps an update."""

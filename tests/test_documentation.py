@@ -26,6 +26,8 @@ from renshu.envs.device import DeviceEnvs
 from renshu.experiments import experiment as experiments
 from renshu.loops.compiled import TrainIteration
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 HOME = Path(__file__).parent.parent
 PAGES = [HOME / "README.md", HOME / "docs" / "guide.md"]
 EXTRAS = {

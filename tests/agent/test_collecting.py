@@ -9,6 +9,8 @@ from renshu.errors import CheckpointError, HyperparameterError
 from renshu.ops.rollouts import joined
 from tests.loops.tiny import copied, same
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SMALL = {"batch_size": 8, "net_arch": [8], "learning_starts": 20}
 CASES = {
     "dqn": (DQN(**SMALL), "CartPole-v1"),

@@ -8,6 +8,8 @@ from gymnasium import spaces
 from renshu import DQN, PPO, PQN, SAC, SARSA, TD3, Linear, load
 from renshu.errors import HyperparameterError
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SMALL = {"batch_size": 8, "net_arch": [8], "learning_starts": 20}
 ON_POLICY = {"n_steps": 8, "batch_size": 8, "net_arch": [8], "n_epochs": 1}
 TABLE = {"n_steps": 4, "obs_bins": 2, "obs_low": -1.0, "obs_high": 1.0}

@@ -18,6 +18,8 @@ from renshu.cli import app
 from renshu.errors import HyperparameterError
 from renshu.tracking import Run, read_episodes
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SETTINGS = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "net_arch": [8]}
 TINY = ["--no-preset", "--envs", "2", *(f"--set={name}={value}" for name, value in SETTINGS.items())]
 QUIET = ["--eval-every", "0", "--checkpoint-every", "0", "--no-progress"]

@@ -1,7 +1,6 @@
 """Every algorithm of the registry goes through the same questions; a new line there is asked, too."""
 
 import dataclasses
-import os
 import time
 
 import jax
@@ -37,12 +36,12 @@ every = pytest.mark.parametrize("case", CASES, scope="module")
 loops = pytest.mark.parametrize("loop", ["host", "compiled"])
 
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_fast():
-    """Nearly all the time goes to compiling, a quarter less at this level. `XLA_FLAGS= make test` asks users' level."""
-    jax.config.update("jax_disable_most_optimizations", "optimization_level=1" in os.environ.get("XLA_FLAGS", ""))
+def _let_go():
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     trained.cache_clear()  # a process may hold so many programs and no more
 
 

@@ -17,6 +17,8 @@ from renshu.files import checkpoint
 from renshu.files.checkpoint import load_tree, named, nested, save_tree
 from tests import probes
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 
 class OwnNet(linen.Module):
     @linen.compact

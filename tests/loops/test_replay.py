@@ -11,6 +11,8 @@ from renshu.envs.builtin.classic import CartPole, Pendulum
 from renshu.envs.builtin.grid import Grid
 from tests.loops.tiny import advanced, same, without_target
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SMALL = {"learning_rate": 1e-2, "batch_size": 8, "buffer_size": 200, "learning_starts": 20, "train_freq": 4}
 PLAIN = DQN(**SMALL, net_arch=[8], target_update_interval=16)
 IDEAS = {"double": True, "dueling": True, "prioritized": True, "n_steps": 3, "noisy": True, "distributional": "qr"}
@@ -43,7 +45,7 @@ def test_a_file_holds_the_memory(algorithm, tmp_path):
     algorithm = dataclasses.replace(algorithm, exploration_by="episodes")  # not by what share of training is done
     whole, half = (algorithm.on("renshu/CartPole-v1", num_envs=2, seed=2) for _ in range(2))
     whole.learn(600, progress=False)
-    path = half.learn(300, progress=False).save(tmp_path / "half.safetensors")
+    path = half.learn(300, progress=False).save(tmp_path / "half.safetensors", memory=True)
     done = load(path)
     done.learn(600 - done.steps, progress=False)
     assert same(without_target(done.state), without_target(whole.state))

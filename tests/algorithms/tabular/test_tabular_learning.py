@@ -1,12 +1,11 @@
-"""What learners with tables learn: probes, the Grid and the cliff; in both loops the same."""
+"""Learners with tables learn probes, the Grid and the cliff."""
 
 import numpy as np
 import pytest
 
-from renshu import Linear, load
+from renshu import Linear
 from renshu.envs.builtin.grid import Grid
 from tests import probes
-from tests.algorithms.rollouts import assert_same
 from tests.algorithms.tabular.test_tabular import KINDS, every
 
 
@@ -29,23 +28,6 @@ def test_probes(name):
     np.testing.assert_allclose(solved(probes.Policy, -1.0, 1.0)["action_values"], [[1, 0], [0, 1]], atol=0.01)
     # Treating the time limit as an end would give 1.6 at most.
     np.testing.assert_allclose(solved(probes.TimeLimit, 0.0)["value"], [2], atol=0.02)
-
-
-@every
-def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(name):
-    agents = [on_grid(name, seed=3, loop=loop) for loop in ("host", "compiled")]
-    states = [agent.learn(600, progress=False).state for agent in agents]
-    assert [agent.loop_name for agent in agents] == ["host", "compiled"]
-    assert_same(*states)
-    assert (np.asarray(states[0].params) != 0).sum() > 20, "something was learned"
-
-
-@pytest.mark.parametrize("name", ["sarsa", "dyna"])
-def test_what_they_remember_is_saved(name, tmp_path):
-    agent = on_grid(name).learn(300, progress=False)
-    again = load(agent.save(tmp_path / "agent.safetensors"))
-    assert_same(again.state, agent.state)
-    assert_same(*(each.learn(100, progress=False).state for each in (again, agent)))
 
 
 @every
