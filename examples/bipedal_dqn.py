@@ -36,10 +36,9 @@ def main(steps: int = 500_000, run: str | None = None, bins: int = 3, window: in
     agent.learn(steps, run=run or True)
 
     folder = agent.last_run.path
-    mean = moving_average(read_episodes(folder)["return"], window)
+    mean = moving_average(read_episodes(folder)["return"], window)[window - 1 :]  # of full windows alone
     if len(mean):
-        first = mean[min(window, len(mean)) - 1]  # the first mean of a full window
-        print(f"mean return of {window} episodes: at first {first:.1f}, best {mean.max():.1f}, now {mean[-1]:.1f}")
+        print(f"mean return of {window} episodes: at first {mean[0]:.1f}, best {mean.max():.1f}, now {mean[-1]:.1f}")
     plot_runs([folder], folder / "curve.png", window=window)
     print("curve:", folder / "curve.png")
     return agent

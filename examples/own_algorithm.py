@@ -28,7 +28,7 @@ class Reinforce(Algorithm):
 
     accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=frozenset({"discrete"}))
     learning_rate: float = number(3e-3, "step size of Adam", above=0)
-    n_steps: int = integer(128, "steps collected of each environment for one update", least=1)
+    n_steps: int = integer(64, "steps collected of each environment for one update", least=1)
     gamma: float = number(0.99, "discount factor", least=0, most=1)
 
     def build(self, spec):

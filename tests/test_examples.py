@@ -49,7 +49,7 @@ def test_own_environment(folder):
     module = example("own_environment")
     report = renshu.check_env(module.Rocket)
     assert report.ok, report
-    agent = module.main(steps=60_000, video="rocket.gif")
+    agent = module.main(steps=45_000, video="rocket.gif")
     assert agent.evaluate(50, seed=1).success_rate > 0.9
     # From the right at rest it flies to the left; at the origin, moving to the right, it brakes.
     assert agent.predict(np.array([0.9, 0.0], np.float32))[0] < -0.3
