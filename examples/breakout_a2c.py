@@ -8,12 +8,13 @@ A line every 100 updates, the weights every 12,500. What was interrupted goes on
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from renshu import A2C, Agent, callbacks
 
-NUM_ENVS, N_STEPS = 16, 5
+SETTINGS = {"n_steps": 5, "learning_rate": 7e-4, "rms_prop_eps": 1e-5, "ent_coef": 0.01, "vf_coef": 0.5}
 
 
 class Line(callbacks.Callback):
@@ -24,7 +25,7 @@ class Line(callbacks.Callback):
 
     def on_update(self, agent: Agent, metrics: dict[str, float]) -> None:
         """Look at the agent after each update."""
-        updates, scores = agent.steps // (NUM_ENVS * N_STEPS), list(agent.recent_returns)
+        updates, scores = int(agent.state.counters.updates), agent.recent_returns
         if updates % self.every == 0 and scores:
             mean, median = np.mean(scores), np.median(scores)
             print(
@@ -35,19 +36,25 @@ class Line(callbacks.Callback):
             agent.save(self.folder / f"weights_{updates:06d}.safetensors")
 
 
-def main(steps: int = 10_000_000, run: str = "runs/breakout-a2c", every: int = 100, save_every: int = 12_500) -> Agent:
-    """Train for so many steps of the agents, each of four frames, or go on with what was begun."""
+def main(
+    steps: int = 10_000_000,
+    run: str = "runs/breakout-a2c",
+    every: int = 100,
+    save_every: int = 12_500,
+    **settings: Any,
+) -> Agent:
+    """Train for so many steps of the agents, each of four frames; what was begun in the folder `run` goes on to them.
+
+    settings: further hyperparameters of A2C.
+    """
     folder = Path(run)
-    if (folder / "checkpoints").is_dir():
+    how = {"callbacks": [Line(folder, every, save_every)], "checkpoint_every": max(1, steps // 50), "progress": False}
+    if any((folder / "checkpoints").glob("*.safetensors")):
         agent = Agent.resume(folder)
-        left = {}
-    else:
-        algorithm = A2C(n_steps=N_STEPS, learning_rate=7e-4, rms_prop_eps=1e-5, ent_coef=0.01, vf_coef=0.5)
-        agent = algorithm.on("BreakoutNoFrameskip-v4", num_envs=NUM_ENVS, seed=0)
-        left = {"total_steps": steps, "run": folder}
-        agent.summary()
-    line = Line(folder, every, save_every)
-    return agent.learn(**left, callbacks=[line], checkpoint_every=steps // 50, progress=False)
+        return agent.learn(steps - agent.steps, **how) if agent.steps < steps else agent
+    agent = A2C(**{**SETTINGS, **settings}).on("BreakoutNoFrameskip-v4", num_envs=16, seed=0)
+    agent.summary()
+    return agent.learn(steps, run=folder, **how)
 
 
 if __name__ == "__main__":
