@@ -112,7 +112,9 @@ def _usable(file: AgentFile, trainer: Trainer, backend: Backend | None) -> PyTre
     snapshot = file.snapshot
     offline = set(snapshot or ()) == {"read", "owed"}
     if offline or isinstance(backend, OfflineBackend):
-        return snapshot if offline and isinstance(backend, OfflineBackend) else None
+        # Where it stood in the data means nothing without the memory that they had filled.
+        whole = file.record.memory != "none"
+        return snapshot if offline and whole and isinstance(backend, OfflineBackend) else None
     if snapshot is None or not isinstance(backend, CompiledBackend):
         return snapshot
     differing = backend.mismatches(trainer.learner, snapshot)

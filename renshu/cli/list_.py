@@ -11,6 +11,9 @@ import typer
 _INSTALL = {"box2d": ("Box2D", "box2d"), "mujoco": ("mujoco", "mujoco")}
 """Groups of Gymnasium's environments that need more packages: a module to look for, and the extra that installs it."""
 
+_MANY = 30
+"""Ids of a family that are written out."""
+
 
 def list_(
     what: Annotated[
@@ -49,15 +52,20 @@ def _presets() -> None:
 
 def _environments() -> None:
     """Print Gymnasium's own environments by family, the newest version of each; other registered ids work as well."""
+    import importlib
     from importlib.util import find_spec
 
     import gymnasium
 
+    if find_spec("ale_py"):
+        importlib.import_module("ale_py")  # registers its games
     families: dict[str, dict[str, str]] = {}
     for spec in gymnasium.registry.values():
         # An entry point that is not text is a function that only says which package to install: Gymnasium keeps it for
         # old versions, as a hint.
-        if isinstance(spec.entry_point, str):
+        atari = spec.entry_point == "ale_py.env:AtariEnv"
+        # Each game has a dozen ids, of which those of ALE are its own.
+        if isinstance(spec.entry_point, str) and (spec.namespace == "ALE" or not atari):
             parts = spec.entry_point.split(".")
             family = parts[2] if parts[:2] == ["gymnasium", "envs"] else parts[0]
             newest = families.setdefault(family, {})
@@ -66,7 +74,10 @@ def _environments() -> None:
     for family, newest in families.items():
         module, extra = _INSTALL.get(family, ("gymnasium", ""))
         missing = "" if find_spec(module) else f' (needs: pip install "renshu[{extra}]")'
-        _row(f"  {family.replace('_', ' '):<16} ", ", ".join(sorted(newest.values())) + missing)
+        ids = sorted(newest.values())
+        if len(ids) > _MANY:
+            ids = [*ids[:_MANY], f"... ({len(ids)} in all)"]
+        _row(f"  {family.replace('_', ' '):<16} ", ", ".join(ids) + missing)
     print("  and every other id that is registered; module:Name-v0 imports the module first")
 
 

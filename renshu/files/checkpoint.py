@@ -191,7 +191,7 @@ def _write(path: Path, named: Mapping[str, Any], metadata: Mapping[str, str]) ->
         end += leaf.size * np.dtype(leaf.dtype).itemsize
         kind = _CODES[np.dtype(leaf.dtype).name]
         header[name] = {"dtype": kind, "shape": list(leaf.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -239,7 +239,7 @@ def test_bins_that_are_not_used_are_told():
 
 
 def test_history_is_for_those_who_can():
-    for accepts in (DISCRETE, PPO.accepts):
+    for accepts in (DISCRETE, QLearning.accepts):
         with pytest.raises(
             HyperparameterError, match=r"DQN sees one observation at a time .* frame_stack=4.*FrameStack"
         ):

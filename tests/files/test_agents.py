@@ -309,7 +309,7 @@ def test_a_place_in_a_data_set_that_cannot_be_is_refused(loop, tmp_path):
     small = {"buffer_size": 64, "batch_size": 8, "net_arch": [8], "learning_starts": 8}
     data = renshu.DQN(**small).on("CartPole-v1", seed=0).collect(40, to=tmp_path / "data")
     agent = renshu.DQN(**small).on(data, seed=0).learn(8, progress=False)
-    path = agent.save(tmp_path / "a.safetensors")
+    path = agent.save(tmp_path / "a.safetensors", memory=True)
     save_tree(path, {"learner": agent.state, "loop": loop}, load_tree(path)[0])
     with pytest.raises(CheckpointError, match="where in its data set"):
         load(path, env=data).learn(8, progress=False)
