@@ -12,7 +12,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renshu import PPO
+from renshu import PPO, QLearning
 from renshu.envs.adapt import MOST_ACTIONS, UNBOUNDED_LIMIT, FittedSpaces, SpaceConfig, fit_spaces
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.types import Accepts, EnvSpec
