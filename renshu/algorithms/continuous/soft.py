@@ -135,14 +135,14 @@ class SoftActorCriticLearner(ReplayLearner[Config]):
         return frames, initial_noise(num_envs, self.noise_shape)
 
     def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
-        frames, noise = carry if self.use_sde else (carry, ())
+        frames, noise = carry if self.use_sde else (carry, None)
         obs, frames = stack_frames(frames, timestep.obs, timestep.first)
         if not explore:
             action = self.policy(acting.params, obs).mode()
         else:
             key_noise, key_random = jax.random.split(key)
             if self.use_sde:
-                noise = resample(noise, timestep.first, key_noise, self.sample_freq)
+                noise = resample(noise, timestep.first, key_noise, self.sample_freq)  # type: ignore[arg-type]
                 action = self.actor.apply({"params": acting.params["actor"]}, obs, noise.matrix, method="act")
             else:
                 action = self.policy(acting.params, obs).sample(key_noise)

