@@ -33,6 +33,7 @@ PAGES = [HOME / "README.md", HOME / "docs" / "guide.md"]
 EXTRAS = {
     "ALE/": "ale_py",
     "renshu.envs.adapters import": "gymnax",
+    "Pgx(": "pgx",
     '"minari:': "minari",
     "BipedalWalker": "Box2D",
     "LunarLander": "Box2D",

@@ -17,8 +17,8 @@ _LEFT_OUT = {
     "rollout_buffer_class": "leave it out",
     "rollout_buffer_kwargs": "leave it out",
     "optimize_memory_usage": "the memory keeps an observation once anyway; leave it out",
-    "use_sde": "only SAC and TQC have it; leave it out",
-    "sde_sample_freq": "only SAC and TQC have it; leave it out",
+    "use_sde": "only PPO, A2C, SAC and TQC have it; leave it out",
+    "sde_sample_freq": "only PPO, A2C, SAC and TQC have it; leave it out",
     "use_sde_at_warmup": "actions before learning_starts are uniform; leave it out",
     "action_noise": "the policy explores by itself; leave it out",
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from gymnasium import spaces
 
 from renshu.networks.encoders import MLP, check_own
-from renshu.networks.heads import Distribution, PolicyHead
+from renshu.networks.heads import Distribution, PolicyHead, StateDependentHead
 from renshu.networks.layers import dense
 from renshu.networks.recurrent import Core, core
 from renshu.ops.distributions import Categorical
@@ -53,6 +54,12 @@ class ActorCritic(nn.Module):
         """Compute the distribution over actions alone."""
         return self.policy_head(self._actor(inputs)[0])
 
+    def explore(self, inputs: Inputs, matrix: Array) -> tuple[Array, PyTree]:
+        """Compute actions `[B, A]` of one step by matrices of state-dependent noise, and the carry after it."""
+        features, carry = self._actor(inputs)
+        critic_carry = () if self.critic_torso is None else self._critic(inputs)[1]
+        return self.policy_head.act(features, matrix), (carry, critic_carry)  # type: ignore[attr-defined]
+
     def value(self, inputs: Inputs) -> Array:
         """Compute values `[T * B]` alone."""
         features = self._actor(inputs)[0] if self.critic_torso is None else self._critic(inputs)[0]
@@ -83,6 +90,8 @@ class ActorCriticNetwork(NamedTuple):
     policy: Callable[[PyTree, Inputs], Distribution]
     value: Callable[[PyTree, Inputs], Array]
     initial_carry: Callable[[int], PyTree]  # [B, ...]  of the cores; () without any
+    explore: Callable[[PyTree, Inputs, Array], tuple[Array, PyTree]]  # action, carry; for state-dependent noise alone
+    noise_shape: Callable[[], tuple[int, ...]]  # (F, A), the shape of a matrix of it
 
 
 def actor_critic(
@@ -99,8 +108,11 @@ def actor_critic(
     cnn: str | None = None,
     recurrent: str | None = None,
     recurrent_size: int = 64,
+    use_sde: bool = False,
 ) -> ActorCriticNetwork:
     """Build the network from spaces and hyperparameters. A `network` of the user replaces the hidden layers.
+
+    use_sde: the noise of the policy is a function of the state; for Box actions.
 
     Raises HyperparameterError where that network does not take the observation or returns no features `[B, F]`.
     """
@@ -112,13 +124,14 @@ def actor_critic(
     cores = [None if recurrent is None else core(recurrent, recurrent_size, ortho_init) for _ in range(2)]
     if share_features_extractor:
         critic_torso, cores[1] = None, None
-    policy_head = PolicyHead(action_space, log_std_init, squash_output, ortho_init)
+    head: Any = StateDependentHead if use_sde else PolicyHead
+    policy_head = head(action_space, log_std_init, squash_output, ortho_init)
     module = ActorCritic(torso, critic_torso, policy_head, ortho_init, *cores)
     if network is not None:
         check_own(network, observation_space)
 
-    def apply(method: str) -> Callable[[PyTree, Inputs], Any]:
-        return lambda params, inputs: module.apply({"params": params}, inputs, method=method)
+    def apply(method: str) -> Callable[..., Any]:
+        return lambda params, *inputs: module.apply({"params": params}, *inputs, method=method)
 
     def initial_carry(batch: int) -> PyTree:
         return () if recurrent is None else tuple(() if one is None else one.initial_carry(batch) for one in cores)
@@ -127,7 +140,11 @@ def actor_critic(
         first = () if recurrent is None else jnp.ones((1, 1), jnp.bool_)
         return module.init(key, Inputs(dummy(observation_space, 1), initial_carry(1), first))["params"]
 
-    return ActorCriticNetwork(init, apply("__call__"), apply("policy"), apply("value"), initial_carry)
+    def noise_shape() -> tuple[int, ...]:
+        return jax.eval_shape(init, jax.random.key(0))["policy_head"]["log_std"].shape
+
+    both, policy, value, explore = (apply(name) for name in ("__call__", "policy", "value", "explore"))
+    return ActorCriticNetwork(init, both, policy, value, initial_carry, explore, noise_shape)
 
 
 def masked(network: ActorCriticNetwork) -> ActorCriticNetwork:

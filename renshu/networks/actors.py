@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import linen as nn
 
-from renshu.networks.layers import dense, product
+from renshu.networks.layers import dense
+from renshu.networks.state_noise import log_deviation, offset
 from renshu.ops.distributions import Categorical, TanhNormal
 from renshu.types import Array, PyTree
 
@@ -56,13 +57,12 @@ class StateDependentActor(nn.Module):
     def __call__(self, obs: PyTree, train: bool = False) -> TanhNormal:
         """Compute the distribution of actions, each with a newly drawn matrix (equation 7)."""
         features = self.torso(obs, train)
-        var = product(features**2, jnp.exp(2 * self.log_std))
-        return TanhNormal(self._mean(features), 0.5 * jnp.log(var + 1e-6))
+        return TanhNormal(self._mean(features), log_deviation(features, self.log_std))
 
     def act(self, obs: PyTree, noise: Array) -> Array:
         """Compute actions `[B, size]` by matrices of standard normal numbers, `[B, F, size]`."""
         features = self.torso(obs)
-        return jnp.tanh(self._mean(features) + jnp.einsum("bf,bfa->ba", features, jnp.exp(self.log_std) * noise))
+        return jnp.tanh(self._mean(features) + offset(features, self.log_std, noise))
 
     def _mean(self, features: Array) -> Array:
         return jnp.clip(self.mean(features), -MOST_MEAN, MOST_MEAN)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from gymnasium import spaces
 
 from renshu.networks.layers import dense
+from renshu.networks.state_noise import log_deviation, offset
 from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical, Normal, TanhNormal
 from renshu.types import Array
 
@@ -42,3 +44,35 @@ class PolicyHead(nn.Module):
         mean = outputs(size)
         log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), (size,))
         return (TanhNormal if self.squash_output else Normal)(mean, jnp.broadcast_to(log_std, mean.shape))
+
+
+class StateDependentHead(nn.Module):
+    """From features `[B, F]` to a normal distribution over actions of a Box, with state-dependent noise (Raffin 2021).
+
+    The noise does not shape the features: no gradient of the deviation reaches them (Stable-Baselines3's
+    learn_features=False).
+    """
+
+    space: spaces.Box
+    log_std_init: float = 0.0
+    squash_output: bool = False
+    ortho_init: bool = True
+
+    def __call__(self, features: Array) -> Normal | TanhNormal:
+        """Compute the distribution of actions, each with a newly drawn matrix (equation 7)."""
+        mean, log_std = self._parts(features)
+        deviation = log_deviation(jax.lax.stop_gradient(features), log_std)
+        return (TanhNormal if self.squash_output else Normal)(mean, deviation)
+
+    def act(self, features: Array, matrix: Array) -> Array:
+        """Compute actions `[B, A]` by matrices of standard normal numbers, `[B, F, A]`."""
+        mean, log_std = self._parts(features)
+        action = mean + offset(features, log_std, matrix)
+        return jnp.tanh(action) if self.squash_output else action
+
+    @nn.compact
+    def _parts(self, features: Array) -> tuple[Array, Array]:
+        size = math.prod(self.space.shape)
+        shape = (features.shape[-1], size)
+        log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), shape)
+        return dense(size, 0.01, self.ortho_init)(features), log_std

@@ -56,7 +56,7 @@ SIGNATURES = {
 }
 """Every argument of their constructors that is a hyperparameter; not those of logging, seeding and buffer classes."""
 ABSENT = {
-    *((name, field) for name in ("PPO", "A2C", "CrossQ") for field in ("use_sde", "sde_sample_freq")),
+    *(("CrossQ", field) for field in ("use_sde", "sde_sample_freq")),
     *((name, field) for name in ("SAC", "TQC", "CrossQ") for field in ("action_noise", "use_sde_at_warmup")),
 }
 

@@ -12,7 +12,7 @@ import optax
 from renshu.algorithms.continuous.actor_critic import Networks
 from renshu.algorithms.continuous.temperature import init_temperature, temperature, temperature_step
 from renshu.algorithms.replay_learner import ActorState, Aux, ReplayLearner
-from renshu.errors import HyperparameterError
+from renshu.algorithms.sde import sample_freq
 from renshu.networks.actors import CategoricalActor
 from renshu.networks.critics import map_ensemble, random_subset
 from renshu.networks.layers import DROPOUT
@@ -34,10 +34,7 @@ class DiscreteSACLearner(ReplayLearner["SAC"]):
 
     def __init__(self, config: SAC, spec: EnvSpec) -> None:
         super().__init__(config, spec)
-        if config.use_sde:
-            raise HyperparameterError(
-                f"SAC: use_sde is noise on continuous actions; {spec.action_space} has none: leave it out"
-            )
+        sample_freq(config, spec.action_space, "train_freq")  # refuses noise on actions that are not continuous
         self.actions = int(spec.action_space.n)  # type: ignore[attr-defined]
         self.networks = Networks(config, self.observation_space)
         self.actor = CategoricalActor(self.networks.torso(), self.actions)

@@ -15,7 +15,7 @@ from renshu.algorithms.continuous.soft import (
     RegularisedCritics,
     SoftActorCriticAlgorithm,
     SoftActorCriticLearner,
-    StateDependentExploration,
+    SoftStateDependentExploration,
 )
 from renshu.algorithms.continuous.temperature import temperature
 from renshu.algorithms.hyperparameters import integer
@@ -29,7 +29,7 @@ from renshu.types import Accepts, Array, EnvSpec, Key, Metrics, PyTree
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAC(TargetNetworks, StateDependentExploration, RegularisedCritics, SoftActorCriticAlgorithm):
+class SAC(TargetNetworks, SoftStateDependentExploration, RegularisedCritics, SoftActorCriticAlgorithm):
     """A policy that seeks reward and entropy, with a learned temperature; discrete actions as in Christodoulou 2019.
 
     REDQ (Chen 2021): n_critics=10, n_target_critics=2, gradient_steps=20, policy_delay=20.

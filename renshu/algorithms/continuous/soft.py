@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,13 @@ import optax
 
 from renshu.algorithms.continuous.actor_critic import ActorCriticAlgorithm, Networks, lowest_value, mix_random
 from renshu.algorithms.continuous.temperature import Entropy, init_temperature, temperature, temperature_step
-from renshu.algorithms.hyperparameters import boolean, integer, number
+from renshu.algorithms.hyperparameters import boolean, number
 from renshu.algorithms.replay_learner import ActorState, Aux, ReplayLearner
-from renshu.errors import HyperparameterError
+from renshu.algorithms.sde import StateDependentExploration, sample_freq
 from renshu.networks.actors import GaussianActor, StateDependentActor
 from renshu.networks.critics import map_ensemble
 from renshu.networks.layers import DROPOUT
+from renshu.networks.state_noise import initial_noise, resample
 from renshu.ops.distributions import TanhNormal
 from renshu.ops.frame_stack import stack_frames
 from renshu.ops.losses import soft_actor_loss
@@ -32,11 +33,9 @@ class SoftActorCriticAlgorithm(Entropy, ActorCriticAlgorithm):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StateDependentExploration:
-    """Hyperparameters of noise that is a function of the state."""
+class SoftStateDependentExploration(StateDependentExploration):
+    """Hyperparameters of noise that is a function of the state, of policies that predict their deviation otherwise."""
 
-    use_sde: bool = boolean(False, "explore by noise that is a function of the state (Raffin 2021)")
-    sde_sample_freq: int = integer(-1, "steps between draws of that function; -1: train_freq", least=-1)
     log_std_init: float = number(-3.0, "initial log deviation of its parameters")
 
 
@@ -53,13 +52,6 @@ class RegularisedCritics:
 Config = TypeVar("Config", bound=SoftActorCriticAlgorithm)
 
 
-class StateDependentNoise(NamedTuple):
-    """Carry of state-dependent exploration."""
-
-    matrix: Array  # [N, F, A] float32  standard normal
-    age: Array  # [N] int32  steps since the episode began
-
-
 class SoftActorCriticLearner(ReplayLearner[Config]):
     """Networks, acting and the policy's step. A subclass has `targets` and `gradient_step`.
 
@@ -72,13 +64,8 @@ class SoftActorCriticLearner(ReplayLearner[Config]):
     def __init__(self, config: Config, spec: EnvSpec, *, outputs: int = 1, batch_norm: bool = False) -> None:
         super().__init__(config, spec)
         self.size = spec.action_space.shape[0]  # type: ignore[index]
-        self.use_sde = bool(getattr(config, "use_sde", False))
-        self.sample_freq = getattr(config, "sde_sample_freq", -1)
-        if self.sample_freq == 0:
-            name = type(config).__name__
-            raise HyperparameterError(f"{name}: sde_sample_freq=0 draws no noise; give 1 or more, or -1 for train_freq")
-        if self.sample_freq == -1:
-            self.sample_freq = config.train_freq
+        self.sample_freq = sample_freq(config, spec.action_space, "train_freq")
+        self.use_sde = self.sample_freq > 0
         self.networks = Networks(config, self.observation_space)
         self.dropout = getattr(config, "dropout", 0.0)
         regularised = {"layer_norm": getattr(config, "layer_norm", False), "dropout": self.dropout}
@@ -145,8 +132,7 @@ class SoftActorCriticLearner(ReplayLearner[Config]):
         frames = super().initial_carry(num_envs)
         if not self.use_sde:
             return frames
-        noise = StateDependentNoise(jnp.zeros((num_envs, *self.noise_shape)), jnp.zeros(num_envs, jnp.int32))
-        return frames, noise
+        return frames, initial_noise(num_envs, self.noise_shape)
 
     def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
         frames, noise = carry if self.use_sde else (carry, None)
@@ -156,22 +142,12 @@ class SoftActorCriticLearner(ReplayLearner[Config]):
         else:
             key_noise, key_random = jax.random.split(key)
             if self.use_sde:
-                noise = self.resample_noise(noise, timestep.first, key_noise)
+                noise = resample(noise, timestep.first, key_noise, self.sample_freq)  # type: ignore[arg-type]
                 action = self.actor.apply({"params": acting.params["actor"]}, obs, noise.matrix, method="act")
             else:
                 action = self.policy(acting.params, obs).sample(key_noise)
             action = mix_random(action, acting.exploration, key_random)
         return ActorOutput(action, (frames, noise) if self.use_sde else frames)
-
-    def resample_noise(self, noise: PyTree, first: Array, key: Key) -> StateDependentNoise:
-        """Draw new matrices where an episode begins or the old ones are due."""
-        age = jnp.where(first, 0, noise.age)
-        due = age % self.sample_freq == 0
-
-        def draw() -> Array:
-            return jnp.where(due[:, None, None], jax.random.normal(key, noise.matrix.shape), noise.matrix)
-
-        return StateDependentNoise(jax.lax.cond(due.any(), draw, lambda: noise.matrix), age + 1)
 
     def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the greedy action from -1 to 1, the deviation before the tanh, `[N, A]`, and the action's value."""

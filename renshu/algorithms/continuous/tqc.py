@@ -14,7 +14,7 @@ from renshu.algorithms.continuous.soft import (
     RegularisedCritics,
     SoftActorCriticAlgorithm,
     SoftActorCriticLearner,
-    StateDependentExploration,
+    SoftStateDependentExploration,
 )
 from renshu.algorithms.continuous.temperature import temperature
 from renshu.algorithms.hyperparameters import integer
@@ -28,7 +28,7 @@ from renshu.types import Array, EnvSpec, Key, Metrics, PyTree
 
 
 @dataclass(frozen=True, kw_only=True)
-class TQC(TargetNetworks, StateDependentExploration, RegularisedCritics, SoftActorCriticAlgorithm):
+class TQC(TargetNetworks, SoftStateDependentExploration, RegularisedCritics, SoftActorCriticAlgorithm):
     """SAC on quantiles of the return; its defaults are those of sb3-contrib."""
 
     n_quantiles: int = integer(25, "quantiles that each critic predicts", least=1)

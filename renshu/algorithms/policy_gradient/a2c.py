@@ -16,13 +16,14 @@ from renshu.algorithms.policy_gradient.actor_critic import (
     State,
     explained_variance,
 )
+from renshu.algorithms.sde import StateDependentExploration
 from renshu.networks.heads import Distribution
 from renshu.ops.statistics import masked_mean, masked_normalize
 from renshu.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2C(ActorCriticAlgorithm):
+class A2C(StateDependentExploration, ActorCriticAlgorithm):
     """One gradient step on each short rollout of many environments."""
 
     use_rms_prop: bool = boolean(True, "RMSprop as in the paper; otherwise Adam")

@@ -23,11 +23,13 @@ from renshu.algorithms.hyperparameters import (
     number,
     schedule,
 )
+from renshu.algorithms.sde import sample_freq
 from renshu.networks.actor_critic import Inputs, actor_critic, masked
 from renshu.networks.encoders import default_widths
 from renshu.networks.heads import Distribution
 from renshu.networks.layers import ACTIVATIONS
 from renshu.networks.recurrent import CORES
+from renshu.networks.state_noise import initial_noise, resample
 from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical
 from renshu.ops.frame_stack import empty_frames, stack_frames, stack_rollout, stacked_space
 from renshu.ops.images import has_images
@@ -76,7 +78,7 @@ class ActorCriticAlgorithm(Algorithm):
         "policy and value function share convolution and hidden layers (widths of pi); None: on images",
         optional=True,
     )
-    log_std_init: float = number(0.0, "initial log standard deviation of continuous actions")
+    log_std_init: float = number(0.0, "initial log deviation of continuous actions, or of state-dependent noise")
     squash_output: bool = boolean(False, "squash continuous actions by tanh instead of clipping them")
     recurrent: str | None = choice(
         None, 'a memory on top of the hidden layers: "lstm", "gru" or "mingru", which learns fastest', CORES
@@ -122,10 +124,11 @@ class Batch(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """Memory of an actor: frames of a frame stack, and the carry of recurrent cores."""
+    """Memory of an actor; () where it has none of a kind. Without cores and noise the frames stand alone."""
 
-    frames: PyTree  # [N, frame_stack, ...]
-    cores: PyTree  # [N, ...]
+    frames: PyTree = ()  # [N, frame_stack, ...]  of a frame stack
+    cores: PyTree = ()  # [N, ...]  of recurrent cores
+    noise: PyTree = ()  # StateDependentNoise
 
 
 class ActorCriticLearner(Learner[Config, State]):
@@ -139,6 +142,8 @@ class ActorCriticLearner(Learner[Config, State]):
         space = spec.network_space  # as the network sees it
         if spec.frame_stack > 1:
             space = stacked_space(space, spec.frame_stack)
+        self.sample_freq = sample_freq(algorithm, spec.action_space, "n_steps")
+        self.use_sde = self.sample_freq > 0
         on_images = has_images(space, algorithm.cnn is not None)
         share = algorithm.share_features_extractor
         self.network = actor_critic(
@@ -154,6 +159,7 @@ class ActorCriticLearner(Learner[Config, State]):
             network=algorithm.network,
             recurrent=algorithm.recurrent,
             recurrent_size=algorithm.recurrent_size,
+            use_sde=self.use_sde,
         )
         self.recurrent = algorithm.recurrent is not None
         if spec.masks:
@@ -183,23 +189,37 @@ class ActorCriticLearner(Learner[Config, State]):
     def initial_carry(self, num_envs: int) -> PyTree:
         count = self.spec.frame_stack
         frames = empty_frames(self.spec.observation_space, count, num_envs) if count > 1 else ()
-        return Carry(frames, self.network.initial_carry(num_envs)) if self.recurrent else frames
+        noise = initial_noise(num_envs, self.network.noise_shape()) if self.use_sde else ()
+        return self.packed(Carry(frames, self.network.initial_carry(num_envs), noise))
 
-    def seen(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> tuple[Inputs, PyTree]:
-        """Return the network's inputs in a step, and the frames to keep."""
-        frames, cores = carry if self.recurrent else (carry, ())
-        obs, frames = stack_frames(frames, timestep.obs, timestep.first)
+    def packed(self, carry: Carry) -> PyTree:
+        """Return a carry as loops keep it: a feed-forward policy has frames alone, or nothing."""
+        return carry if self.recurrent or self.use_sde else carry.frames
+
+    def unpacked(self, carry: PyTree) -> Carry:
+        """Return the parts of a carry that loops kept."""
+        return Carry(*carry) if self.recurrent or self.use_sde else Carry(carry)
+
+    def seen(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> tuple[Inputs, Carry]:
+        """Return the network's inputs in a step, and the memory with newer frames."""
+        memory = self.unpacked(carry)
+        obs, frames = stack_frames(memory.frames, timestep.obs, timestep.first)
         first = timestep.first[None] if self.recurrent else ()
-        return Inputs(self.normalized(acting.obs_stats, obs), cores, first), frames
+        return Inputs(self.normalized(acting.obs_stats, obs), memory.cores, first), memory._replace(frames=frames)
 
     def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
-        inputs, carry = self.seen(acting, carry, timestep)
-        if self.recurrent:
-            policy, _, cores = self.network.both(acting.params, inputs)
-            carry = Carry(carry, cores)
+        inputs, memory = self.seen(acting, carry, timestep)
+        if self.use_sde and explore:
+            noise = resample(memory.noise, timestep.first, key, self.sample_freq)
+            action, cores = self.network.explore(acting.params, inputs, noise.matrix)
+            memory = memory._replace(noise=noise)
         else:
-            policy = self.network.policy(acting.params, inputs)
-        return ActorOutput(policy.sample(key) if explore else policy.mode(), carry)
+            if self.recurrent:
+                policy, _, cores = self.network.both(acting.params, inputs)
+            else:
+                policy, cores = self.network.policy(acting.params, inputs), ()
+            action = policy.sample(key) if explore else policy.mode()
+        return ActorOutput(action, self.packed(memory._replace(cores=cores) if self.recurrent else memory))
 
     def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the policy's parameters and the value, `[N, ...]`; the value is in the units of the raw reward."""
@@ -232,10 +252,11 @@ class ActorCriticLearner(Learner[Config, State]):
         The inputs are those that were acted on, and those to learn from: in the first rollout, before which there were
         no statistics, they go by its own.
         """
-        frames, cores = rollout.carry if self.recurrent else (rollout.carry, ())
+        memory = self.unpacked(rollout.carry)
         after = self._counted(state, rollout, flat(rollout.obs))
-        obs = flat(stack_rollout(frames, rollout.obs, rollout.first))
-        acted = Inputs(self.normalized(state.obs_stats, obs), cores, rollout.first if self.recurrent else ())
+        obs = flat(stack_rollout(memory.frames, rollout.obs, rollout.first))
+        first = rollout.first if self.recurrent else ()
+        acted = Inputs(self.normalized(state.obs_stats, obs), memory.cores, first)
         learned = acted._replace(obs=self.normalized(self._known(state.obs_stats, after.obs_stats), obs))
         reward, after = self._scaled_reward(after, rollout)
         return self._finite(after, state), acted, learned, reward

@@ -15,6 +15,7 @@ from renshu.algorithms.policy_gradient.actor_critic import (
     State,
     explained_variance,
 )
+from renshu.algorithms.sde import StateDependentExploration
 from renshu.ops.schedules import value_of
 from renshu.ops.statistics import masked_mean, masked_normalize
 from renshu.optim.minibatches import check_minibatches, minibatch, minibatches
@@ -22,7 +23,7 @@ from renshu.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPO(ActorCriticAlgorithm):
+class PPO(StateDependentExploration, ActorCriticAlgorithm):
     """Several epochs of minibatch steps on each rollout, kept close to the policy that acted by clipping."""
 
     learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0, traceable=True)
