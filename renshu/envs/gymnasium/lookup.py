@@ -13,13 +13,17 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymSpec
 
-from renshu.errors import EnvironmentFault, UnknownNameError
+from renshu.envs.gymnasium import retro
+from renshu.errors import EnvironmentFault, RenshuError, UnknownNameError
 
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
 
 
 def find(given: str) -> GymSpec:
-    """Find the registered spec of an id. Raises UnknownNameError with near matches."""
+    """Find the registered spec of an id.
+
+    Raises UnknownNameError with near matches, EnvironmentFault for a console game whose ROM is not there.
+    """
     module, _, name = given.rpartition(":")
     if module:
         try:
@@ -36,9 +40,13 @@ def find(given: str) -> GymSpec:
         except ModuleNotFoundError as error:
             raise UnknownNameError(_needs(name, "atari")) from error
         spec = _registered(name)
+    if spec is None and name.startswith(retro.PREFIX):
+        retro.register(name)
+        spec = _registered(name)
     if spec is None:
+        retro.register_playable()  # so that its games are among the similar ones
         if importlib.util.find_spec("ale_py") is not None:
-            importlib.import_module("ale_py")  # so that its names are among the similar ones
+            importlib.import_module("ale_py")
         similar = _similar_ids(name)
         hint = f"Did you mean {' or '.join(similar)}?" if similar else "No registered name is like it."
         raise UnknownNameError(
@@ -80,6 +88,8 @@ def explained(name: str, spec: GymSpec | None, make: Callable[[], Any]) -> Any:
     """Call `make`, turning what it raises into an EnvironmentFault that says what to install where that helps."""
     try:
         return make()
+    except RenshuError:
+        raise  # which says what to do already
     except Exception as error:
         if spec and isinstance(error, gymnasium.error.DependencyNotInstalled | ModuleNotFoundError):
             for module, extra in _EXTRAS.items():
