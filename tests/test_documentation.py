@@ -33,6 +33,10 @@ EXTRAS = {
     '"minari:': "minari",
     "BipedalWalker": "Box2D",
     "LunarLander": "Box2D",
+    "CarRacing": "Box2D",
+    "Hopper": "mujoco",
+    '"retro/': "stable_retro",
+    "gymnax/": "gymnax",
 }
 """Texts of blocks that need a package which may be missing."""
 STEPS = 128

@@ -14,15 +14,19 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymSpec
 
 from renshu.envs.gymnasium import retro
+from renshu.envs.gymnasium.registration import GYMNAX, register_gymnax
 from renshu.errors import EnvironmentFault, RenshuError, UnknownNameError
 
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
+_OF_GYMNAX = ("-MinAtar", "-bsuite", "-misc")
+"""Endings that only names in gymnax have."""
 
 
 def find(given: str) -> GymSpec:
     """Find the registered spec of an id.
 
-    Raises UnknownNameError with near matches, EnvironmentFault for a console game whose ROM is not there.
+    Raises UnknownNameError with near matches, EnvironmentFault for a console game without its ROM, or where
+    gymnax is not installed.
     """
     module, _, name = given.rpartition(":")
     if module:
@@ -43,11 +47,14 @@ def find(given: str) -> GymSpec:
     if spec is None and name.startswith(retro.PREFIX):
         retro.register(name)
         spec = _registered(name)
+    if spec is None and name.startswith(GYMNAX):
+        register_gymnax(name)
+        spec = _registered(name)
     if spec is None:
         retro.register_playable()  # so that its games are among the similar ones
         if importlib.util.find_spec("ale_py") is not None:
             importlib.import_module("ale_py")
-        similar = _similar_ids(name)
+        similar = [GYMNAX + name] if name.endswith(_OF_GYMNAX) else _similar_ids(name)
         hint = f"Did you mean {' or '.join(similar)}?" if similar else "No registered name is like it."
         raise UnknownNameError(
             f"no environment is registered as {name!r}. {hint} One from another package is named 'module:{name}', or "

@@ -201,8 +201,9 @@ class ConsoleGame(gymnasium.Env):
             self.close()
             raise
         height, width, _ = self.game.observation_space.shape
-        sides = (height, width) if options.screen_size is None else (options.screen_size,) * 2
-        self.observation_space = spaces.Box(0, 255, (*sides, 1 if options.grayscale_obs else 3), np.uint8)
+        sides = (height, width) if options.screen_size is None else (options.screen_size, options.screen_size)
+        self.shape = (*sides, 1 if options.grayscale_obs else 3)
+        self.observation_space = spaces.Box(0, 255, self.shape, np.uint8)
         self.action_space = (
             self.game.action_space if self.combinations is None else spaces.Discrete(len(self.combinations))
         )
@@ -231,7 +232,8 @@ class ConsoleGame(gymnasium.Env):
         """Return the buttons of each action, as "RIGHT+B"; of single buttons where an action is all of them."""
         if self.combinations is None:
             return [name or "" for name in self.buttons]
-        return ["+".join(name for name, on in zip(self.buttons, row, strict=True) if on) for row in self.combinations]
+        named = [[name for name, on in zip(self.buttons, row, strict=True) if name and on] for row in self.combinations]
+        return ["+".join(names) for names in named]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin the game in its saved state."""
@@ -264,7 +266,7 @@ class ConsoleGame(gymnasium.Env):
         self.game.close()
 
     def _seen(self, screen: Array) -> Array:
-        height, width, channels = self.observation_space.shape or ()
+        height, width, channels = self.shape
         from PIL import Image  # only here: whoever plays no console game need not wait for it
 
         image = Image.fromarray(np.ascontiguousarray(screen))

@@ -103,9 +103,14 @@ def test_training_evaluation_and_video_in_one_process(tmp_path, capsys):
     again.learn(32, progress=False)
 
 
-@pytest.mark.parametrize("algorithm", [PPO(n_steps=8, batch_size=8, n_epochs=1), DQN(learning_starts=4, batch_size=4, buffer_size=64)])
-def test_single_buttons_and_numbered_ones(algorithm):
-    actions = "buttons" if isinstance(algorithm, PPO) else [[], ["LEFT"], ["RIGHT", "B"]]
+@pytest.mark.parametrize(
+    ("algorithm", "actions"),
+    [
+        (PPO(n_steps=8, batch_size=8, n_epochs=1), "buttons"),
+        (DQN(learning_starts=4, batch_size=4, buffer_size=64), [[], ["LEFT"], ["RIGHT", "B"]]),
+    ],
+)
+def test_single_buttons_and_numbered_ones(algorithm, actions):
     agent = algorithm.on(NAME, seed=0, env_kwargs={"actions": actions, "screen_size": 36})
     assert agent.learn(16, progress=False).steps >= 16
 
