@@ -102,7 +102,8 @@ def explained(name: str, spec: GymSpec | None, make: Callable[[], Any]) -> Any:
             for module, extra in _EXTRAS.items():
                 if str(spec.entry_point).startswith(module):
                     raise EnvironmentFault(_needs(name, extra)) from error
-        raise EnvironmentFault(f"{name} raised while it was made: {type(error).__name__}: {error}") from error
+        advice = f". {retro.ONE_EACH}" if retro.is_second(error) else ""
+        raise EnvironmentFault(f"{name} raised while it was made: {type(error).__name__}: {error}{advice}") from error
 
 
 def _needs(name: str, extra: str) -> str:

@@ -32,6 +32,11 @@ FRAME_STACK = 4
 """Frames that a learner sees at once, unless it is asked for another number."""
 MAX_EPISODE_STEPS = 4_500
 """Time limit in steps of the agent, unless another is asked for: 5 minutes of play at 4 frames a step."""
+ONE_EACH = (
+    "A process holds one emulator at most: close the other one, or give each game its process. By the id of a game "
+    "that happens by itself, for a function it takes processes=True"
+)
+"""What to do where a second emulator is asked for."""
 ACTIONS = ("few", "all", "buttons")
 _ENTRY_POINT = "renshu.envs.gymnasium.retro:make"
 _DIRECTIONS = frozenset({"UP", "DOWN", "LEFT", "RIGHT"})
@@ -107,6 +112,11 @@ class Preparation:
 def is_console(spec: GymSpec | None) -> bool:
     """Tell whether a spec is of a console game."""
     return spec is not None and spec.entry_point == _ENTRY_POINT
+
+
+def is_second(error: Exception) -> bool:
+    """Tell whether an error is that of a second emulator in a process."""
+    return isinstance(error, RuntimeError) and "multiple emulator" in str(error)
 
 
 def described(id: str | None, kwargs: Mapping[str, Any]) -> str | None:
@@ -297,10 +307,6 @@ def _emulator(options: Preparation, render_mode: str | None) -> Any:
             render_mode=render_mode,
         )
     except RuntimeError as error:
-        if "multiple emulator" in str(error):
-            raise EnvironmentFault(
-                f"{PREFIX}{options.game} needs a process of its own: this one has an emulator already, and can hold "
-                "but one. Close that one, or give the id rather than an object or a function: by its id each game "
-                "gets a process"
-            ) from error
+        if is_second(error):
+            raise EnvironmentFault(f"{PREFIX}{options.game} finds another game in this process. {ONE_EACH}") from error
         raise

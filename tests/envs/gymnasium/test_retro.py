@@ -131,10 +131,18 @@ def test_errors_say_what_to_do(game, monkeypatch):
     with pytest.raises(HyperparameterError, match=r"no button 'SELECT'.*START"):
         game(actions=[["SELECT"]])
     game()
-    with pytest.raises(EnvironmentFault, match="needs a process of its own"):
+    with pytest.raises(EnvironmentFault, match=r"finds another game in this process.*By the id"):
         EnvSource.of(NAME).single()
     for id in [id for id in gymnasium.registry if id.startswith(retro.PREFIX)]:
         monkeypatch.delitem(gymnasium.registry, id)
     monkeypatch.setitem(sys.modules, "stable_retro", None)
     with pytest.raises(UnknownNameError, match=r'pip install "renshu\[retro\]"'):
         EnvSource.of(NAME)
+
+
+def test_a_function_needs_processes_for_several():
+    import stable_retro
+
+    source = EnvSource.of(lambda: stable_retro.make(GAME, render_mode="rgb_array"))
+    with pytest.raises(EnvironmentFault, match=r"Cannot create multiple emulator.*processes=True"):
+        source.vector(2)
