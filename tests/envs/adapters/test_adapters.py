@@ -184,7 +184,7 @@ def test_minatars_boards_are_images(game):
     layout = layout_of(space)
     assert layout is not None
     assert layout.shape == space.shape == (10, 10, space.shape[2])
-    obs = rollout(env).obs
+    _, obs = env.reset(jax.random.key(0))
     assert obs.dtype == np.uint8
     assert set(np.unique(obs)) == {0, 1}
 
