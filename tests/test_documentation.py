@@ -37,6 +37,11 @@ EXTRAS = {
     '"minari:': "minari",
     "BipedalWalker": "Box2D",
     "LunarLander": "Box2D",
+    "CarRacing": "Box2D",
+    "Hopper": "mujoco",
+    '"retro/': "stable_retro",
+    "gymnax/": "gymnax",
+    "Pgx(": "pgx",
 }
 """Texts of blocks that need a package which may be missing."""
 STEPS = 128

@@ -66,6 +66,7 @@ class HostBackend:
     def __init__(
         self, source: EnvSource, num_envs: int | None, processes: bool, timeout: float, seed: int | None = None
     ) -> None:
+        processes = processes or source.console is not None
         self.source, self.num_envs, self.processes, self.timeout = source, num_envs or 1, processes, timeout
         self.seed = seed
         self._envs: HostEnvs | None = None

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from renshu.algorithms.hyperparameters import kind_of
-from renshu.envs.gymnasium import atari
+from renshu.envs.gymnasium import atari, retro
 from renshu.loops.evaluation import LIMIT
 from renshu.ops.spaces import leaf_spaces
 
@@ -34,7 +34,7 @@ def describe(trainer: Trainer) -> str:
     known = f"{limit}{threshold}"
     if trainer.dataset is None:
         known = f"{spec.num_envs} at once{' in processes' if trainer.processes else ''}, {known}"
-    game = atari.described(spec.id, spec.kwargs)
+    game = atari.described(spec.id, spec.kwargs) or retro.described(spec.id, spec.kwargs)
     sections = [
         ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),
         *([] if trainer.dataset is None else [("data", _data(trainer.dataset, trainer.learner.config))]),

@@ -17,7 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWra
 from gymnasium.wrappers import TimeLimit
 
 from renshu.envs.checks import CheckedEnv, no_env_hint
-from renshu.envs.gymnasium import atari
+from renshu.envs.gymnasium import atari, retro
 from renshu.envs.gymnasium.lookup import explained, find, portable, registered_as
 from renshu.envs.gymnasium.making import at_once, make_one, next_step, takes
 from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, with_limit
@@ -119,7 +119,15 @@ class EnvSource:
     @property
     def frame_stack(self) -> int:
         """Observations that a learner sees at once where it can and no number was asked for."""
+        if self.console is not None:
+            return retro.FRAME_STACK
         return 1 if self.atari is None else atari.FRAME_STACK
+
+    @cached_property
+    def console(self) -> retro.Preparation | None:
+        """Options of a console game that was named by its id, which needs a process of its own; None for all else."""
+        named = isinstance(self.given, str) and retro.is_console(self.gym_spec)
+        return retro.Preparation.of(cast(GymSpec, self.gym_spec), self.kwargs) if named else None
 
     @cached_property
     def _plain_device(self) -> DeviceEnv | None:
@@ -139,7 +147,8 @@ class EnvSource:
 
         num_envs: number of environments, N. A vector environment that was given is used as it is, with its own N.
         processes: False steps all in this process, True gives each a process of its own; a number below `num_envs` does
-        so too, but lets only that many work at once. timeout: seconds that a process has to make its environment.
+        so too, but lets only that many work at once. Console games always get processes. timeout: seconds that a
+        process has to make its environment.
 
         Raises HyperparameterError for numbers out of range, SpaceError when `num_envs` of them cannot be made or it
         does not reset by the NEXT_STEP rule, EnvironmentFault when making it fails.
@@ -159,7 +168,7 @@ class EnvSource:
             return next_step(self.given)
         if _is_device(self.given) and not processes:
             return _device_vector(self.given, num_envs)
-        how = self._how()
+        how, processes = self._how(), processes or self.console is not None
         if processes:
             # A process gets its copy of an object as it is sent there.
             made = (
@@ -182,6 +191,8 @@ class EnvSource:
     def _evaluation(self, num_envs: int) -> VectorEnv:
         if _is_device(self.given):
             return _device_vector(self.given, num_envs)
+        if self.console is not None:
+            return self._vector(num_envs, True, 120.0)
         if not isinstance(self.given, VectorEnv):
             return self._in_process(num_envs)
         if isinstance(self.given.unwrapped, AsyncVectorEnv):

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 ATARI = "atari"
 """Name of the presets for all Atari games."""
+CONSOLE = "retro"
+"""Name of the presets for all console games."""
+GROUPS = (ATARI, CONSOLE)
+"""Names that stand for many environments."""
 OPTIONS = ("bins", "frame_stack", "masks")
 """Options of `on(...)` that a preset may hold."""
 
@@ -50,11 +54,13 @@ def presets() -> dict[str, dict[str, dict[str, Any]]]:
 def preset_name(algorithm: str, environment: str) -> str | None:
     """Return the name of an environment's preset, or None.
 
-    It is its own, Gymnasium's for an equal one of Renshu's, or ATARI for an Atari game.
+    It is its own, Gymnasium's for an equal one of Renshu's, that of gymnax for a name without "gymnax/" before it, or
+    that of all Atari or all console games.
     """
     known = presets().get(algorithm.lower(), {})
-    names = [environment, environment.removeprefix("renshu/")]
+    names = [environment, environment.removeprefix("renshu/"), f"gymnax/{environment}"]
     names += [ATARI] if environment.startswith("ALE/") or "NoFrameskip" in environment else []
+    names += [CONSOLE] if environment.startswith("retro/") else []
     return next((name for name in names if name in known), None)
 
 

@@ -1,19 +1,43 @@
 """Every preset builds its algorithm and fits its number of environments."""
 
-import gymnasium
+import importlib.util
+from functools import cache
+
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from renshu import A2C, PPO, preset
+from renshu import A2C, PPO, SAC, TD3, TQC, preset
 from renshu.algorithms.registry import algorithm, algorithms
+from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, UnknownNameError
 from renshu.ops.schedules import Linear
-from renshu.presets import presets
+from renshu.presets import GROUPS, preset_name, presets
 from renshu.types import EnvSpec
 
 ALL = [(name, environment) for name, tables in presets().items() for environment in tables]
-CONTINUOUS = ("Pendulum", "MountainCarContinuous", "LunarLanderContinuous", "BipedalWalker")
+MUJOCO = ("Reacher", "Swimmer", "HalfCheetah", "Hopper", "Walker2d", "Ant")
+PACKAGES = {"gymnax/": "gymnax", **dict.fromkeys(MUJOCO, "mujoco"), "CarRacing": "Box2D"}
+IMAGES = spaces.Box(0, 255, (84, 84, 1), np.uint8)
+
+
+def needs(environment: str) -> None:
+    """Skip where the package of an environment is missing."""
+    for name, package in PACKAGES.items():
+        if environment.startswith(name) and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+@cache
+def spaces_of(environment: str) -> tuple[spaces.Space, spaces.Space]:
+    """Observations and actions of an environment, made and reset; those of any game for a group of them."""
+    if environment in GROUPS:
+        return IMAGES, spaces.Discrete(6)
+    env = EnvSource.of(environment).single()
+    obs, _ = env.reset(seed=0)
+    assert env.observation_space.contains(obs)
+    env.close()
+    return env.observation_space, env.action_space
 
 
 def test_every_file_of_presets_is_an_algorithms():
@@ -26,12 +50,46 @@ def test_every_preset_builds(name: str, environment: str):
     found = preset(name, environment)
     assert type(found.algorithm) is algorithm(name)
     assert found.environment == environment
-    assert gymnasium.spec(environment).id == environment
     assert isinstance(found.num_envs, int)
     assert isinstance(found.total_steps, int)
-    action = spaces.Box(-1, 1, (1,)) if environment.startswith(CONTINUOUS) else spaces.Discrete(2)
-    spec = EnvSpec(spaces.Box(-1, 1, (3,), np.float32), action, found.num_envs)
+    needs(environment)
+    spec = EnvSpec(*spaces_of(environment), found.num_envs)
+    if type(found.algorithm).accepts.actions == {"discrete"} and isinstance(spec.action_space, spaces.Box):
+        spec = EnvSpec(spec.observation_space, spaces.Discrete(5), found.num_envs)
     assert 0 < found.algorithm.build(spec).needs.steps * found.num_envs <= found.total_steps
+
+
+SHORT = {"learning_starts": 20, "buffer_size": 200, "batch_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "short"),
+    [
+        ("sac", "Hopper-v5", SHORT),
+        ("td3", "Reacher-v5", SHORT),
+        ("tqc", "HalfCheetah-v5", SHORT),
+        ("ppo", "Ant-v5", {"n_steps": 16, "batch_size": 16}),
+        ("ppo", "CarRacing-v3", {"n_steps": 8, "batch_size": 8, "n_epochs": 1}),
+    ],
+)
+def test_physics_can_be_learned(name, environment, short):
+    """Actions are scaled to the environment's, and CarRacing's picture goes through the convolution."""
+    needs(environment)
+    found = preset(name, environment, **short)
+    agent = found.algorithm.on(environment, num_envs=1, seed=0, **found.options)
+    assert isinstance(agent.algorithm, SAC | TD3 | TQC | PPO)
+    assert any("convolved" in note for note in agent.fitted.notes) == (environment == "CarRacing-v3")
+    assert agent.fitted.spec.frame_stack == found.options.get("frame_stack", 1)
+    agent.learn(32, progress=False)
+    assert agent.steps >= 32
+
+
+def test_names_of_presets():
+    assert preset_name("pqn", "Breakout-MinAtar") == preset_name("pqn", "gymnax/Breakout-MinAtar")
+    assert preset_name("ppo", "retro/Airstriker-Genesis-v0") == "retro"
+    assert preset_name("ppo", "ALE/Breakout-v5") == "atari"
+    assert preset_name("ppo", "renshu/CartPole-v1") == "CartPole-v1"
+    assert preset_name("ppo", "Nothing-v0") is None
 
 
 def test_what_a_preset_says_arrives():

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from renshu import runtime
 from renshu.envs.device import DeviceEnv, Step
 from renshu.errors import EnvironmentFault, SpaceError, UnknownNameError
 from renshu.types import Array, Key, PyTree
@@ -106,6 +107,7 @@ def space_like(obs: PyTree) -> spaces.Space:
 def load(module: str, extra: str) -> Any:
     """Import a library that an extra installs. Raises EnvironmentFault, naming the extra, when it is missing."""
     library = module.partition(".")[0]
+    runtime.prepare()  # before the library makes arrays: then it is too late for some settings of JAX
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

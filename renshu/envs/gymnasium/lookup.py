@@ -13,13 +13,21 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymSpec
 
-from renshu.errors import EnvironmentFault, UnknownNameError
+from renshu.envs.gymnasium import retro
+from renshu.envs.gymnasium.registration import GYMNAX, register_gymnax
+from renshu.errors import EnvironmentFault, RenshuError, UnknownNameError
 
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco", "ale_py": "atari"}
+_OF_GYMNAX = ("-MinAtar", "-bsuite", "-misc")
+"""Endings that only names in gymnax have."""
 
 
 def find(given: str) -> GymSpec:
-    """Find the registered spec of an id. Raises UnknownNameError with near matches."""
+    """Find the registered spec of an id.
+
+    Raises UnknownNameError with near matches, EnvironmentFault for a console game without its ROM, or where
+    gymnax is not installed.
+    """
     module, _, name = given.rpartition(":")
     if module:
         try:
@@ -36,10 +44,17 @@ def find(given: str) -> GymSpec:
         except ModuleNotFoundError as error:
             raise UnknownNameError(_needs(name, "atari")) from error
         spec = _registered(name)
+    if spec is None and name.startswith(retro.PREFIX):
+        retro.register(name)
+        spec = _registered(name)
+    if spec is None and name.startswith(GYMNAX):
+        register_gymnax(name)
+        spec = _registered(name)
     if spec is None:
+        retro.register_playable()  # so that its games are among the similar ones
         if importlib.util.find_spec("ale_py") is not None:
-            importlib.import_module("ale_py")  # so that its names are among the similar ones
-        similar = _similar_ids(name)
+            importlib.import_module("ale_py")
+        similar = [GYMNAX + name] if name.endswith(_OF_GYMNAX) else _similar_ids(name)
         hint = f"Did you mean {' or '.join(similar)}?" if similar else "No registered name is like it."
         raise UnknownNameError(
             f"no environment is registered as {name!r}. {hint} One from another package is named 'module:{name}', or "
@@ -80,12 +95,15 @@ def explained(name: str, spec: GymSpec | None, make: Callable[[], Any]) -> Any:
     """Call `make`, turning what it raises into an EnvironmentFault that says what to install where that helps."""
     try:
         return make()
+    except RenshuError:
+        raise  # which says what to do already
     except Exception as error:
         if spec and isinstance(error, gymnasium.error.DependencyNotInstalled | ModuleNotFoundError):
             for module, extra in _EXTRAS.items():
                 if str(spec.entry_point).startswith(module):
                     raise EnvironmentFault(_needs(name, extra)) from error
-        raise EnvironmentFault(f"{name} raised while it was made: {type(error).__name__}: {error}") from error
+        advice = f". {retro.ONE_EACH}" if retro.is_second(error) else ""
+        raise EnvironmentFault(f"{name} raised while it was made: {type(error).__name__}: {error}{advice}") from error
 
 
 def _needs(name: str, extra: str) -> str:

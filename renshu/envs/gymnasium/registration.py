@@ -32,31 +32,50 @@ ENTRIES: dict[str, Entry] = {
     "renshu/Memory-v0": Entry("renshu.envs.builtin.memory:Memory", None, 0.95),
 }
 """Entries by Gymnasium id. They repeat the numbers so that registering imports none of the classes, and no JAX."""
+GYMNAX = "gymnax/"
+"""Beginning of the ids of gymnax's environments, as in "gymnax/Breakout-MinAtar": registered when first asked for."""
 
 
 def register() -> None:
     """Register every entry with Gymnasium, for `make` and `make_vec`. What is already registered stays as it is."""
+    for id, entry in ENTRIES.items():
+        _register(id, entry.max_episode_steps, entry.reward_threshold)
+
+
+def register_gymnax(id: str) -> None:
+    """Register an environment of gymnax. Raises UnknownNameError, EnvironmentFault where gymnax is not installed."""
+    env = cast("DeviceEnv", device_env(id))
+    _register(id, env.max_episode_steps, None)
+
+
+def _register(id: str, max_episode_steps: int | None, reward_threshold: float | None) -> None:
     from gymnasium.envs import registration
 
-    for id, entry in ENTRIES.items():
-        if id not in registration.registry:
-            registration.register(
-                id,
-                entry_point="renshu.envs.gymnasium.device_as_gym:make",
-                vector_entry_point="renshu.envs.gymnasium.device_as_gym:make_vec",
-                max_episode_steps=entry.max_episode_steps,
-                reward_threshold=entry.reward_threshold,
-                kwargs={"device_env": id},
-            )
+    if id not in registration.registry:
+        registration.register(
+            id,
+            entry_point="renshu.envs.gymnasium.device_as_gym:make",
+            vector_entry_point="renshu.envs.gymnasium.device_as_gym:make_vec",
+            max_episode_steps=max_episode_steps,
+            reward_threshold=reward_threshold,
+            kwargs={"device_env": id},
+        )
 
 
 def device_env(id: str, **kwargs: Any) -> DeviceEnv | None:
-    """Make the DeviceEnv behind a Gymnasium id; None when it is not one of Renshu's.
+    """Make the DeviceEnv behind a Gymnasium id; None when it is neither one of Renshu's nor of gymnax.
 
-    id: as in ENTRIES, with or without "module:" before it. kwargs: fields of its class, and `max_episode_steps` as
-    `with_limit` takes it; what `register` has put into the kwargs of Gymnasium's spec is accepted too.
+    id: as in ENTRIES, with or without "module:" before it, or GYMNAX and a name in gymnax. kwargs: fields of its class,
+    in gymnax of its parameters, and `max_episode_steps` as `with_limit` takes it; what `register` has put into the
+    kwargs of Gymnasium's spec is accepted too.
     Raises HyperparameterError for any other argument, naming the fields.
     """
+    if id.startswith(GYMNAX):
+        from renshu.envs.adapters.gymnax import by_name
+
+        kwargs.pop("device_env", None)
+        limit = kwargs.pop("max_episode_steps", None)
+        return with_limit(by_name(id.removeprefix(GYMNAX), **kwargs), limit)
     entry = ENTRIES.get(id.rpartition(":")[2])
     if entry is None:
         return None

@@ -12,8 +12,12 @@ from gymnasium.envs.phys2d.pendulum import PendulumFunctional
 from gymnasium.envs.tabular.blackjack import BlackjackFunctional
 from gymnasium.envs.tabular.cliffwalking import CliffWalkingFunctional
 
+import renshu
+from renshu import PPO, PQN
 from renshu.envs.adapters import Brax, Functional, Gymnax, Pgx, Playground, adapt
-from renshu.errors import EnvironmentFault, SpaceError, UnknownNameError
+from renshu.envs.source import EnvSource
+from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError, UnknownNameError
+from renshu.ops.images import layout_of
 from tests.envs.stepping import assert_same, random_actions, rollout
 
 # Gymnasium's own
@@ -167,6 +171,63 @@ def test_gymnax_time_limit_is_no_termination(name):
     outcome = rollout(env)
     assert np.flatnonzero(outcome.truncated[:, 0]).tolist() == [49, 100, 151]
     assert not outcome.terminated.any()
+
+
+@pytest.mark.parametrize("game", ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"])
+def test_minatars_boards_are_images(game):
+    pytest.importorskip("gymnax", reason="gymnax is not installed")
+    env = Gymnax(f"{game}-MinAtar")
+    space = env.observation_space
+    assert isinstance(space, spaces.Box)
+    assert space.dtype == np.uint8
+    assert space.high.max() == 1
+    layout = layout_of(space)
+    assert layout is not None
+    assert layout.shape == space.shape == (10, 10, space.shape[2])
+    _, obs = env.reset(jax.random.key(0))
+    assert obs.dtype == np.uint8
+    assert set(np.unique(obs)) == {0, 1}
+
+
+def test_gymnax_by_id():
+    """In both loops: the time limit is counted by Renshu, and settings are gymnax's parameters."""
+    pytest.importorskip("gymnax", reason="gymnax is not installed")
+    id = "gymnax/CartPole-v1"
+    assert EnvSource.of(id).name == "CartPole-v1"
+    outcomes = []
+    for limit in (20, 700):
+        source = EnvSource.of(id, {"force_mag": 0.0, "max_episode_steps": limit})
+        env = source.device
+        assert isinstance(env, Gymnax)
+        assert env.max_episode_steps == source.device_spec(1).max_episode_steps == limit
+        assert env.params.force_mag == 0.0
+        outcomes.append(rollout(env))
+    assert outcomes[0].truncated.any()
+    assert not outcomes[1].truncated.any()
+    env = EnvSource.of("gymnax/Pendulum-v1", {"max_episode_steps": 250}).single()  # gymnax's limit is 200
+    env.reset(seed=0)
+    lengths = [step for step in range(1, 251) if env.step(env.action_space.sample())[3]]
+    assert lengths == [250]
+    with pytest.raises(HyperparameterError, match=r"no setting 'force'.*force_mag"):
+        EnvSource.of(id, {"force": 1.0}).device  # noqa: B018
+    with pytest.raises(UnknownNameError, match="Did you mean Breakout-MinAtar"):
+        EnvSource.of("gymnax/Brakout-MinAtar")
+    with pytest.raises(UnknownNameError, match="Did you mean gymnax/Breakout-MinAtar"):
+        EnvSource.of("Breakout-MinAtar")
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [PPO(n_steps=8, batch_size=32, n_epochs=1), PQN(n_steps=8, batch_size=32)],
+)
+def test_minatar_is_learned_in_the_compiled_loop(algorithm, tmp_path):
+    pytest.importorskip("gymnax", reason="gymnax is not installed")
+    agent = algorithm.on("gymnax/Breakout-MinAtar", num_envs=8, seed=0)
+    assert agent.trainer.loop_name == "compiled"
+    assert any("convolved" in note for note in agent.fitted.notes)
+    agent.learn(64, progress=False)
+    agent.save(tmp_path / "agent.safetensors")
+    assert renshu.load(tmp_path / "agent.safetensors").evaluate(2).episodes == 2
 
 
 # What is what
