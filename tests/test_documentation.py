@@ -41,7 +41,6 @@ EXTRAS = {
     "Hopper": "mujoco",
     '"retro/': "stable_retro",
     "gymnax/": "gymnax",
-    "Pgx(": "pgx",
 }
 """Texts of blocks that need a package which may be missing."""
 STEPS = 128
