@@ -21,6 +21,8 @@ from tests.algorithms.rollouts import assert_same, draw, quick, shaken
 from tests.contract.algorithms import Points
 from tests.loops.tiny import advanced, same
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 KEY = jax.random.key(0)
 T, N = 6, 4
 BOX = spaces.Box(-1, 1, (2,), np.float32)

@@ -16,6 +16,8 @@ from renshu.types import EnvSpec, Rollout, TimeStep
 from tests.algorithms.rollouts import draw, shaken
 from tests.loops.tiny import advanced, same
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 KEY = jax.random.key(0)
 BURN, LEARN, B, A = 3, 5, 4, 2
@@ -66,8 +68,7 @@ def stepwise(learner, params, rollout):
     return np.stack(out)
 
 
-@pytest.mark.parametrize("double", [True, False])
-@pytest.mark.parametrize("squashed", [True, False])
+@pytest.mark.parametrize(("double", "squashed"), [(True, True), (False, False)])
 def test_a_step_against_a_plain_loop(double, squashed):
     learner = R2D2(**SETTINGS, double=double, value_rescaling=squashed).build(EnvSpec(SPACE, spaces.Discrete(A), 2))
     train = learner.init_train(KEY)
@@ -137,8 +138,7 @@ def test_each_environment_explores_by_its_own_epsilon():
     assert float(alone.epsilon(acting, TimeStep(obs[:1], np.ones(1, bool)))[0]) == pytest.approx(0.4**4.5)
 
 
-@pytest.mark.parametrize("options", [{}, {"frame_stack": 2}], ids=["plain", "frame_stack"])
-@pytest.mark.parametrize("prioritized", [True, False])
+@pytest.mark.parametrize(("prioritized", "options"), [(True, {"frame_stack": 2}), (False, {})])
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(prioritized, options):
     algorithm = R2D2(**SETTINGS, prioritized=prioritized)
     agents = [
