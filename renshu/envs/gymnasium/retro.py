@@ -36,7 +36,7 @@ ONE_EACH = (
     "A process holds one emulator at most: close the other one, or give each game its process. By the id of a game "
     "that happens by itself, for a function it takes processes=True"
 )
-"""What to do where a second emulator is asked for."""
+"""Advice where a second emulator is asked for."""
 ACTIONS = ("few", "all", "buttons")
 _ENTRY_POINT = "renshu.envs.gymnasium.retro:make"
 _DIRECTIONS = frozenset({"UP", "DOWN", "LEFT", "RIGHT"})
