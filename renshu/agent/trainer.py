@@ -246,6 +246,8 @@ class Trainer:
 
     def note(self, finished: Finished) -> None:
         """Count the episodes that ended in the latest rollouts among the recent ones."""
+        if not len(finished.steps):  # most rollouts end no episode, and what is recent is asked for when some do
+            return
         ended, now = finished.steps.tolist(), self.steps
         self.recent_returns.add(finished.returns, ended, now)
         self.recent_lengths.add(finished.lengths, ended, now)
