@@ -84,6 +84,12 @@ class Preparation:
         """Length of a game in steps of the agent."""
         return self.max_num_frames_per_episode // self.frame_skip
 
+    @property
+    def variant(self) -> dict[str, int]:
+        """Mode and difficulty, as far as they were asked for."""
+        asked = {"mode": self.mode, "difficulty": self.difficulty}
+        return {name: value for name, value in asked.items() if value is not None}
+
     def __str__(self) -> str:
         sticky = f"sticky actions {self.repeat_action_probability:g}" if self.repeat_action_probability else "no sticky"
         return ", ".join(
@@ -135,7 +141,6 @@ def single(spec: GymSpec, options: Preparation, render_mode: str | None = None) 
     from gymnasium.wrappers import AtariPreprocessing
 
     _hush()
-    asked = {"mode": options.mode, "difficulty": options.difficulty}
     env = gymnasium.make(
         spec,
         frameskip=1,
@@ -144,7 +149,7 @@ def single(spec: GymSpec, options: Preparation, render_mode: str | None = None) 
         max_num_frames_per_episode=options.max_num_frames_per_episode,
         render_mode=render_mode,
         disable_env_checker=True,
-        **{name: value for name, value in asked.items() if value is not None},
+        **options.variant,
     )
     env = AtariPreprocessing(
         env,
@@ -219,18 +224,19 @@ class Lives(gymnasium.Wrapper):
         """Step the game."""
         if not 0 <= int(action) < self.count:
             raise ValueError(f"the game has no action {action}: expected 0 to {self.count - 1}")
-        obs, reward, terminated, truncated, info = self.env.step(action)
+        obs, reward, terminated, truncated, _ = self.env.step(action)
         reward, self.held = float(reward) + self.held, 0.0
         lives = self.game.ale.lives()
         lost = 0 < lives < self.lives and not (terminated or truncated)
         self.lives = lives
         if lost and self.terminal:
             self.goes_on = True
-            return obs, reward, True, False, {**info, LIFE_LOST: True}
+            return obs, reward, True, False, {LIFE_LOST: True}
         if lost and self.fire is not None:
-            obs, more, terminated, truncated, info = self.env.step(self.fire)
+            obs, more, terminated, truncated, _ = self.env.step(self.fire)
             reward += float(more)
-        return obs, reward, bool(terminated), bool(truncated), info
+        # Lives and numbers of frames are no measures of an agent, which `info` at an end is reported as.
+        return obs, reward, bool(terminated), bool(truncated), {}
 
 
 class _Games(VectorEnv):
@@ -282,7 +288,7 @@ class AleGames(_Games):
         super().__init__(spec, options, num_envs)
         from ale_py.vector_env import AtariVectorEnv
 
-        if options.mode is not None or options.difficulty is not None:
+        if options.variant:
             raise HyperparameterError('mode and difficulty need engine="gymnasium"')
         self.press = fire_action(self.meanings(spec)) if options.fire else None
         self.games = AtariVectorEnv(
@@ -346,7 +352,6 @@ class EnvPoolGames(_Games):
         except ModuleNotFoundError as error:
             raise EnvironmentFault('engine="envpool" needs EnvPool: pip install "renshu[envpool]"') from error
         name = spec.id.rpartition("/")[2].rpartition("-v")[0].removesuffix("NoFrameskip")
-        asked = {"mode": options.mode, "difficulty": options.difficulty}
         self.how: dict[str, Any] = {
             "task_id": f"{name}-v5",
             "env_type": "gymnasium",
@@ -362,7 +367,7 @@ class EnvPoolGames(_Games):
             "full_action_space": options.full_action_space,
             "repeat_action_probability": options.repeat_action_probability,
             "max_episode_steps": options.max_episode_steps,
-            **{key: value for key, value in asked.items() if value is not None},
+            **options.variant,
         }
         self.games: Any = None
 

@@ -1,6 +1,5 @@
 """PPO and A2C with a memory: sequences cut at resets, minibatches of whole environments, the same in both loops."""
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from renshu.errors import HyperparameterError
 from renshu.networks.recurrent import CORES
 from renshu.types import MASK, OBSERVATION, EnvSpec
 from tests.algorithms.rollouts import draw, shaken
+from tests.camera import Camera
 from tests.loops.tiny import advanced, same
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -163,31 +163,6 @@ def test_players_and_predictions_remember(tmp_path):
         assert len(batch) == 2
         differs += action != agent.predict(obs)
     assert differs > 0
-
-
-class Camera(gymnasium.Env):
-    """A robot with a camera; the goal says which of the first buttons to press."""
-
-    observation_space = spaces.Dict(
-        camera=spaces.Box(0, 255, (12, 12, 3), np.uint8),
-        joints=spaces.Box(-1, 1, (3,)),
-        goal=spaces.Dict(x=spaces.Discrete(2)),
-    )
-    action_space = spaces.MultiDiscrete([2, 3])
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps, self.goal = 0, int(self.np_random.integers(2))
-        return self.seen(), {}
-
-    def seen(self):
-        camera = np.full((12, 12, 3), 255 * self.goal, np.uint8)
-        return {"camera": camera, "joints": np.zeros(3, np.float32), "goal": {"x": self.goal}}
-
-    def step(self, action):
-        reward = float(action[0] == self.goal)
-        self.steps, self.goal = self.steps + 1, int(self.np_random.integers(2))
-        return self.seen(), reward, self.steps == 8, False, {}
 
 
 def test_a_robot_with_a_camera():

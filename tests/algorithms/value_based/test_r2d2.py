@@ -1,19 +1,19 @@
 """R2D2: targets within sequences against a plain loop, burn-in, priorities, an epsilon for each environment."""
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from renshu import R2D2
+from renshu import DQN, R2D2
 from renshu.envs.builtin.memory import Memory
 from renshu.errors import HyperparameterError
 from renshu.replay.ring import Index
 from renshu.replay.sequences import Sequences
 from renshu.types import EnvSpec, Rollout, TimeStep
 from tests.algorithms.rollouts import draw, shaken
+from tests.camera import Camera
 from tests.loops.tiny import advanced, same
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -170,37 +170,19 @@ def test_a_cue_is_remembered():
     assert agent.evaluate(64).mean > 0.9  # without a memory 0 at best
 
 
-class Buttons(gymnasium.Env):
-    """A camera, a vector and a goal; three buttons and a lever, of which the goal says what to do."""
-
-    observation_space = spaces.Dict(
-        camera=spaces.Box(0, 255, (12, 12, 3), np.uint8),
-        joints=spaces.Box(-1, 1, (3,)),
-        goal=spaces.Dict(x=spaces.Discrete(2)),
-    )
-    action_space = spaces.MultiDiscrete([2, 3])
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps, self.goal = 0, 0
-        return self.seen(), {}
-
-    def seen(self):
-        camera = np.full((12, 12, 3), 255 * self.goal, np.uint8)
-        return {"camera": camera, "joints": np.zeros(3, np.float32), "goal": {"x": self.goal}}
-
-    def step(self, action):
-        reward, self.steps, self.goal = float(action[0] == self.goal), self.steps + 1, int(self.np_random.integers(2))
-        return self.seen(), reward, self.steps == 8, False, {}
-
-
 def test_images_vectors_and_several_actions_at_once():
     settings = {"learning_rate": 3e-3, "target_update_interval": 40, "gamma": 0.5, "net_arch": [16]}
     settings |= {"train_freq": 8, "burn_in": 0, "sequence_length": 8, "learning_starts": 200, "batch_size": 16}
     settings |= {"exploration_base": 0.3, "exploration_exponent": 0.0, "gradient_steps": 4}
-    agent = R2D2(**settings, recurrent_size=8, recurrent="gru").on(Buttons, num_envs=4, seed=0)
+    agent = R2D2(**settings, recurrent_size=8, recurrent="gru").on(Camera, num_envs=4, seed=0)
     agent.learn(4_000, progress=False)
     assert agent.evaluate(10).mean > 7  # by chance 4
+
+
+def test_values_without_a_memory_take_them_too():
+    settings = {"learning_rate": 3e-3, "target_update_interval": 100, "gamma": 0.5, "net_arch": [16]}
+    agent = DQN(**settings, learning_starts=200, buffer_size=2_000).on(Camera, num_envs=4, seed=0, frame_stack=2)
+    assert agent.learn(4_000, progress=False).evaluate(10).mean > 7  # by chance 4
 
 
 def test_bad_input():

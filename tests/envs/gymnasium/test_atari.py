@@ -137,7 +137,10 @@ def test_statistics_are_of_whole_games(engine):
     agent.learn(1_500, progress=False)
     assert int(agent.state.counters.episodes) >= 4 * len(agent.recent_lengths) > 0
     assert min(agent.recent_lengths) > 100  # a life of a beginner has 25 steps
-    assert min(agent.evaluate(2).lengths) > 100
+    found = agent.evaluate(2)
+    assert min(found.lengths) > 100
+    assert not agent.recent_info, "lives and numbers of frames are no measures of an agent"
+    assert not found.info
     agent.close()
 
 
