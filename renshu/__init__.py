@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from renshu.agent import callbacks as callbacks
     from renshu.agent.agent import Agent as Agent
     from renshu.agent.agent import load as load
+    from renshu.algorithms.apex import ApeX as ApeX
+    from renshu.algorithms.apex import ApeXDDPG as ApeXDDPG
     from renshu.algorithms.base import Algorithm as Algorithm
     from renshu.algorithms.base import Learner as Learner
     from renshu.algorithms.continuous.crossq import CrossQ as CrossQ
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from renshu.algorithms.continuous.td3 import TD3 as TD3
     from renshu.algorithms.continuous.tqc import TQC as TQC
     from renshu.algorithms.policy_gradient.a2c import A2C as A2C
+    from renshu.algorithms.policy_gradient.appo import APPO as APPO
+    from renshu.algorithms.policy_gradient.impala import IMPALA as IMPALA
     from renshu.algorithms.policy_gradient.ppo import PPO as PPO
     from renshu.algorithms.tabular.dynaq import DynaQ as DynaQ
     from renshu.algorithms.tabular.expected_sarsa import ExpectedSARSA as ExpectedSARSA
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from renshu.envs.examination import check_env as check_env
     from renshu.experiments.experiment import experiment as experiment
     from renshu.files.datasets import Dataset as Dataset
+    from renshu.loops.cluster_settings import Cluster as Cluster
     from renshu.loops.evaluation import Evaluation as Evaluation
     from renshu.ops.schedules import Cosine as Cosine
     from renshu.ops.schedules import Linear as Linear
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Agent": "renshu.agent.agent",
     "Algorithm": "renshu.algorithms.base",
+    "Cluster": "renshu.loops.cluster_settings",
     "Cosine": "renshu.ops.schedules",
     "Dataset": "renshu.files.datasets",
     "DeviceEnv": "renshu.envs.device",

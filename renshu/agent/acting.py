@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from renshu.agent.backends import make_backend
-from renshu.agent.trainer import COUNT, Trainer, fit_spaces_for
+from renshu.agent.options import COUNT
+from renshu.agent.trainer import Trainer, fit_spaces_for
 from renshu.algorithms import migration
 from renshu.envs.source import EnvSource
 from renshu.errors import SpaceError

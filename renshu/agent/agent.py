@@ -11,8 +11,9 @@ import numpy as np
 
 from renshu.agent import acting, collecting, training
 from renshu.agent.loading import load_trainer, resume_trainer, save_checkpoint, save_trainer
+from renshu.agent.options import COUNT, answering
 from renshu.agent.summary import describe
-from renshu.agent.trainer import COUNT, TIMEOUT, Trainer, answering
+from renshu.agent.trainer import TIMEOUT, Trainer
 from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
 from renshu.envs.adapt import FittedSpaces
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections import deque
 
     from renshu.agent.callbacks import Callback
+    from renshu.loops.cluster_settings import Cluster
     from renshu.tracking.run import Run
 
 
@@ -33,9 +35,10 @@ class Agent:
 
     algorithm: hyperparameters, as in `PPO(n_steps=256)`. env: a Gymnasium id, an environment, a class or function that
     makes one, a vector environment, or a DeviceEnv. num_envs: how many step together (a vector environment brings its
-    own number). seed: of everything; None draws one, which `summary()` shows. loop: "host" or "compiled"; None takes
-    the compiled one for a DeviceEnv. processes: True steps each environment in a worker process of its own. timeout:
-    seconds after which a worker that does not answer counts as hanging.
+    own number). seed: of everything; None draws one, which `summary()` shows. loop: "host", "compiled" or "cluster";
+    None takes the compiled one for a DeviceEnv. workers: actors of a Ray cluster that collect, each in `num_envs`
+    environments; cluster: more about it, see `renshu.Cluster`. processes: True steps each environment in a worker
+    process of its own. timeout: seconds after which a worker that does not answer counts as hanging.
     bins: for an algorithm of Discrete actions in an environment of Box actions, how many points of each dimension it
     chooses from, ends included; several numbers are one for each dimension; None is 5. frame_stack: number of latest
     observations that it sees at once; None is 1. masks: whether to leave out actions that the environment's mask does
@@ -61,23 +64,14 @@ class Agent:
         masks: bool | None = None,
         max_episode_steps: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
+        workers: int | None = None,
+        cluster: Cluster | None = None,
         **unknown: Any,
     ) -> None:
-        self.trainer = Trainer.on(
-            algorithm,
-            env,
-            num_envs=num_envs,
-            seed=seed,
-            loop=loop,
-            processes=processes,
-            timeout=timeout,
-            bins=bins,
-            frame_stack=frame_stack,
-            masks=masks,
-            max_episode_steps=max_episode_steps,
-            env_kwargs=env_kwargs,
-            **unknown,
-        )
+        fits: Any = {"bins": bins, "frame_stack": frame_stack, "masks": masks, "max_episode_steps": max_episode_steps}
+        how: Any = {"loop": loop, "processes": processes, "timeout": timeout, "workers": workers, "cluster": cluster}
+        more: Any = {"num_envs": num_envs, "seed": seed, "env_kwargs": env_kwargs}
+        self.trainer = Trainer.on(algorithm, env, **fits, **how, **more, **unknown)
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> Agent:
@@ -113,8 +107,17 @@ class Agent:
 
     @property
     def loop_name(self) -> str | None:
-        """The loop that trains, "host" or "compiled"; None after loading, until there is an environment."""
+        """The loop that trains, "host", "compiled" or "cluster"; None after loading, until there is an environment."""
         return self.trainer.loop_name
+
+    @property
+    def workers(self) -> int:
+        """Number of workers of a cluster, 0 in other loops. Set it in a callback: they come or go."""
+        return self.trainer.workers
+
+    @workers.setter
+    def workers(self, count: int) -> None:
+        self.trainer.resize_cluster(count)
 
     @property
     def title(self) -> str:
@@ -341,8 +344,8 @@ class Agent:
     ) -> list[tuple[float, int]]:
         """Play episodes in a window, or step by step in the terminal; returns (return, length) of each."""
         seed = self.trainer.env_seed(2) if seed is None else seed
-        how = play.step_through if terminal else play.watch
-        return how(self, self.trainer.backend.source, episodes, seed, deterministic)
+        show = play.step_through if terminal else play.watch
+        return show(self, self.trainer.backend.source, episodes, seed, deterministic)
 
     def save(self, path: str | Path, *, memory: bool = False) -> Path:
         """Save weights, optimiser, normaliser, hyperparameters and spaces in one file that holds no code.
@@ -365,7 +368,6 @@ class Agent:
 
         Nothing in the file is run, and nothing is imported because the file names it. Your own objects are passed
         again: `env=MyEnv`, `algorithm=MyAlgorithm` (unless registered), `network=MyNet` or any other hyperparameter.
-
         An environment that is passed goes on where the one of training stood if it can, and from its start otherwise.
 
         Raises CheckpointError for a file that is missing, cut short, changed, not Renshu's, or from a newer version,
@@ -380,8 +382,7 @@ class Agent:
         """Load the newest checkpoint of a run folder; `agent.learn()` goes on from there in that folder.
 
         env: the environment, where the run does not say how to make it. overrides: hyperparameters that no file can
-        hold, as `network=MyNet`. Raises UnknownNameError where there is no run, CheckpointError where it has no
-        checkpoint that can be read.
+        hold, as `network=MyNet`. Raises UnknownNameError without a run, CheckpointError without a readable checkpoint.
         """
         return cls.of_trainer(resume_trainer(run, env, algorithm, overrides))
 

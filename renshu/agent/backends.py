@@ -24,7 +24,7 @@ from renshu.loops.host import HostLoop
 from renshu.loops.programs import Programs
 from renshu.types import Array, EnvSpec, Key, PyTree, Rollout
 
-LOOPS = ("host", "compiled")
+LOOPS = ("host", "compiled", "cluster")
 ROLLOUT_STEPS = 512
 """Steps of all environments together in a rollout that only records, about."""
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from renshu.agent.backends import CompiledBackend, HostBackend
+from renshu.agent.cluster import ClusterBackend
 from renshu.agent.offline import OfflineBackend
 from renshu.agent.trainer import Trainer
 from renshu.errors import HyperparameterError
@@ -39,6 +40,11 @@ def fill(trainer: Trainer, steps: int) -> None:
         raise HyperparameterError(
             f"{type(trainer.algorithm).__name__} keeps no memory that could be filled: write a data set, as in "
             "agent.collect(10_000, to='data')"
+        )
+    if isinstance(trainer.backend, ClusterBackend):
+        raise HyperparameterError(
+            "the memory of a cluster is filled by its workers alone: collect with loop='host', or write a data set, as "
+            "in agent.collect(10_000, to='data')"
         )
     trainer.pause()
     loop = backend_of(trainer).make_loop(
@@ -119,6 +125,8 @@ def with_own_actions(rollout: Rollout, decode_action: Callable[[Any], Any]) -> R
 
 def backend_of(trainer: Trainer) -> HostBackend | CompiledBackend:
     """Return the environments of a trainer. Raises HyperparameterError where it has a data set."""
+    if isinstance(trainer.backend, ClusterBackend):
+        return trainer.backend.local
     if isinstance(trainer.backend, OfflineBackend):
         raise HyperparameterError(
             f"{trainer.name} is a data set, in which nothing can be collected: put the agent into an environment, as "

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import jax
 
-from renshu.agent.backends import LOOPS, CompiledBackend, make_backend
+from renshu.agent.backends import LOOPS, CompiledBackend
+from renshu.agent.cluster import backend_for, group_size
 from renshu.agent.offline import OfflineBackend
 from renshu.agent.trainer import TIMEOUT, Backend, Trainer
 from renshu.envs.again import named_again
 from renshu.errors import CheckpointError, HyperparameterError, RenshuError
 from renshu.files.agents import LARGE, AgentFile, AgentRecord
 from renshu.files.datasets import Dataset
+from renshu.loops.cluster_settings import Cluster
 from renshu.tracking.run import DELETE, Run
 from renshu.types import PyTree
 
@@ -62,6 +64,7 @@ def record_of(trainer: Trainer, memory: str = "inside") -> AgentRecord:
         loop=trainer.requested_loop,
         spaces=trainer.space_config,
         memory=memory,
+        cluster=None if trainer.cluster is None else dataclasses.asdict(trainer.cluster),
     )
 
 
@@ -74,6 +77,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         file.check_depth(made)
     how: dict[str, Any] = {"loop": record.loop, "processes": record.processes}
     backend: Backend | None = None
+    cluster = _cluster(file)
     if isinstance(env, Dataset):
         backend = OfflineBackend(env, **how, timeout=TIMEOUT)
         backend.use_masks(record.spaces.masks)
@@ -81,11 +85,12 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
     elif env is not None:
         source = named_again(env, spec, record.environment).with_masks(record.spaces.masks)
         several = isinstance(source.given, gymnasium.vector.VectorEnv)
-        backend = make_backend(source, None if several else spec.num_envs, timeout=TIMEOUT, **how)
+        count = spec.num_envs if cluster is None else group_size(cluster, spec)
+        backend = backend_for(source, None if several else count, timeout=TIMEOUT, **how, cluster=cluster)
         spec = backend.probe_spec()
     try:
-        trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how)
-        learner = trainer.learner
+        trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how, cluster=cluster)
+        learner, spec = trainer.learner, trainer.spec
         if spec.num_envs != record.spec.num_envs and not isinstance(backend, OfflineBackend):
             # The arrays are of the learner as it was; another number of environments is fitted to afterwards.
             learner = made.build(dataclasses.replace(trainer.fitted.spec, num_envs=record.spec.num_envs))
@@ -105,6 +110,14 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
     snapshot = _usable(file, trainer, backend)
     trainer.restore(state, steps=record.steps, iteration=record.iteration, snapshot=snapshot)
     return trainer
+
+
+def _cluster(file: AgentFile) -> Cluster | None:
+    """Make the settings of the cluster loop that a file names. Raises CheckpointError where there can be none."""
+    try:
+        return None if file.record.cluster is None else Cluster(**file.record.cluster)
+    except (TypeError, HyperparameterError) as error:
+        raise CheckpointError(f"{file.path}: no settings of a cluster ({error}). Use another copy") from error
 
 
 def _usable(file: AgentFile, trainer: Trainer, backend: Backend | None) -> PyTree:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
-from inspect import signature
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import numpy as np
 
 from renshu import runtime
-from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
+from renshu.agent.backends import CompiledBackend, HostBackend
+from renshu.agent.cluster import ClusterBackend, backend_for, group_size, settings_for
 from renshu.agent.offline import OfflineBackend
+from renshu.agent.options import COUNT, OPTIONS, SEED, refuse_unknown
 from renshu.agent.sharing import ActingState, Copy, Shared
 from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
-from renshu.algorithms.hyperparameters import Number
 from renshu.envs.adapt import DEFAULT_SPACES, FittedSpaces, SpaceConfig, fit_spaces
 from renshu.envs.masks import has_mask
 from renshu.envs.source import EnvSource
-from renshu.errors import CheckpointError, HyperparameterError, did_you_mean
+from renshu.errors import CheckpointError, HyperparameterError
 from renshu.files.datasets import Dataset
 from renshu.loops.programs import Programs
 from renshu.loops.report import Clock, Finished, Pace
@@ -29,21 +30,19 @@ from renshu.tracking.recent import Recent
 from renshu.types import EnvSpec, PyTree
 
 if TYPE_CHECKING:
+    from renshu.loops.cluster import ClusterLoop
+    from renshu.loops.cluster_settings import Cluster
     from renshu.loops.compiled import CompiledLoop
     from renshu.loops.host import HostLoop
     from renshu.loops.offline import OfflineLoop
     from renshu.tracking.run import Run
 
-Backend = HostBackend | CompiledBackend | OfflineBackend
-Loop: TypeAlias = "HostLoop | CompiledLoop | OfflineLoop"
+Backend = HostBackend | CompiledBackend | OfflineBackend | ClusterBackend
+Loop: TypeAlias = "HostLoop | CompiledLoop | OfflineLoop | ClusterLoop"
 
-COUNT = Number("a number of things", integer=True, least=1)
-SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
 TIMEOUT = 120.0
 MOST_STEPS = 2**31 - 1
 """Steps that an agent can count: compiled programs do so in 32 bits."""
-OPTIONS = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "max_episode_steps")
-OPTIONS += ("env_kwargs",)
 FIRST = (0, 0, 0)
 """Use of the seed of the first episodes of training: environments of training, no restarts, no steps."""
 
@@ -72,39 +71,6 @@ def fit_spaces_for(algorithm: Algorithm, spec: EnvSpec, config: SpaceConfig) -> 
     )
 
 
-Method = TypeVar("Method", bound=Callable)
-Answers: TypeAlias = Mapping[str, str | None]
-
-
-def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Sequence[str], answers: Answers) -> None:
-    """Raise HyperparameterError for options that a function does not have, with the names that were meant.
-
-    answers: a table of `renshu.algorithms.migration`.
-    """
-    for name, value in unknown.items():
-        if name == "history":
-            raise HyperparameterError(f"history= is called frame_stack= now: write frame_stack={value!r}")
-        answer = migration.option(function, name, value, answers)
-        raise HyperparameterError(answer or f"{function} has no option {name!r}.{did_you_mean(name, known)}")
-
-
-def answering(answers: Answers) -> Callable[[Method], Method]:
-    """Decorate a method so that it refuses unknown options as `refuse_unknown` does."""
-
-    def decorate(method: Method) -> Method:
-        known = [name for name in signature(method).parameters if name != "self"]
-
-        @wraps(method)
-        def answered(*args: Any, **options: Any) -> Any:
-            if unknown := {name: value for name, value in options.items() if name not in known}:
-                refuse_unknown(f"{method.__name__}(...)", unknown, known, answers)
-            return method(*args, **options)
-
-        return answered  # type: ignore[return-value]
-
-    return decorate
-
-
 class Trainer:
     """A learner in its environments, as `agent.learn` trains it; held by an Agent.
 
@@ -125,12 +91,17 @@ class Trainer:
         loop: str | None = None,
         processes: bool = False,
         timeout: float = TIMEOUT,
+        cluster: Cluster | None = None,
     ) -> None:
         runtime.prepare()
-        self.algorithm, self.spec, self.space_config = algorithm, spec, space_config
-        self.requested_loop, self.processes, self.timeout = loop, processes, timeout
+        self.algorithm, self.space_config = algorithm, space_config
+        self.requested_loop, self.processes, self.timeout, self.cluster = loop, processes, timeout, cluster
         self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
         self.keys = root_keys(np.uint32(self.seed), 4)
+        if isinstance(backend, ClusterBackend):
+            arranged = backend.arranged(algorithm, fit_spaces_for(algorithm, spec, space_config).spec)
+            spec = replace(spec, num_envs=arranged.num_envs, rollout_envs=arranged.rollout_envs)
+        self.spec = spec
         self.fitted = fit_spaces_for(algorithm, spec, space_config)
         built = backend.sized(algorithm) if isinstance(backend, OfflineBackend) else algorithm
         self.learner = built.build(self.fitted.spec)
@@ -166,6 +137,8 @@ class Trainer:
         masks: bool | None,
         max_episode_steps: int | None,
         env_kwargs: dict[str, Any] | None,
+        workers: int | None = None,
+        cluster: Cluster | None = None,
         **unknown: Any,
     ) -> Trainer:
         """Make the trainer of an algorithm on an environment, with new parameters. Arguments: those of Agent.
@@ -176,17 +149,19 @@ class Trainer:
         takes_masks = algorithm.accepts.masks and masks is not False
         count = None if num_envs is None else COUNT.check("num_envs", num_envs)
         limit = None if max_episode_steps is None else COUNT.check("max_episode_steps", max_episode_steps)
-        how: dict[str, Any] = {"loop": loop, "processes": processes, "timeout": timeout}
+        settings = settings_for(loop, workers, cluster)
+        how: dict[str, Any] = {"loop": loop or (settings and "cluster"), "processes": processes, "timeout": timeout}
         root = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
         backend: Backend
         if isinstance(env, Dataset):
             backend = OfflineBackend(env, count, **how)
             how["loop"] = None
         else:
+            how["cluster"] = settings
             source = EnvSource.of(env, env_kwargs, limit).with_masks(None if takes_masks else False)
             if frame_stack is None and algorithm.accepts.frame_stack:
                 frame_stack = source.frame_stack
-            backend = make_backend(source, count, **how, seed=derived_seed(root, *FIRST))
+            backend = backend_for(source, count, **how, seed=derived_seed(root, *FIRST))
         try:
             config = DEFAULT_SPACES.override(bins, frame_stack, masks)
             spec = backend.spec()
@@ -314,8 +289,10 @@ class Trainer:
                     "pass it, as in load(path, env=MyEnv)"
                 )
             source = EnvSource.of(self.spec.id, dict(self.spec.kwargs)).with_masks(self.space_config.masks)
-            how = {"loop": self.requested_loop, "processes": self.processes, "timeout": self.timeout}
-            self._backend = make_backend(source, self.spec.num_envs, **how)
+            cluster, count = self.cluster, self.spec.num_envs
+            count = count if cluster is None else group_size(cluster, self.spec)
+            how: dict[str, Any] = {"loop": self.requested_loop, "processes": self.processes, "timeout": self.timeout}
+            self._backend = backend_for(source, count, **how, cluster=cluster)
         return self._backend
 
     @property
@@ -357,6 +334,27 @@ class Trainer:
     def loop_snapshot(self) -> PyTree:
         """State of the environments of training, as arrays; None in the host loop, whose cannot be saved."""
         return self._loop.snapshot() if self._loop is not None else self._snapshot
+
+    @property
+    def workers(self) -> int:
+        """Number of actors in the cluster loop; 0 in others."""
+        return self._backend.workers if isinstance(self._backend, ClusterBackend) else 0
+
+    def resize_cluster(self, workers: int) -> None:
+        """Let actors of the cluster loop come or go."""
+        if not isinstance(self._backend, ClusterBackend):
+            raise HyperparameterError(f'workers={workers} is for loop="cluster"; this agent learns in another')
+        self._backend.resize(COUNT.check("workers", workers))
+
+    def workers_table(self) -> list[dict[str, Any]]:
+        """Describe the workers of a cluster, a row each."""
+        loop: Any = self._loop
+        return loop.workers_table() if isinstance(self._backend, ClusterBackend) and loop is not None else []
+
+    def settle(self) -> dict[str, float]:
+        """Let what is under way arrive, where that is not waited for. Returns metrics that are newer by that."""
+        finish = getattr(self._loop, "finish", None)
+        return {} if finish is None else finish()
 
     def pause(self) -> None:
         """Leave the loop, with all that was learned; the next call of learn begins new episodes."""

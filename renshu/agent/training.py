@@ -22,6 +22,7 @@ from renshu.loops.interruption import Interruptions, Terminated
 from renshu.loops.report import Pace
 from renshu.tracking.curves import plot_runs
 from renshu.tracking.run import Run
+from renshu.tracking.workers import write_workers
 
 if TYPE_CHECKING:
     from renshu.agent.agent import Agent
@@ -155,6 +156,8 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
                     callback.on_start(agent)
                     ends.enter_context(_ended(callback, agent))
                 _advance_until(target, agent, loop, callbacks, interruptions)
+                if newer := agent.trainer.settle():
+                    _log_metrics(agent, newer)
             agent.trainer.note_environments()
             if agent.run is not None:
                 with interruptions.deferred():
@@ -252,6 +255,9 @@ def _log_metrics(agent: Agent, metrics: dict[str, float]) -> None:
     if agent.run is not None:
         agent.run.log_metrics(agent.steps, {name: value for name, value in metrics.items() if name != "steps"})
         agent.run.flush()
+        if rows := agent.trainer.workers_table():
+            account = {name: value for name, value in metrics.items() if name.startswith("cluster/")}
+            write_workers(agent.run.path, rows, account)
 
 
 def _rescue(agent: Agent, error: BaseException) -> None:

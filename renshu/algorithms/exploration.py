@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from renshu.algorithms.hyperparameters import choice, number
 from renshu.ops.masks import uniform_actions
-from renshu.types import Array, Counters, Key
+from renshu.types import Array, Counters, Key, TimeStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,24 @@ class EpsilonGreedy:
             return jnp.minimum(before, jnp.maximum(start / (counters.episodes + 1.0), end))
         passed = jnp.minimum((1 - counters.progress_remaining) / self.exploration_fraction, 1.0)
         return jnp.minimum(before, start + passed * (end - start))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpsilonOfEach:
+    """Hyperparameters of exploration to which each environment has its own share (Horgan et al. 2018, section 4.1)."""
+
+    exploration_base: float = number(
+        0.4, "environment i of N explores with base^(1 + exponent i / (N - 1))", least=0, most=1
+    )
+    exploration_exponent: float = number(7.0, "see exploration_base", least=0)
+
+    def epsilons(self, timestep: TimeStep, num_envs: int) -> Array:
+        """Compute the share of each environment, `[N]` float32. num_envs: of all environments that there are."""
+        count = timestep.first.shape[0]
+        env = jnp.arange(count) if isinstance(timestep.env_id, tuple) else timestep.env_id
+        of_all = max(num_envs, count)
+        place = env / (of_all - 1) if of_all > 1 else jnp.full(count, 0.5)
+        return jnp.asarray(self.exploration_base, jnp.float32) ** (1 + self.exploration_exponent * place)
 
 
 def epsilon_greedy_action(values: Array, epsilon: Array, key: Key, mask: Array | None = None) -> Array:

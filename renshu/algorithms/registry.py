@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 MODULES: dict[str, str] = {
     "A2C": "renshu.algorithms.policy_gradient.a2c",
+    "APPO": "renshu.algorithms.policy_gradient.appo",
+    "ApeX": "renshu.algorithms.apex",
+    "ApeXDDPG": "renshu.algorithms.apex",
     "CrossQ": "renshu.algorithms.continuous.crossq",
     "DDPG": "renshu.algorithms.continuous.ddpg",
     "DQN": "renshu.algorithms.value_based.dqn",
     "DynaQ": "renshu.algorithms.tabular.dynaq",
     "ExpectedSARSA": "renshu.algorithms.tabular.expected_sarsa",
+    "IMPALA": "renshu.algorithms.policy_gradient.impala",
     "PPO": "renshu.algorithms.policy_gradient.ppo",
     "PQN": "renshu.algorithms.value_based.pqn",
     "QLearning": "renshu.algorithms.tabular.qlearning",

@@ -105,6 +105,8 @@ class ReplayLearner(Learner[Config, State]):
     """True where the actor's carry at the start of each rollout is kept, for sequences that begin there."""
     writes_extras: ClassVar[bool] = False
     """True where `gradient_step` returns a Feedback, whose extras go into the memory."""
+    judges_at_once: ClassVar[bool] = False
+    """True where `first_errors` makes priorities of the extras, which are not kept then."""
     idle_metrics = frozenset({"learning_rate", "exploration"})
 
     def __init__(self, config: Config, spec: EnvSpec) -> None:
@@ -144,7 +146,7 @@ class ReplayLearner(Learner[Config, State]):
 
     def make_replay(self) -> ReplayBuffer:
         """Make the buffer. Default: of transitions, as the hyperparameters say."""
-        return make_buffer(self.config, self.spec)
+        return make_buffer(self.config, self.spec, self.judges_at_once)
 
     @abstractmethod
     def gradient_step(
@@ -155,6 +157,10 @@ class ReplayLearner(Learner[Config, State]):
         batch: Transitions, or what the learner's own buffer gives. Returns metrics too, and the errors `[B]` that
         become priorities, or a Feedback.
         """
+
+    def first_errors(self, rollout: Rollout) -> Array:
+        """Return the errors of a rollout's steps, `[T, N]`, as the actor knows them; NaN where it does not."""
+        raise NotImplementedError(type(self).__name__)
 
     def random_share(self, counters: Counters) -> Array:
         """Return the share of random actions after the first `learning_starts` steps. Default: none."""
@@ -192,6 +198,8 @@ class ReplayLearner(Learner[Config, State]):
         started = counters.steps > self.config.learning_starts
         if self.config.reward_clipping:
             rollout = rollout._replace(reward=jnp.sign(rollout.reward))
+        if self.judges_at_once:
+            rollout = rollout._replace(extras=self.first_errors(rollout))
         memory = self.replay.add(state.memory, rollout, key)
         # An agent whose memory was left out of its file waits until there is one again.
         started &= self.replay.held(memory) >= min(self.config.learning_starts, self.replay.rows * self.replay.num_envs)
@@ -263,7 +271,7 @@ class ReplayLearner(Learner[Config, State]):
             return self.act(acting, carry, TimeStep(obs, first), key, explore=True).extras
 
         extras = ()
-        if "extras" in self.needs.keep:
+        if "extras" in self.needs.keep and not self.judges_at_once:
             example = dummy(space, n), np.ones(n, np.bool_)
             extras = jax.eval_shape(act, actor_state, carry, *example, jax.random.key(0))
         return extras, carry if self.keeps_carry else ()
@@ -325,8 +333,11 @@ def with_kept(memory: ReplayState, kept: tuple[PyTree, PyTree]) -> ReplayState:
     return memory._replace(ring=memory.ring._replace(extras=extras)) if jax.tree.leaves(extras) else memory
 
 
-def make_buffer(config: ReplayAlgorithm, spec: EnvSpec) -> ReplayBuffer:
-    """Make the replay buffer that the hyperparameters describe. Raises HyperparameterError where that cannot be."""
+def make_buffer(config: ReplayAlgorithm, spec: EnvSpec, judged: bool = False) -> ReplayBuffer:
+    """Make the replay buffer that the hyperparameters describe. judged: see ReplayBuffer.
+
+    Raises HyperparameterError where that cannot be.
+    """
     options: dict[str, Any] = {
         "num_envs": spec.num_envs,
         "rollout_length": config.train_freq,
@@ -337,7 +348,7 @@ def make_buffer(config: ReplayAlgorithm, spec: EnvSpec) -> ReplayBuffer:
     }
     example = examples(spec)
     if not config.elite_episodes:
-        return ReplayBuffer(config.buffer_size, *example, **options)
+        return ReplayBuffer(config.buffer_size, *example, **options, judged=judged)
     if options.pop("own_heads"):
         raise HyperparameterError(
             f"{type(config).__name__}: elite_episodes=True wants rollouts of all environments at a time"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from renshu.cli import check, evaluate, experiment, list_, plot, train, watch
+from renshu.cli import check, cluster, evaluate, experiment, list_, plot, train, watch
 from renshu.errors import RenshuError
 
 
@@ -66,6 +66,7 @@ app.command("plot")(plot.plot)
 app.command("experiment")(experiment.experiment)
 app.command("list")(list_.list_)
 app.command("check")(check.check)
+app.command("cluster")(cluster.cluster)
 
 
 def main() -> None:

@@ -40,6 +40,15 @@ def train(
     seed: Annotated[int | None, typer.Option(help="of everything; drawn if not given", min=0)] = None,
     envs: Annotated[int | None, typer.Option(help="environments at once; by default the preset's, or 1", min=1)] = None,
     processes: Annotated[bool, typer.Option("--processes", help="each environment in a worker process")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="actors in processes of a Ray cluster, each with --envs environments", min=1)
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="of a cluster: synchronous, lockstep or asynchronous; see the guide")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="of a Ray cluster that runs, or auto; by default one here")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="hyperparameter name=value, as learning_rate=linear:1e-3")
     ] = None,
@@ -71,12 +80,15 @@ def train(
     """Train an agent, in a run folder that keeps everything about it."""
     if resume is not None:
         given = [envs, processes, set_, env_set, bins, frame_stack, stop_at, run, eval_every, checkpoint_every]
+        given += [workers, mode, address]
         if seed is not None or masks is not None or any(given):
             raise typer.BadParameter("a run that is resumed keeps its settings: give --steps at most")
         _resume(resume, environment, steps, progress)
         return
     if algorithm is None or environment is None:
         raise typer.BadParameter("an algorithm and an environment, as in: renshu train ppo CartPole-v1")
+    from renshu.loops.cluster_settings import Cluster
+
     chosen = settings(algorithm, environment, set_ or [], preset)
     total = steps or chosen.total_steps
     agent = chosen.algorithm.on(
@@ -85,6 +97,8 @@ def train(
         seed=seed,
         processes=processes,
         env_kwargs=environment_arguments(env_set or []),
+        workers=workers,
+        cluster=Cluster(mode=mode, address=address) if mode or address else None,
         **(chosen.options | fitting(bins, frame_stack, masks)),
     )
     agent.summary()

@@ -32,11 +32,13 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "unsaved": (list, lambda names: all(isinstance(name, str) for name in names)),
     "max_episode_steps": (int, lambda n: 1 <= n < 2**63),
     "reward_threshold": ((int, float), lambda x: isinstance(x, float) or abs(x) < 2**1023),
+    "rollout_envs": (int, lambda n: 1 <= n <= _MAX_ENVS),
 }
 """Types of the fields of an EnvSpec in a file, and whether a value of the type will do."""
-_OPTIONAL = ("id", "max_episode_steps", "reward_threshold")
+_OPTIONAL = ("id", "max_episode_steps", "reward_threshold", "rollout_envs")
 _RANGES = {
     "num_envs": f" from 1 to {_MAX_ENVS}",
+    "rollout_envs": f" from 1 to {_MAX_ENVS}",
     "max_episode_steps": " of at least 1",
 }
 
@@ -108,12 +110,14 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
         "unsaved": unsaved,
         "max_episode_steps": spec.max_episode_steps,
         "reward_threshold": spec.reward_threshold,
+        "rollout_envs": spec.rollout_envs,
     }
 
 
 def spec_from_json(data: Mapping[str, Any]) -> EnvSpec:
     """Make the EnvSpec that `spec_to_json` described. Raises SpaceError when `data` is not such a description."""
-    data = {"unsaved": [], **data} if isinstance(data, Mapping) else data  # earlier files have none
+    # Earlier files have none of these.
+    data = {"unsaved": [], "rollout_envs": None, **data} if isinstance(data, Mapping) else data
     if not isinstance(data, Mapping) or set(data) != set(_FIELDS):
         raise SpaceError(
             f"not the description of an environment: {reprlib.repr(data)}. Expected the keys {sorted(_FIELDS)}"

@@ -15,7 +15,8 @@ import numpy as np
 
 from renshu.agent.agent import Agent
 from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
-from renshu.agent.trainer import COUNT, SEED, TIMEOUT, refuse_unknown
+from renshu.agent.options import COUNT, SEED, refuse_unknown
+from renshu.agent.trainer import TIMEOUT
 from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number, kind_of
 from renshu.envs.adapt import DEFAULT_SPACES, SpaceConfig

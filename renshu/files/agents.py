@@ -42,7 +42,8 @@ class AgentRecord:
 
     algorithm: name of its class. hyperparameters: as `Algorithm.to_json` gives them. spec: of its environments.
     environment: their name. seed, steps, iteration: of the training. processes, loop: as for Agent. spaces: the options
-    by which the environment was fitted. memory: where the replay memory is, one of MEMORY.
+    by which the environment was fitted. memory: where the replay memory is, one of MEMORY. cluster: settings of the
+    cluster loop, where that trains.
     """
 
     algorithm: str
@@ -56,6 +57,7 @@ class AgentRecord:
     loop: str | None
     spaces: SpaceConfig
     memory: str = "inside"
+    cluster: dict[str, Any] | None = None
 
     def write(self, path: Path, state: PyTree, snapshot: PyTree) -> None:
         """Write the agent's state to `path`, completely or not at all; the replay memory as `memory` says.
@@ -130,6 +132,7 @@ class AgentFile:
                 loop=header.get("loop"),
                 spaces=SpaceConfig.from_json(header["spaces"]),
                 memory=_field({"memory": "inside", **header}, "memory", str),
+                cluster=header.get("cluster") and _field(header, "cluster", dict),
             )
             if record.memory not in MEMORY:
                 raise ValueError(f"a memory that is {reprlib.repr(record.memory)}")

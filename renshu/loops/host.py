@@ -5,40 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from gymnasium import spaces
 
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import NotFiniteError
+from renshu.loops.collector import Collected, Collector
 from renshu.loops.programs import Programs
-from renshu.loops.report import Clock, Episodes, Report, info_numbers
-from renshu.ops.spaces import flatten, leaf_spaces, storage_dtype, unflatten
-from renshu.types import Array, Key, PyTree, Rollout
-
-
-class Collected(NamedTuple):
-    """A rollout, and what the loop reports of it even where the learner keeps none."""
-
-    rollout: Rollout
-    reward: Array  # [T, N]
-    ended: Array  # [T, N] bool  an episode's last step
-    infos: dict[tuple[int, int], dict[str, float]]  # numbers of such steps' `info`, by (t, n)
-
-    @property
-    def of_episodes(self) -> tuple[Array, Array, Array, dict[tuple[int, int], dict[str, float]]]:
-        """The arguments of `Episodes.add`."""
-        return self.reward, self.rollout.valid, self.ended, self.infos
+from renshu.loops.report import Episodes, Report
+from renshu.types import Array, Key
 
 
 class HostLoop:
     """Rollouts from Gymnasium environments, each followed by an update.
 
-    state: the learner's; read it back from `.state`. decode_action: from the learner's actions to the environment's.
-    key: the root of all randomness of acting and learning. seed: of the environments. steps: valid steps so far.
-    env_id: [N] int32, which of all environments these are, where there are others; () otherwise.
+    state: the learner's; read it back from `.state`. decode_action, seed, env_id: as for a Collector.
+    key: the root of all randomness of acting and learning. steps: valid steps so far.
     uninterrupted: a context in which Ctrl-C waits, so that the state is never lost between two updates.
     """
 
@@ -56,25 +39,11 @@ class HostLoop:
         env_id: Array = (),
         uninterrupted: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self.programs = programs
-        self.state = state
-        self.envs = envs
-        self.decode_action = decode_action
-        self.key = key
-        self.iteration = iteration
-        self.env_id = env_id
+        self.programs, self.state, self.key, self.iteration = programs, state, key, iteration
         self.uninterrupted = uninterrupted
-        self.clock = Clock()
-        n, space = envs.num_envs, envs.single_observation_space
-        self.space = space
-        self.single = not isinstance(space, spaces.Dict | spaces.Tuple)
-        self.storage = [(leaf.shape or (), storage_dtype(leaf.dtype)) for leaf in leaf_spaces(space)]
-        self.carry = programs.learner.initial_carry(n)
-        self.sees_more = programs.learner.needs.env_state or not isinstance(env_id, tuple)
-        self.first = np.ones(n, np.bool_)
-        self.ended = np.zeros(n, np.bool_)
-        self.episodes = Episodes(n, steps)
-        self.obs = flatten(space, envs.reset(seed))
+        self.collector = Collector(programs, envs, decode_action, seed=seed, env_id=env_id)
+        self.clock = self.collector.clock
+        self.episodes = Episodes(envs.num_envs, steps)
 
     def snapshot(self) -> None:
         """Return None: Gymnasium's environments cannot be saved."""
@@ -92,153 +61,33 @@ class HostLoop:
             self.state, vector = self.programs.learn(self.state, collected.rollout, self.keys)
             self.iteration += 1
         vector = np.asarray(vector)
-        metrics = self.programs.metrics(vector)
         self.clock.learn += perf_counter() - tick
         steps, finished = self.episodes.add(*collected.of_episodes)
-        if not np.isfinite(vector).all():
-            bad = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
-            raise NotFiniteError(
-                f"the update after step {self.episodes.steps} (update {self.iteration}) went wrong: {bad}. Its result "
-                "was thrown away and the parameters are those from before. Often a lower learning_rate, norm_obs=True "
-                "or norm_reward=True helps"
-            )
+        metrics = learned(self.programs, vector, self.episodes.steps, self.iteration)
         self.clock.total += perf_counter() - began
         return Report(1, steps, metrics, finished)
 
     def collect(self) -> Collected:
-        """Step the environments `needs.steps` times.
-
-        Buffers are new each time: jax may read them in place while the next rollout is being collected.
-        """
-        needs, n = self.programs.learner.needs, self.envs.num_envs
-        T = needs.steps
-        if needs.fresh:
-            self.begin_anew()
-        packed = self.programs.pack(self.programs.learner.actor_state(self.state), self.env_id)
-        rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
-        marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
-        lives = None  # [T, N] bool: what ended there was a life, of an episode that goes on
-        reward, terminated = np.empty((T, n), np.float32), np.empty((T, n), np.bool_)
-        actions, extras, infos = [], [], {}
-        marks[0], marks[1] = self.first, self.ended
-        start = self.carry
-        for row, leaf in zip(rows, self.obs, strict=True):
-            row[0] = leaf
-        act, step, decode, clock = self.programs.act_packed, self.envs.step, self.decode_action, self.clock
-        single, space = self.single, self.space
-        self.keys = keys = self.programs.keys(self.key, self.iteration)
-        obs_rows = rows[0]
-        for t in range(T):
-            tick = perf_counter()
-            obs = obs_rows[t] if single else unflatten(space, [row[t] for row in rows])
-            more = self._more_to_see() if self.sees_more else ()
-            chosen = act(packed, self.carry, obs, marks[t], keys, t, *more)
-            action = np.asarray(chosen.action)
-            self.carry = chosen.carry
-            tock = perf_counter()
-            clock.act += tock - tick
-            if action.dtype.kind == "f" and not np.isfinite(action).all():
-                self._check_observations(rows, t + 1)
-                self._bad(action, "the action", t, "the parameters may have gone NaN in an earlier update")
-            observed, reward[t], terminated[t], truncated = step(decode(action))
-            clock.env += perf_counter() - tock
-            np.logical_or(terminated[t], truncated, out=marks[t + 2])
-            if self.envs.infos and marks[t + 2].any():
-                infos |= {(t, n): info_numbers(self.envs.infos, n) for n in np.flatnonzero(marks[t + 2]).tolist()}
-                if (lost := self.envs.life_lost) is not None:
-                    lives = np.zeros((T, n), np.bool_) if lives is None else lives
-                    lives[t] = lost
-            if single:
-                obs_rows[t + 1] = observed
-            else:
-                for row, leaf in zip(rows, flatten(space, observed), strict=True):
-                    row[t + 1] = leaf
-            actions.append(action)
-            extras.append(chosen.extras)
-            if needs.fresh and self._over(t, rows, marks, reward, terminated):
-                break
-        self.obs = [row[T] for row in rows]
-        self.first, self.ended = marks[T].copy(), marks[T + 1].copy()
-        self._check_observations(rows, T + 1)
-        if not np.isfinite(reward).all():
-            self._bad(reward, "the reward", None)
-        ended = marks[2:] & ~marks[1:-1] if needs.fresh else marks[2:]  # what is over stays marked
-        ended = ended if lives is None else ended & ~lives
-        obs = unflatten(space, rows)
-        rollout = self._rollout(obs, marks[: T + 1], actions, reward, terminated, start, extras)
-        return Collected(rollout, reward, ended, infos)
-
-    def _rollout(
-        self,
-        obs: PyTree,
-        first: Array,
-        actions: list[Array],
-        reward: Array,
-        terminated: Array,
-        carry: PyTree,
-        extras: list[PyTree],
-    ) -> Rollout:
-        """Put together what the learner needs. actions, extras: shorter than T where all episodes were over early."""
-        keep, rest = self.programs.learner.needs.keep, len(reward) - len(actions)
-        if rest:
-            actions = actions + [np.zeros_like(actions[0])] * rest
-            extras = extras + [jax.tree.map(np.zeros_like, extras[0])] * rest
-        recorded = jax.tree.map(lambda *x: np.stack(x), *extras)
-        floats = [x for x in jax.tree.leaves(recorded) if np.issubdtype(x.dtype, np.floating)]
-        if not all(np.isfinite(x).all() for x in floats):
-            raise NotFiniteError(
-                f"act gave extras that are NaN or infinite in the rollout that began at step {self.episodes.steps} of "
-                "training. Nothing was learned from it; the parameters may have gone NaN in an earlier update"
-            )
-        return Rollout(
-            obs=obs if "obs" in keep else (),
-            first=first,
-            action=np.stack(actions) if "action" in keep else (),
-            reward=reward if "reward" in keep else (),
-            terminated=terminated,
-            carry=carry,
-            extras=recorded if "extras" in keep else (),
-            env_id=self.env_id,
-        )
-
-    def _more_to_see(self) -> tuple[Array, PyTree]:
-        """Return the optional fields of a TimeStep."""
-        return self.env_id, self.envs.state if self.programs.learner.needs.env_state else ()
+        """Step the environments `needs.steps` times."""
+        if self.programs.learner.needs.fresh:
+            self.episodes.drop()
+        self.keys = self.programs.keys(self.key, self.iteration)
+        actor_state = self.programs.learner.actor_state(self.state)
+        return self.collector.collect(actor_state, self.keys, self.episodes.steps)
 
     def begin_anew(self) -> None:
         """Begin an episode in each environment; those that ran are not learned from any further."""
-        n = self.envs.num_envs
-        self.obs, self.carry = flatten(self.space, self.envs.reset()), self.programs.learner.initial_carry(n)
-        self.first, self.ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
+        self.collector.begin_anew()
         self.episodes.drop()
 
-    def _over(self, t: int, rows: list[Array], marks: Array, reward: Array, terminated: Array) -> bool:
-        """Leave environments whose episode ended before step t as they were; fill the rest where all are over."""
-        over = marks[t + 1]
-        reward[t, over], terminated[t, over] = 0.0, False
-        for row in rows:
-            row[t + 1, over] = row[t, over]
-        marks[t + 2] |= over
-        if not marks[t + 2].all():
-            return False
-        reward[t + 1 :], terminated[t + 1 :], marks[t + 3 :] = 0.0, False, True
-        for row in rows:
-            row[t + 2 :] = row[t + 1]
-        return True
 
-    def _check_observations(self, rows: list[Array], count: int) -> None:
-        for row in rows:
-            if row.dtype.kind == "f" and not np.isfinite(row[:count]).all():
-                self._bad(row[:count], "the observation", None)
-
-    def _bad(
-        self, values: Array, what: str, t: int | None, hint: str = "fix the environment, or clip what it returns"
-    ) -> None:
-        """Raise NotFiniteError naming the first bad environment and step. values: [T, N, ...], or [N, ...] with t."""
-        where = np.argwhere(~np.isfinite(values))[0]
-        t, n = (int(where[0]), int(where[1])) if t is None else (t, int(where[0]))
-        value = values[tuple(where)]
+def learned(programs: Programs, vector: Array, steps: int, iteration: int) -> dict[str, float]:
+    """Name the numbers that `learn` returned as a vector. Raises NotFiniteError where one is NaN or infinite."""
+    metrics = programs.metrics(vector)
+    if not np.isfinite(vector).all():
+        bad = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
         raise NotFiniteError(
-            f"{what} of environment {n} is {value} at step {t} of the rollout that began at step {self.episodes.steps} "
-            f"of training (environment: {self.envs.name}). Nothing was learned from it; {hint}"
+            f"the update after step {steps} (update {iteration}) went wrong: {bad}. Its result was thrown away and the "
+            "parameters are those from before. Often a lower learning_rate, norm_obs=True or norm_reward=True helps"
         )
+    return metrics

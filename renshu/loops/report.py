@@ -50,6 +50,21 @@ def info_columns(infos: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
     return {name: np.array([info.get(name, np.nan) for info in infos], np.float64) for name in names}
 
 
+def merged(parts: Sequence[Finished]) -> Finished:
+    """Put the episodes of several rollouts together."""
+    if len(parts) == 1:
+        return parts[0]
+    steps, envs, returns, lengths = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("steps", "envs", "returns", "lengths")
+    )
+    nothing = {name: np.nan for part in parts for name in part.info}
+    info = {
+        name: np.concatenate([part.info.get(name, np.full(len(part.steps), value)) for part in parts])
+        for name, value in nothing.items()
+    }
+    return Finished(steps, envs, returns, lengths, info)
+
+
 @dataclass(frozen=True)
 class Report:
     """One advance of a loop: `iterations` rollouts, `steps` valid environment steps, the last update's metrics."""

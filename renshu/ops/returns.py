@@ -42,6 +42,44 @@ def gae(
     return jax.lax.scan(step, jnp.zeros_like(delta[0]), (delta, decay, valid), reverse=True)[1]
 
 
+def vtrace(
+    reward: Array,
+    value: Array,
+    terminated: Array,
+    valid: Array,
+    log_ratio: Array,
+    gamma: float | Array,
+    gae_lambda: float | Array = 1.0,
+    rho_bar: float | Array = 1.0,
+    c_bar: float | Array = 1.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Estimate advantages and targets of the value from the steps of another policy, V-trace.
+
+    Espeholt et al. 2018, "IMPALA", equation 1 and section 4.2; with `gae_lambda` of its remark 2. log_ratio: [T, N],
+    log pi(a|s) - log mu(a|s), of the policy that learns and the one that acted. rho_bar, c_bar: bounds of the ratios
+    in the errors, which say what policy's value is learned, and in the trace, which say how fast.
+    Where both policies are one the advantage is that of `gae`, and the target `advantage + value[:-1]`.
+    Returns advantages, weighted by their ratio, and targets, both [T, N]; advantages are 0 where not valid.
+    """
+    _check(reward, value, terminated, valid)
+    chex.assert_equal_shape([reward, log_ratio])
+    ratio = jnp.exp(log_ratio)
+    rho, c = jnp.minimum(ratio, rho_bar), jnp.minimum(ratio, c_bar)
+    goes_on = jnp.where(terminated, 0.0, gamma)
+    delta = reward + goes_on * value[1:] - value[:-1]
+
+    def step(beyond: jax.Array, row: tuple[Array, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        delta_t, goes_on_t, rho_t, c_t, valid_t = row
+        # beyond: v_{t+1} - V(s_{t+1}), as the paper calls them.
+        advantage = jnp.where(valid_t, rho_t * (delta_t + goes_on_t * gae_lambda * beyond), 0.0)
+        correction = jnp.where(valid_t, rho_t * delta_t + goes_on_t * gae_lambda * c_t * beyond, 0.0)
+        return correction, (advantage, correction)
+
+    rows = (delta, goes_on, rho, c, valid)
+    advantage, correction = jax.lax.scan(step, jnp.zeros_like(delta[0]), rows, reverse=True)[1]
+    return advantage, correction + value[:-1]
+
+
 def discounted_returns(reward: Array, value: Array, terminated: Array, valid: Array, gamma: float | Array) -> jax.Array:
     """Sum discounted rewards to the end of each step's episode (Sutton & Barto 2018, eq. 3.8).
 

@@ -27,6 +27,18 @@ def joined(parts: list[Rollout]) -> Rollout:
     return Rollout(put_with_last("obs"), put_with_last("first"), put("action"), put("reward"), put("terminated"))
 
 
+def side_by_side(parts: list[Rollout]) -> Rollout:
+    """Put rollouts of other environments, of the same number of steps, together as one."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def put(field: str, axis: int) -> PyTree:
+        return jax.tree.map(lambda *x: np.concatenate(x, axis), *(getattr(part, field) for part in parts))
+
+    of_environments = ("carry", "env_id", "continues", "version")
+    return Rollout(**{field: put(field, 0 if field in of_environments else 1) for field in Rollout._fields})
+
+
 def blocks(chunks: Iterator[Rollout], rows: int) -> Iterator[Rollout]:
     """Cut rollouts that follow on each other anew, into such of `rows` steps; the last may be shorter."""
     parts: list[Rollout] = []

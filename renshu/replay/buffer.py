@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from renshu.errors import HyperparameterError
@@ -39,7 +40,8 @@ class ReplayBuffer:
 
     capacity: steps of all environments together. num_envs: N. obs, action: of N environments, for shapes and dtypes.
     n_steps, frame_stack: see `ring.gather`. alpha: weight of priorities (Schaul et al. 2016, equation 1); None
-    draws uniformly. own_heads: see `ring.empty`. Raises HyperparameterError where a rollout of `rollout_length` steps
+    draws uniformly. own_heads: see `ring.empty`. judged: the extras of rollouts are the errors of their steps, [T, N],
+    NaN where they are not known. Raises HyperparameterError where a rollout of `rollout_length` steps
     does not fit.
     """
 
@@ -58,6 +60,7 @@ class ReplayBuffer:
         frame_stack: int = 1,
         alpha: float | None = None,
         own_heads: bool = False,
+        judged: bool = False,
     ) -> None:
         self.rows, self.num_envs = capacity // num_envs, num_envs
         least = max(rollout_length, n_steps, frame_stack)
@@ -67,7 +70,7 @@ class ReplayBuffer:
                 f"rollout with its n-step returns and frame stack needs: give buffer_size >= {least * num_envs}"
             )
         self.obs, self.action, self.rollout_length, self.own_heads = obs, action, rollout_length, own_heads
-        self.n_steps, self.frame_stack, self.alpha = n_steps, frame_stack, alpha
+        self.n_steps, self.frame_stack, self.alpha, self.judged = n_steps, frame_stack, alpha, judged
 
     def init(self, extras: PyTree = (), carry: PyTree = ()) -> ReplayState:
         """Return an empty memory.
@@ -89,15 +92,23 @@ class ReplayBuffer:
         return ReplayState(steps, Priorities(sum_tree.zeros(steps.first.size), jnp.float32(1.0)))
 
     def add(self, memory: ReplayState, rollout: Rollout, key: Key) -> ReplayState:
-        """Add a rollout; its steps get the highest priority so far. key: for buffers that draw; not used here."""
-        steps = ring.add(memory.ring, rollout)
+        """Add a rollout; its steps get the highest priority so far, or that of their errors, where these are known.
+
+        key: for buffers that draw; not used here.
+        """
+        error = rollout.extras if self.judged and jax.tree.leaves(rollout.extras) else None
+        steps = ring.add(memory.ring, rollout._replace(extras=()) if self.judged else rollout)
         if not isinstance(memory.priorities, Priorities):
             return ReplayState(steps, ())
         tree, highest = memory.priorities
         rows, env = ring.places_of(memory.ring, rollout)
         # The row after the last has no action yet; what stood there before is gone.
         drawable = jnp.concatenate([rollout.valid, jnp.zeros_like(rollout.first[:1])])
-        tree = sum_tree.put(tree, self._leaves(rows, env), jnp.where(drawable, highest, 0.0).reshape(-1))
+        begin = highest
+        if error is not None:
+            known = jnp.where(jnp.isfinite(error), self._priority(error), highest)
+            begin = jnp.concatenate([known, jnp.zeros_like(known[:1])])
+        tree = sum_tree.put(tree, self._leaves(rows, env), jnp.where(drawable, begin, 0.0).reshape(-1))
         if not isinstance(steps.seam, tuple):
             tree = self._without(tree, rows[0] - 1, env, ring.begins(steps, rows[0], env))
         return ReplayState(steps, Priorities(tree, highest))
@@ -115,6 +126,11 @@ class ReplayBuffer:
     def _leaves(self, rows: Array, env: Array) -> Array:
         """Return leaves of the tree of priorities, flat: of rows `[T]` or `[T, n]` in environments `[n]`."""
         return (rows.reshape(len(rows), -1) * self.num_envs + env).reshape(-1)
+
+    def _priority(self, error: Array) -> Array:
+        """Return priority ** alpha of errors (Schaul 2016, section 3.3)."""
+        assert self.alpha is not None
+        return jnp.maximum((jnp.abs(error) + PRIORITY_EPS) ** self.alpha, LEAST_PRIORITY)
 
     def sample(
         self, memory: ReplayState, key: Key, count: int, beta: float | Array = 1.0, *, gamma: float | Array
@@ -150,7 +166,7 @@ class ReplayBuffer:
         tree, highest = memory.priorities
         leaf = index.row * self.num_envs + index.env
         before = sum_tree.at(tree, leaf)
-        value = jnp.maximum((jnp.abs(error) + PRIORITY_EPS) ** self.alpha, LEAST_PRIORITY)
+        value = self._priority(error)
         good = (before > 0) & jnp.isfinite(value)
         value = jnp.where(good, value, before)
         # The highest so far, as in the paper, would be that of one outlier for ever.

@@ -159,15 +159,21 @@ NOISY = {
 }
 AUTO, FIXED = {**REPLAY, "target_entropy": -1.0}, {**REPLAY, "ent_coef": 0.1}
 MINIBATCHES = {**ON_POLICY, "batch_size": 8}
+# Without a lag all ratios are 1: bounds below that matter.
+CORRECTED = {"ent_coef": 0.01, "rho_bar": 0.9, "c_bar": 0.8}
 
 CASES: dict[str, Case] = {
     "A2C": Case("A2C", Choices(), {**ON_POLICY, **NORMED, "ent_coef": 0.01}),
+    "APPO": Case("APPO", Choices(), {**MINIBATCHES, **NORMED, **CORRECTED, "n_epochs": 2, "clip_range": 0.05}),
+    "ApeX": Case("ApeX", Choices(), {**VALUES, "exploration_base": 0.9, "train_freq": 4}),
+    "ApeXDDPG": Case("ApeXDDPG", Points(), {**NOISY, "exploration_base": 0.9, "train_freq": 4}),
     "CrossQ": Case("CrossQ", Points(), AUTO),
     "CrossQ-fixed": Case("CrossQ", Points(), FIXED),
     "DDPG": Case("DDPG", Points(), NOISY),
     "DQN": Case("DQN", Choices(), VALUES),
     "DynaQ": Case("DynaQ", Choices(), {**TABLE, "planning_steps": 2}),
     "ExpectedSARSA": Case("ExpectedSARSA", Choices(), TABLE),
+    "IMPALA": Case("IMPALA", Choices(), {**ON_POLICY, **NORMED, **CORRECTED}),
     "PPO": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "ent_coef": 0.01, "n_epochs": 2, "clip_range": 0.05}),
     "PPO-recurrent": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "n_epochs": 2, "recurrent": "gru"}),
     "PQN": Case("PQN", Choices(), {**MINIBATCHES, "exploration_fraction": 0.9}),

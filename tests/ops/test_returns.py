@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from renshu.errors import HyperparameterError
-from renshu.ops.returns import discounted_returns, gae, n_step_returns
+from renshu.ops.returns import discounted_returns, gae, n_step_returns, vtrace
 
 SHAPES = [(1, 1), (6, 1), (9, 3)]
 QUICK = settings(max_examples=50, deadline=None)
 jit_gae = jax.jit(gae)
 jit_discounted = jax.jit(discounted_returns)
 jit_n_step = jax.jit(n_step_returns, static_argnames="n")
+jit_vtrace = jax.jit(vtrace)
 
 
 class Stream(NamedTuple):
@@ -200,3 +201,51 @@ def test_arrays_that_do_not_fit_are_refused_when_traced(wrong: Stream) -> None:
 def test_n_below_one_is_refused() -> None:
     with pytest.raises(HyperparameterError, match="n >= 1"):
         n_step_returns(*HAND, 0.9, n=0)
+
+
+def naive_vtrace(
+    stream: Stream, log_ratio: np.ndarray, gamma: float, gae_lambda: float, rho_bar: float, c_bar: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Equation 1 of Espeholt et al. 2018 as a sum over all later steps, and the advantage of section 4.2."""
+    reward, value, terminated, valid = stream.float64
+    ratio = np.exp(log_ratio.astype(np.float64))
+    rho, c = np.minimum(rho_bar, ratio), gae_lambda * np.minimum(c_bar, ratio)
+    advantage, target = np.zeros_like(reward), value[:-1].copy()
+    delta = reward + gamma * value[1:] * ~terminated - value[:-1]
+    for t, n in zip(*np.nonzero(valid), strict=True):
+        last = last_of_episode(stream, t, n)
+        corrections = [gamma ** (k - t) * np.prod(c[t:k, n]) * rho[k, n] * delta[k, n] for k in range(t, last + 1)]
+        target[t, n] += sum(corrections)
+        beyond = [gamma ** (k - t) * np.prod(c[t + 1 : k, n]) * rho[k, n] * delta[k, n] for k in range(t + 1, last + 1)]
+        advantage[t, n] = rho[t, n] * (delta[t, n] + gae_lambda * sum(beyond))
+    return advantage, target
+
+
+@given(streams(), st.integers(0, 2**32 - 1), st.floats(0.3, 3), st.floats(0.3, 3))
+@pytest.mark.parametrize("gae_lambda", [1.0, 0.9])
+@QUICK
+def test_vtrace_is_the_sum_of_the_paper(gae_lambda, stream, seed, rho_bar, c_bar):
+    log_ratio = np.random.default_rng(seed).normal(0, 1, stream.reward.shape).astype(np.float32)
+    expected = naive_vtrace(stream, log_ratio, 0.97, gae_lambda, rho_bar, c_bar)
+    for function in (vtrace, jit_vtrace):
+        found = function(*stream, log_ratio, 0.97, gae_lambda, rho_bar, c_bar)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-3)
+
+
+@given(streams(), st.floats(0, 1))
+@QUICK
+def test_vtrace_without_a_lag_is_the_generalised_advantage(stream, gae_lambda):
+    advantage, target = vtrace(*stream, np.zeros_like(stream.reward), 0.97, gae_lambda)
+    expected = gae(*stream, 0.97, gae_lambda)
+    np.testing.assert_allclose(advantage, expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(target, expected + stream.value[:-1], rtol=1e-5, atol=1e-4)
+
+
+@given(streams())
+@QUICK
+def test_vtrace_without_a_lag_learns_the_values_of_n_step_returns(stream):
+    """Remark 1 of the paper: on policy it is the n-step Bellman target."""
+    target = vtrace(*stream, np.zeros_like(stream.reward), 0.97)[1]
+    expected = n_step_returns(*stream, 0.97, n=len(stream.reward))
+    np.testing.assert_allclose(np.where(stream.valid, target, 0.0), expected, rtol=1e-4, atol=1e-3)

@@ -108,16 +108,25 @@ class TD3Learner(ReplayLearner[TD3]):
         frames, noise = carry if correlated else (carry, ())
         obs, frames = stack_frames(frames, timestep.obs, timestep.first)
         perturbed = explore and self.has_parameter_noise
-        action = self.policy(acting.aux.noise.actor if perturbed else acting.params["actor"], obs)
-        if explore:
-            key_noise, key_random = jax.random.split(key)
-            if correlated:
-                std = self.config.action_noise_std
-                action, noise = ornstein_uhlenbeck(action, noise, timestep.first, std, key_noise)
-            elif self.config.action_noise == "normal":
-                action = normal_noise(action, self.config.action_noise_std, key_noise)
-            action = mix_random(action, acting.exploration, key_random)
-        return ActorOutput(action, (frames, noise) if correlated else frames)
+        greedy = self.policy(acting.aux.noise.actor if perturbed else acting.params["actor"], obs)
+        if not explore:
+            return ActorOutput(greedy, (frames, noise) if correlated else frames)
+        key_noise, key_random = jax.random.split(key)
+        std, action = self.noise_std(timestep), greedy
+        if correlated:
+            action, noise = ornstein_uhlenbeck(action, noise, timestep.first, std, key_noise)
+        elif self.config.action_noise == "normal":
+            action = normal_noise(action, std, key_noise)
+        action = mix_random(action, acting.exploration, key_random)
+        return ActorOutput(action, (frames, noise) if correlated else frames, self.judged(acting, obs, greedy, action))
+
+    def noise_std(self, timestep: TimeStep) -> Array | float:
+        """Return the deviation of the noise on actions, [] or `[N, 1]`."""
+        return self.config.action_noise_std
+
+    def judged(self, acting: ActorState, obs: PyTree, greedy: Array, action: Array) -> PyTree:
+        """Return what is recorded with the actions. Default: nothing."""
+        return ()
 
     def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the action, `[N, A]` from -1 to 1, and its value by the lowest critic, `[N]`."""
@@ -172,17 +181,20 @@ class TD3Learner(ReplayLearner[TD3]):
 
     # --- noise on parameters ----------------------------------------------------------------------------------------
 
-    def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
+    def observe(self, state: State, rollout: Rollout, key: Key) -> State:
         before = state.counters.steps
-        state, metrics = super().learn(state, rollout, key)
+        state = super().observe(state, rollout, key)
         if not self.has_parameter_noise:
-            return state, metrics
+            return state
         due = before // ADAPT_EVERY != state.counters.steps // ADAPT_EVERY
         # An episode begins: of several environments all take the new noise, since one actor acts for all.
         begins = rollout.first[1:].any()
         noise = self.adapt_noise(state, due, begins, jax.random.fold_in(key, 1))
-        train = state.train._replace(aux=state.train.aux._replace(noise=noise))
-        return state._replace(train=train), {**metrics, "parameter_std": noise.std}
+        return state._replace(train=state.train._replace(aux=state.train.aux._replace(noise=noise)))
+
+    def update(self, state: State, key: Key, count: Array, *, most: int = 0) -> tuple[State, Metrics]:
+        state, metrics = super().update(state, key, count, most=most)
+        return state, {**metrics, "parameter_std": state.train.aux.noise.std} if self.has_parameter_noise else metrics
 
     def adapt_noise(self, state: State, due: Array, begins: Array, key: Key) -> ParameterNoise:
         """Adapt the deviation where `due`, and draw new noise where an episode `begins` (Plappert 2018, section 3).

@@ -15,6 +15,7 @@ from renshu.algorithms.policy_gradient.actor_critic import (
     Batch,
     State,
     explained_variance,
+    flat,
 )
 from renshu.algorithms.sde import StateDependentExploration
 from renshu.networks.heads import Distribution
@@ -54,7 +55,8 @@ class A2CLearner(ActorCriticLearner[A2C]):
             policy, value, carry = self.network.both(params, early)
             beyond = self.network.value(params, last._replace(carry=carry))
             values = jax.lax.stop_gradient(jnp.concatenate([value, beyond]))
-            batch = self.advantages(rollout, reward, values, inputs.obs)
+            log_prob = jax.lax.stop_gradient(policy.log_prob(flat(rollout.action))) if self.records_log_prob else ()
+            batch = self.advantages(rollout, reward, values, inputs.obs, log_prob)
             total, metrics = self.loss(policy, value, batch)
             return total, {**metrics, "explained_variance": explained_variance(batch)}
 

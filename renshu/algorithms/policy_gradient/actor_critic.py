@@ -135,6 +135,8 @@ class ActorCriticLearner(Learner[Config, State]):
     """Networks, normalisation, acting and advantages. A subclass has the optimiser and `learn`."""
 
     guards_itself = True
+    records_log_prob: ClassVar[bool] = False
+    """True where the log-probability of each action goes into rollouts, which a later policy will learn from."""
 
     def __init__(self, algorithm: Config, spec: EnvSpec) -> None:
         super().__init__(algorithm, spec)
@@ -219,7 +221,9 @@ class ActorCriticLearner(Learner[Config, State]):
             else:
                 policy, cores = self.network.policy(acting.params, inputs), ()
             action = policy.sample(key) if explore else policy.mode()
-        return ActorOutput(action, self.packed(memory._replace(cores=cores) if self.recurrent else memory))
+        carry = self.packed(memory._replace(cores=cores) if self.recurrent else memory)
+        extras = self.network.both(acting.params, inputs)[0].log_prob(action) if self.records_log_prob else ()
+        return ActorOutput(action, carry, extras)
 
     def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the policy's parameters and the value, `[N, ...]`; the value is in the units of the raw reward."""
@@ -263,13 +267,20 @@ class ActorCriticLearner(Learner[Config, State]):
 
     def advantages(self, rollout: Rollout, reward: Array, value: Array, obs: PyTree, log_prob: Array = ()) -> Batch:
         """Make a flat batch `[T * N]` with advantages. value: `[(T + 1) * N]`. obs: of as many rows."""
-        a = self.config
         T, N = reward.shape
         value = value.reshape(T + 1, N)
-        advantage = gae(reward, value, rollout.terminated, rollout.valid, a.gamma, a.gae_lambda)
+        advantage, target = self.estimates(rollout, reward, value, log_prob)
         rows = jax.tree.map(lambda x: x[: T * N], obs)
-        target = advantage + value[:-1]
         return Batch(rows, flat(rollout.action), log_prob, *flat((value[:-1], advantage, target, rollout.valid)))
+
+    def estimates(self, rollout: Rollout, reward: Array, value: Array, log_prob: Array) -> tuple[Array, Array]:
+        """Estimate advantages and targets of the value, `[T, N]`. Default: generalised advantages.
+
+        value: `[T + 1, N]`. log_prob: `[T * N]`, of the actions under the policy that learns; () where not computed.
+        """
+        a = self.config
+        advantage = gae(reward, value, rollout.terminated, rollout.valid, a.gamma, a.gae_lambda)
+        return advantage, advantage + value[:-1]
 
     def make_batch(self, state: State, rollout: Rollout) -> tuple[State, Batch]:
         """Make a batch with advantages of a rollout, and the state with newer statistics.
@@ -303,7 +314,9 @@ class ActorCriticLearner(Learner[Config, State]):
         if not self.config.norm_reward:
             return rollout.reward, state
         a = self.config
-        returns, running = running_returns(state.returns, rollout.reward, rollout.first, a.gamma)  # type: ignore[arg-type]
+        before, which = _returns_before(state.returns, rollout), rollout.env_id
+        returns, running = running_returns(before, rollout.reward, rollout.first, a.gamma)
+        returns = returns if isinstance(which, tuple) else state.returns.at[which].set(returns)  # type: ignore[union-attr]
         stats = update_stats(state.reward_stats, running.reshape(-1), rollout.valid.reshape(-1))  # type: ignore[arg-type]
         scaled = (rollout.reward / jnp.sqrt(stats.var + 1e-8)).clip(-a.clip_reward, a.clip_reward)
         # Clipping must not hide an infinite reward: the update that it spoils tells of it.
@@ -351,6 +364,13 @@ class ActorCriticLearner(Learner[Config, State]):
 def flat(tree: PyTree) -> PyTree:
     """Put time and environments into one axis: `[T, N, ...]` to `[T * N, ...]`."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def _returns_before(returns: Any, rollout: Rollout) -> Array:
+    """Return the discounted returns so far in the environments of a rollout; 0 where it does not follow on any."""
+    which = rollout.env_id
+    found = returns if isinstance(which, tuple) else returns[which]
+    return found if isinstance(rollout.continues, tuple) else jnp.where(rollout.continues, found, 0.0)
 
 
 def _leaf_stats(leaf: Any) -> PyTree:

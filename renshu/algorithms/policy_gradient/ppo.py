@@ -50,7 +50,8 @@ class PPOLearner(ActorCriticLearner[PPO]):
 
     def __init__(self, algorithm: PPO, spec: EnvSpec) -> None:
         whole = algorithm.recurrent is not None
-        check_minibatches("PPO", algorithm.n_steps, spec.num_envs, algorithm.batch_size, whole)
+        num_envs = spec.rollout_envs or spec.num_envs
+        check_minibatches(type(algorithm).__name__, algorithm.n_steps, num_envs, algorithm.batch_size, whole)
         super().__init__(algorithm, spec)
 
     def optimizer(self) -> optax.GradientTransformation:

@@ -193,10 +193,20 @@ class DQNLearner(ReplayLearner[DQN]):
         if not explore:
             return ActorOutput(jnp.argmax(self.values(acting.params, obs), axis=1).astype(jnp.int32), carry)
         key_noise, key_action, key_random = jax.random.split(key, 3)
-        greedy = jnp.argmax(self.values(acting.params, obs, key_noise), axis=1).astype(jnp.int32)
+        values = self.values(acting.params, obs, key_noise)
+        greedy = jnp.argmax(values, axis=1).astype(jnp.int32)
         anything = uniform_actions(key_action, len(greedy), self.actions, self.split(obs)[1])
-        random = jax.random.uniform(key_random, greedy.shape) < acting.exploration
-        return ActorOutput(jnp.where(random, anything, greedy), carry)
+        random = jax.random.uniform(key_random, greedy.shape) < self.epsilon(acting, timestep)
+        action = jnp.where(random, anything, greedy)
+        return ActorOutput(action, carry, self.judged(values, action))
+
+    def epsilon(self, acting: ActorState, timestep: TimeStep) -> Array:
+        """Return the share of random actions, [] or `[N]`."""
+        return acting.exploration
+
+    def judged(self, values: Array, action: Array) -> PyTree:
+        """Return what is recorded with the actions. Default: nothing. values: of all actions, `[N, A]`."""
+        return ()
 
     def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the expected return of each action, `[N, A]`, -inf if not allowed, and the highest of them, `[N]`."""

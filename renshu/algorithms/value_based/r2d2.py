@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from renshu.algorithms.base import OBSERVATIONS
-from renshu.algorithms.exploration import epsilon_greedy_action
+from renshu.algorithms.exploration import EpsilonOfEach, epsilon_greedy_action
 from renshu.algorithms.hyperparameters import (
     NetArch,
     ScheduleLike,
@@ -40,7 +40,7 @@ from renshu.types import Accepts, ActorOutput, Array, EnvSpec, Key, Metrics, PyT
 
 
 @dataclass(frozen=True, kw_only=True)
-class R2D2(ReplayAlgorithm):
+class R2D2(EpsilonOfEach, ReplayAlgorithm):
     """Learn action values from sequences that begin with the memory which the actor had there, and a burn-in."""
 
     accepts: ClassVar[Accepts] = Accepts(
@@ -74,10 +74,6 @@ class R2D2(ReplayAlgorithm):
     double: bool = boolean(True, "choose the next action by the network itself, value it by the target")
     dueling: bool = boolean(True, "value of the state and advantages of the actions apart")
     value_rescaling: bool = boolean(True, "learn squashed values, for rewards of any size (Pohlen 2018)")
-    exploration_base: float = number(
-        0.4, "environment i of N explores with base^(1 + exponent i / (N - 1))", least=0, most=1
-    )
-    exploration_exponent: float = number(7.0, "see exploration_base", least=0)
     recurrent: str | None = choice("lstm", 'the memory: "lstm", "gru" or "mingru"', CORES[1:])
     recurrent_size: int = integer(64, "units of the memory", least=1)
     cnn: str | None = convolutions()
@@ -161,13 +157,8 @@ class R2D2Learner(ReplayLearner[R2D2]):
         return mask_values(out[..., 0], mask).reshape(*first.shape, self.actions), carry
 
     def epsilon(self, acting: ActorState, timestep: TimeStep) -> Array:
-        """Compute the share of random actions of each environment, `[N]` (Horgan et al. 2018, section 4.1)."""
-        count = timestep.first.shape[0]
-        env = jnp.arange(count) if isinstance(timestep.env_id, tuple) else timestep.env_id
-        of_all = max(self.spec.num_envs, count)
-        place = env / (of_all - 1) if of_all > 1 else jnp.full(count, 0.5)
-        own = jnp.asarray(self.config.exploration_base, jnp.float32) ** (1 + self.config.exploration_exponent * place)
-        return jnp.maximum(own, acting.exploration)
+        """Compute the share of random actions of each environment, `[N]`."""
+        return jnp.maximum(self.config.epsilons(timestep, self.spec.num_envs), acting.exploration)
 
     def act(self, acting: ActorState, carry: Carry, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
         obs, frames = stack_frames(carry.frames, timestep.obs, timestep.first)

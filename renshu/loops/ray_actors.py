@@ -1,0 +1,252 @@
+"""Actors as Ray's: started, asked, waited for, and cleaned up behind."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from time import monotonic
+from typing import Any
+
+import jax
+import numpy as np
+
+from renshu.errors import EnvironmentFault, HyperparameterError, RenshuError, SpaceError
+from renshu.loops.actors import Actor, ActorSetup, Sent, versions
+from renshu.loops.cluster import Answer
+from renshu.types import PyTree
+
+PATIENCE = 10.0
+"""Seconds to wait for an address, and between two looks at what is awaited."""
+NOTICE = 30.0
+"""Seconds without any answer after which it is said."""
+
+
+class ActorLost(EnvironmentFault):
+    """The process or the machine of an actor is gone; Ray starts another one."""
+
+
+class RemoteActor:
+    """An actor in its own process. It is made when it is first asked for something: a fault there is an answer."""
+
+    def __init__(self, wanted: dict[str, str], setup: bytes, group: int) -> None:
+        self._how, self._actor = (wanted, setup, group), None
+
+    def collect(self, published: tuple[int, PyTree], iteration: int) -> Sent:
+        """Collect a rollout; see `Actor.collect`."""
+        if self._actor is None:
+            import cloudpickle
+
+            wanted, setup, group = self._how
+            differing = {
+                name: (mine, wanted.get(name)) for name, mine in versions().items() if mine != wanted.get(name)
+            }
+            if differing:
+                told = ", ".join(f"{name} {mine} here and {other} there" for name, (mine, other) in differing.items())
+                raise RenshuError(
+                    f"the versions on {socket.gethostname()} are not those of the driver: {told}. Install the same"
+                )
+            if not _ray().get_gpu_ids():
+                jax.config.update("jax_platforms", "cpu")
+            self._actor = Actor(cloudpickle.loads(setup), group)
+        return self._actor.collect(published, iteration)
+
+
+class RayActors:
+    """Actors of one training. address: of a Ray cluster, or None for one on this machine, which ends with `close`.
+
+    Raises HyperparameterError without Ray or where nothing answers, SpaceError for what cannot be sent.
+    """
+
+    def __init__(self, setup: ActorSetup, address: str | None, room: int) -> None:
+        self.ray = _ray()
+        self._setup = pickled(setup)
+        self._limit = 2 * setup.timeout
+        self._typical = 0.0
+        self._temporary = connect(address, room)
+        self._remote = self.ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=1)(RemoteActor)
+        self._held = self.ray.put(self._setup)
+        self._published: Any = None
+        self._handles: dict[int, Any] = {}
+        self._awaited: dict[Any, tuple[int, float]] = {}
+
+    def start(self, group: int) -> None:
+        """Add an actor."""
+        self._handles[group] = self._remote.remote(versions(), self._held, group)
+
+    def stop(self, group: int) -> None:
+        """Remove an actor."""
+        self.ray.kill(self._handles.pop(group))
+
+    def publish(self, version: int, actor_state: PyTree) -> None:
+        """Put an actor state into Ray's store; the one before leaves it when no request holds it any more."""
+        self._published = self.ray.put((version, jax.tree.map(np.asarray, actor_state)))
+
+    def request(self, group: int, iteration: int) -> None:
+        """Ask for a rollout by the newest state. A restarted actor so gets it, too."""
+        reference = self._handles[group].collect.remote(self._published, iteration)
+        self._awaited[reference] = group, monotonic()
+
+    def answers(self, timeout: float | None = None) -> list[Answer]:
+        """Return the answers that are there; wait for one, at most `timeout` seconds, where there is none."""
+        began, noticed = monotonic(), False
+        while self._awaited:
+            awaited = list(self._awaited)
+            ready = self.ray.wait(awaited, num_returns=len(awaited), timeout=0)[0]
+            if not ready:
+                left = PATIENCE if timeout is None else min(PATIENCE, timeout - (monotonic() - began))
+                ready = self.ray.wait(awaited, num_returns=1, timeout=left)[0] if left > 0 else []
+            if ready:
+                return [self._answer(reference) for reference in ready]
+            if timeout is not None and monotonic() - began >= timeout:
+                break
+            self._end_those_that_hang()
+            if monotonic() - began > NOTICE and not noticed:
+                noticed = True
+                told = f"waiting for {len(awaited)} rollouts of {len(self._handles)} workers; none for {NOTICE:g} s"
+                print(f"{told}. Training goes on when a worker answers", file=sys.stderr)
+        return []
+
+    def close(self) -> None:
+        """End all actors, and Ray itself where it was started here."""
+        if not self.ray.is_initialized():
+            return
+        for handle in self._handles.values():
+            self.ray.kill(handle)
+        self._handles, self._awaited, self._published = {}, {}, None
+        self._held = None
+        if self._temporary is not None:
+            self.ray.shutdown()
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    def _answer(self, reference: Any) -> Answer:
+        group, _ = self._awaited.pop(reference)
+        errors = self.ray.exceptions
+        try:
+            sent = self.ray.get(reference)
+        except errors.RayTaskError as error:
+            cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
+            cause.add_note(f"In worker {group}:\n{error.traceback_str}")
+            return Answer(group, None, cause)
+        except errors.RayError as error:
+            told = " ".join(str(error).split())
+            return Answer(group, None, ActorLost(f"worker {group} was lost: {told}"))
+        self._typical += 0.1 * (sent.seconds[2] - self._typical)
+        return Answer(group, sent)
+
+    def _end_those_that_hang(self) -> None:
+        """End actors that do not answer, as those that hang outside of Python; their requests are lost."""
+        limit = self._limit + 20 * self._typical + (0.0 if self._typical else 300.0)
+        for group, asked in list(self._awaited.values()):
+            if monotonic() - asked > limit and group in self._handles:
+                self.ray.kill(self._handles[group], no_restart=False)
+
+
+def connect(address: str | None, room: int) -> str | None:
+    """Connect to Ray, if that is not done yet; returns the folder of a session that was started here.
+
+    Raises HyperparameterError where nothing answers at the address.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        return None
+    quiet: dict[str, Any] = {"logging_level": "warning", "configure_logging": True}
+    if address is not None:
+        _reach(address)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError) as error:
+            raise HyperparameterError(
+                f"no Ray cluster answers at {address!r} ({error}): start one, or leave it out"
+            ) from error
+        return None
+    folder = tempfile.mkdtemp(prefix="renshu-ray-")
+    # A CPU for each actor, however many there are: those that wait for an environment need none.
+    ray.init(num_cpus=max(os.cpu_count() or 1, room), include_dashboard=False, _temp_dir=folder, **quiet)
+    return folder
+
+
+def nodes(address: str) -> list[dict[str, Any]]:
+    """Describe the nodes of a Ray cluster: name, address, state, cpus, gpus, memory in bytes.
+
+    Raises HyperparameterError without Ray or where nothing answers.
+    """
+    connect(address, 0)
+    found = []
+    for node in _ray().nodes():
+        has = node["Resources"]
+        found.append(
+            {
+                "name": node["NodeManagerHostname"],
+                "address": node["NodeManagerAddress"],
+                "state": "alive" if node["Alive"] else "dead",
+                "cpus": f"{has.get('CPU', 0):g}",
+                "gpus": f"{has.get('GPU', 0):g}",
+                "memory": has.get("memory", 0),
+            }
+        )
+    return found
+
+
+def _reach(address: str) -> None:
+    """Raise HyperparameterError where no socket answers at HOST:PORT within seconds."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    except OSError as error:
+        raise HyperparameterError(_no_cluster(address, error)) from error
+
+
+def _no_cluster(address: str, error: Exception) -> str:
+    return (
+        f"no Ray cluster answers at {address!r} ({error}): start one with `ray start --head`, or leave the address "
+        "out, for workers on this machine"
+    )
+
+
+def pickled(setup: ActorSetup) -> bytes:
+    """Turn a setup into bytes for other processes. Raises SpaceError naming the part that cannot be sent."""
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(setup)
+    except Exception as error:
+        at_fault = _at_fault(setup.source.given)
+        place = f"of {setup.source.name}" if at_fault is None else f"of {setup.source.name}: {at_fault}"
+        raise SpaceError(
+            f"the environment cannot be sent to other processes, because of a part {place} ({type(error).__name__}: "
+            f"{error}). Make it inside the function that makes the environment, and pass that"
+        ) from error
+
+
+def _at_fault(given: Any) -> str | None:
+    """Name what cannot be pickled in a function or an object."""
+    import cloudpickle
+
+    parts: dict[str, Any] = dict(getattr(given, "__dict__", {}))
+    if code := getattr(given, "__code__", None):
+        cells = (cell.cell_contents for cell in given.__closure__ or ())
+        parts |= dict(zip(code.co_freevars, cells, strict=False))
+        parts |= {name: given.__globals__[name] for name in code.co_names if name in given.__globals__}
+    for name, value in parts.items():
+        try:
+            cloudpickle.dumps(value)
+        except Exception:
+            return f"{name} = {value!r}"
+    return None
+
+
+def _ray() -> Any:
+    if importlib.util.find_spec("ray") is None:
+        raise HyperparameterError('loop="cluster" needs Ray, which is not installed: pip install "renshu[cluster]"')
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray = importlib.import_module("ray")
+    importlib.import_module("ray.exceptions")
+    return ray
