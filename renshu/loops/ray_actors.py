@@ -6,9 +6,12 @@ import importlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import threading
+import warnings
 from time import monotonic
 from typing import Any
 
@@ -33,15 +36,15 @@ class ActorLost(EnvironmentFault):
 class RemoteActor:
     """An actor in its own process. It is made when it is first asked for something: a fault there is an answer."""
 
-    def __init__(self, wanted: dict[str, str], setup: bytes, group: int) -> None:
-        self._how, self._actor = (wanted, setup, group), None
+    def __init__(self, group: int) -> None:
+        self._group, self._actor = group, None
 
-    def collect(self, published: tuple[int, PyTree], iteration: int) -> Sent:
-        """Collect a rollout; see `Actor.collect`."""
+    def collect(self, how: tuple[dict[str, str], Any], published: tuple[int, PyTree], iteration: int) -> Sent:
+        """Collect a rollout; see `Actor.collect`. how: the driver's versions, and a reference to the pickled setup."""
         if self._actor is None:
             import cloudpickle
 
-            wanted, setup, group = self._how
+            wanted, setup = how
             differing = {
                 name: (mine, wanted.get(name)) for name, mine in versions().items() if mine != wanted.get(name)
             }
@@ -52,7 +55,7 @@ class RemoteActor:
                 )
             if not _ray().get_gpu_ids():
                 jax.config.update("jax_platforms", "cpu")
-            self._actor = Actor(cloudpickle.loads(setup), group)
+            self._actor = Actor(cloudpickle.loads(_ray().get(setup)), self._group)
         return self._actor.collect(published, iteration)
 
 
@@ -64,19 +67,19 @@ class RayActors:
 
     def __init__(self, setup: ActorSetup, address: str | None, room: int) -> None:
         self.ray = _ray()
-        self._setup = pickled(setup)
+        content = pickled(setup)
         self._limit = 2 * setup.timeout
         self._typical = 0.0
         self._temporary = connect(address, room)
         self._remote = self.ray.remote(max_restarts=-1, max_task_retries=0, num_cpus=1)(RemoteActor)
-        self._held = self.ray.put(self._setup)
+        self._how: Any = versions(), self.ray.put(content)  # held here, for actors that are restarted
         self._published: Any = None
         self._handles: dict[int, Any] = {}
         self._awaited: dict[Any, tuple[int, float]] = {}
 
     def start(self, group: int) -> None:
         """Add an actor."""
-        self._handles[group] = self._remote.remote(versions(), self._held, group)
+        self._handles[group] = self._remote.remote(group)
 
     def stop(self, group: int) -> None:
         """Remove an actor."""
@@ -88,7 +91,7 @@ class RayActors:
 
     def request(self, group: int, iteration: int) -> None:
         """Ask for a rollout by the newest state. A restarted actor so gets it, too."""
-        reference = self._handles[group].collect.remote(self._published, iteration)
+        reference = self._handles[group].collect.remote(self._how, self._published, iteration)
         self._awaited[reference] = group, monotonic()
 
     def answers(self, timeout: float | None = None) -> list[Answer]:
@@ -117,8 +120,7 @@ class RayActors:
             return
         for handle in self._handles.values():
             self.ray.kill(handle)
-        self._handles, self._awaited, self._published = {}, {}, None
-        self._held = None
+        self._handles, self._awaited, self._published, self._how = {}, {}, None, None
         if self._temporary is not None:
             self.ray.shutdown()
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -131,7 +133,7 @@ class RayActors:
             sent = self.ray.get(reference)
         except errors.RayTaskError as error:
             cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
-            cause.add_note(f"In worker {group}:\n{error.traceback_str}")
+            cause.add_note(f"In worker {group}:\n{error}")
             return Answer(group, None, cause)
         except errors.RayError as error:
             told = " ".join(str(error).split())
@@ -155,11 +157,11 @@ def connect(address: str | None, room: int) -> str | None:
     ray = _ray()
     if ray.is_initialized():
         return None
-    quiet: dict[str, Any] = {"logging_level": "warning", "configure_logging": True}
+    quiet: dict[str, Any] = {"logging_level": "error"}
     if address is not None:
         _reach(address)
         try:
-            ray.init(address=address, **quiet)
+            _init(address=address, **quiet)
         except (ConnectionError, RuntimeError) as error:
             raise HyperparameterError(
                 f"no Ray cluster answers at {address!r} ({error}): start one, or leave it out"
@@ -167,8 +169,20 @@ def connect(address: str | None, room: int) -> str | None:
         return None
     folder = tempfile.mkdtemp(prefix="renshu-ray-")
     # A CPU for each actor, however many there are: those that wait for an environment need none.
-    ray.init(num_cpus=max(os.cpu_count() or 1, room), include_dashboard=False, _temp_dir=folder, **quiet)
+    _init(num_cpus=max(os.cpu_count() or 1, room), include_dashboard=False, _temp_dir=folder, **quiet)
     return folder
+
+
+def _init(**options: Any) -> None:
+    """Call `ray.init`, without the signal handlers that it puts in place of those that save the agent."""
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(end) for end in ends]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+        _ray().init(**options)
+    if threading.current_thread() is threading.main_thread():
+        for end, handler in zip(ends, before, strict=True):
+            signal.signal(end, handler)
 
 
 def nodes(address: str) -> list[dict[str, Any]]:

@@ -2,9 +2,12 @@
 
 import importlib.util
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -57,7 +60,7 @@ def ray():
     folder = ray_actors.connect(None, 4)
     yield importlib.import_module("ray")
     importlib.import_module("ray").shutdown()
-    assert folder is not None
+    shutil.rmtree(folder)
 
 
 def test_one_worker_is_the_host_loop(ray):
@@ -70,7 +73,7 @@ def test_one_worker_is_the_host_loop(ray):
 @pytest.mark.parametrize("fault", ["raise", "hang", "exit"])
 def test_a_fault_costs_a_rollout(ray, tmp_path, fault):
     def make():
-        return Faulty(tmp_path / "done", fault, 25)
+        return Faulty(tmp_path / "done", fault, 7)
 
     make.__module__ = "__main__"  # sent by value: workers cannot import this file
     settings = Cluster(workers=2, max_workers=2)
@@ -83,7 +86,7 @@ def test_a_fault_costs_a_rollout(ray, tmp_path, fault):
     assert account.requested == account.learned + account.stale + account.lost
     expected = {"raise": "on purpose", "hang": "did not answer for 3 s", "exit": "worker [01] was lost"}[fault]
     assert len(told) == 1
-    assert __import__("re").search(expected, told[0])
+    assert re.search(expected, told[0])
 
 
 def test_an_environment_that_always_raises_stops_the_run_with_its_own_traceback(ray):
@@ -120,7 +123,7 @@ if __name__ == "__main__":
 
 
 def ray_processes(folder):
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in found.splitlines() if str(folder) in line]
 
 
@@ -128,13 +131,10 @@ def ray_processes(folder):
 def test_a_driver_that_ends_leaves_nothing_behind(tmp_path, end):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    sessions = tmp_path / "tmp"
-    sessions.mkdir()
-    short = Path(f"/tmp/rn{os.getpid()}")
-    short.symlink_to(sessions)
+    sessions = Path(tempfile.mkdtemp(prefix="rn", dir="/tmp"))  # paths of sockets must be short
     process = subprocess.Popen(
         [sys.executable, script, tmp_path / "run"],
-        env={**os.environ, "TMPDIR": str(short), "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "TMPDIR": str(sessions), "PYTHONPATH": os.getcwd()},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -145,16 +145,16 @@ def test_a_driver_that_ends_leaves_nothing_behind(tmp_path, end):
         while not list((tmp_path / "run" / "checkpoints").glob("*.safetensors")) and time.monotonic() < until:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.2)
-        assert ray_processes(short)
+        assert ray_processes(sessions)
         process.send_signal(end)
         process.wait(60)
         until = time.monotonic() + 30
-        while ray_processes(short) and time.monotonic() < until:
+        while ray_processes(sessions) and time.monotonic() < until:
             time.sleep(0.2)
-        assert ray_processes(short) == []
+        assert ray_processes(sessions) == []
         if end == signal.SIGINT:
             assert list(sessions.iterdir()) == []
     finally:
-        short.unlink()
+        shutil.rmtree(sessions)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
