@@ -6,10 +6,13 @@ import math
 import numbers
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from renshu.agent.evaluating import Later, evaluate_later
 from renshu.errors import HyperparameterError
+from renshu.files.replacing import replacing
 from renshu.tracking.curves import read_evaluations
 
 if TYPE_CHECKING:
@@ -89,6 +92,7 @@ class Evaluate(Every):
         self.history: list[tuple[int, Evaluation]] = []
         self.best = -math.inf
         self._without_gain = 0
+        self._under_way: list[Later] = []
 
     def on_start(self, agent: Agent) -> None:
         """Count from here. A run that is resumed keeps its best agent until there is a better one."""
@@ -97,18 +101,45 @@ class Evaluate(Every):
         if self.path is None and agent.run is not None and agent.run.best_path.exists():
             self.best = max([self.best, *read_evaluations(agent.run.path)["mean"]])
 
+    def on_update(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
+        """Evaluate when it is time, and look at what is there."""
+        going = super().on_update(agent, metrics)
+        while self._under_way and self._under_way[0].ready():
+            going = False if self._judge_first(agent) is False else going
+        return going
+
+    def on_end(self, agent: Agent) -> None:
+        """Await the evaluations that are under way elsewhere."""
+        while self._under_way:
+            self._judge_first(agent)
+
     def act(self, agent: Agent, metrics: dict[str, float]) -> bool | None:
-        """Evaluate, keep the best, and return False to stop."""
-        result = agent.evaluate(self.episodes)
-        self.history.append((agent.steps, result))
+        """Evaluate, keep the best, and return False to stop. Where a cluster trains, the result comes later."""
+        later = evaluate_later(agent, self.episodes)
+        if later is None:
+            return self._judge(agent, agent.steps, agent.evaluate(self.episodes), agent.save)
+        self._under_way.append(later)
+        return None
+
+    def _judge_first(self, agent: Agent) -> bool | None:
+        later = self._under_way.pop(0)
+
+        def save(path: str | Path) -> None:
+            with replacing(Path(path)) as temporary:
+                temporary.write_bytes(later.content)
+
+        return self._judge(agent, later.steps, later.result(), save)
+
+    def _judge(self, agent: Agent, steps: int, result: Evaluation, save: Callable[[Any], Any]) -> bool | None:
+        self.history.append((steps, result))
         if agent.run is not None:
-            agent.run.log_evaluation(agent.steps, result.returns, result.lengths)
+            agent.run.log_evaluation(steps, result.returns, result.lengths)
         self._without_gain += 1
         if result.mean > self.best:
             self.best, self._without_gain = result.mean, 0
             path = self.path or (agent.run.best_path if agent.run is not None else None)
             if path is not None:
-                agent.save(path)
+                save(path)
         reached = self.stop_at is not None and result.mean >= self.stop_at
         stuck = self.patience is not None and self._without_gain >= self.patience
         self.stopped_because = (

@@ -46,6 +46,7 @@ class ClusterBackend:
             else CompiledBackend(source, device, self.group_envs)
         )
         self._actors: Any = None
+        self._evaluator: Any = None
         self._loop: ClusterLoop | None = None
 
     @property
@@ -152,6 +153,14 @@ class ClusterBackend:
             raise HyperparameterError("workers come and go during training: call learn, and set them in a callback")
         loop.workers = workers
 
+    def evaluator(self, kind: type) -> Any:
+        """Return the actor that evaluates during training; it is made when it is first asked for."""
+        if self._evaluator is None:
+            import ray
+
+            self._evaluator = ray.remote(max_restarts=-1, max_task_retries=3, num_cpus=1)(kind).remote()
+        return self._evaluator
+
     def evaluate(self, *args: Any, **options: Any) -> Any:
         """Run whole episodes in environments of this process; see `HostBackend.evaluate`."""
         return self.local.evaluate(*args, **options)
@@ -162,7 +171,7 @@ class ClusterBackend:
 
     def close_training(self) -> None:
         """End the actors; the next loop gets new ones."""
-        actors, self._actors, self._loop = self._actors, None, None
+        actors, self._actors, self._loop, self._evaluator = self._actors, None, None, None
         if actors is not None:
             actors.close()
 

@@ -53,8 +53,7 @@ class RemoteActor:
                 raise RenshuError(
                     f"the versions on {socket.gethostname()} are not those of the driver: {told}. Install the same"
                 )
-            if not _ray().get_gpu_ids():
-                jax.config.update("jax_platforms", "cpu")
+            on_cpu_without_gpu()
             self._actor = Actor(cloudpickle.loads(_ray().get(setup)), self._group)
         return self._actor.collect(published, iteration)
 
@@ -128,16 +127,10 @@ class RayActors:
 
     def _answer(self, reference: Any) -> Answer:
         group, _ = self._awaited.pop(reference)
-        errors = self.ray.exceptions
         try:
-            sent = self.ray.get(reference)
-        except errors.RayTaskError as error:
-            cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
-            cause.add_note(f"In worker {group}:\n{error}")
-            return Answer(group, None, cause)
-        except errors.RayError as error:
-            told = " ".join(str(error).split())
-            return Answer(group, None, ActorLost(f"worker {group} was lost: {told}"))
+            sent = fetch(reference, f"worker {group}")
+        except Exception as fault:
+            return Answer(group, None, fault)
         self._typical += 0.1 * (sent.seconds[2] - self._typical)
         return Answer(group, sent)
 
@@ -147,6 +140,33 @@ class RayActors:
         for group, asked in list(self._awaited.values()):
             if monotonic() - asked > limit and group in self._handles:
                 self.ray.kill(self._handles[group], no_restart=False)
+
+
+def is_ready(reference: Any) -> bool:
+    """Tell whether the result of a remote call is there."""
+    return bool(_ray().wait([reference], timeout=0)[0])
+
+
+def fetch(reference: Any, what: str) -> Any:
+    """Return the result of a remote call; wait for it where it is not there.
+
+    Raises what it raised there, with a note of where, and ActorLost where its process or machine is gone.
+    """
+    ray = _ray()
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
+        cause.add_note(f"In {what}:\n{error}")
+        raise cause from None
+    except ray.exceptions.RayError as error:
+        raise ActorLost(f"{what} was lost: {' '.join(str(error).split())}") from None
+
+
+def on_cpu_without_gpu() -> None:
+    """Keep JAX in this process of Ray's on the CPU, unless it was given a GPU."""
+    if not _ray().get_gpu_ids():
+        jax.config.update("jax_platforms", "cpu")
 
 
 def connect(address: str | None, room: int) -> str | None:
@@ -168,8 +188,8 @@ def connect(address: str | None, room: int) -> str | None:
             ) from error
         return None
     folder = tempfile.mkdtemp(prefix="renshu-ray-")
-    # A CPU for each actor, however many there are: those that wait for an environment need none.
-    _init(num_cpus=max(os.cpu_count() or 1, room), include_dashboard=False, _temp_dir=folder, **quiet)
+    # A CPU for each actor and one that evaluates, however many: those that wait for an environment need none.
+    _init(num_cpus=max(os.cpu_count() or 1, room + 1), include_dashboard=False, _temp_dir=folder, **quiet)
     return folder
 
 
