@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from bench import cluster_faults
 from bench.report import DOCS, publish, table
 
 SLEEP = 0.005
@@ -132,12 +131,48 @@ def broadcast(versions: int) -> str:
     rows = [[f"{v:,}", f"{driver:,.0f}", f"{actors:,.0f}", f"{store:,.0f}"] for v, driver, actors, store in seen]
     header = ["versions", "driver, MiB", "an actor, MiB", "object store, MiB"]
     return (
-        f"Weights of {size:.1f} MB to 16 actors: {each * 1e3:.1f} ms for each of {versions:,} versions (copied from JAX "
-        f"and put into the store; actors read them in place).\n\n{table(header, rows)}"
+        f"Weights of {size:.1f} MB to 16 actors: {each * 1e3:.1f} ms for each of {versions:,} versions (copied from "
+        f"JAX and put into the store; actors read them in place).\n\n{table(header, rows)}"
     )
 
 
-PARTS = {"scaling": "Workers", "broadcast": "Weights"}
+def soak(minutes: float) -> str:
+    """Train for long; look at the memory of driver, actors and object store."""
+    import ray
+
+    from renshu import IMPALA, Cluster
+
+    seen: list[list[object]] = []
+    began, every = time.monotonic(), minutes * 60 / 10
+
+    def look(agent: Any, metrics: dict[str, float]) -> bool | None:
+        now = time.monotonic() - began
+        if now < every * (len(seen) + 1):
+            return None
+        pids = [group.place[1] for group in agent.trainer._loop.groups.values() if group.place]
+        free = ray.available_resources().get("object_store_memory", 0.0)
+        used = (ray.cluster_resources()["object_store_memory"] - free) / 2**20
+        actors = float(np.mean([memory(pid) for pid in pids]))
+        cells = [f"{now / 60:.0f}", f"{agent.steps:,}", f"{memory(os.getpid()):,.0f}", f"{actors:,.0f}", f"{used:,.1f}"]
+        seen.append(cells)
+        print(*cells, flush=True)
+        return False if len(seen) == 10 else None
+
+    algorithm = IMPALA(n_steps=32, net_arch=[64, 64], max_lag=100)
+    with algorithm.on(Sleeper, seed=0, cluster=Cluster(workers=8)) as agent:
+        agent.learn(10**9, progress=False, callbacks=look)
+        account = agent.trainer._loop.account
+    header = ["minutes", "steps", "driver, MiB", "an actor, MiB", "object store, MiB"]
+    return f"8 workers for {minutes:g} minutes, {account.learned:,} rollouts.\n\n{table(header, seen)}"
+
+
+PARTS = {
+    "scaling": "Workers",
+    "broadcast": "Weights",
+    "faults": "Nodes, actors and environments that fail",
+    "drivers": "Drivers that are killed",
+    "soak": "Memory over time",
+}
 
 
 def main() -> None:
@@ -146,6 +181,9 @@ def main() -> None:
     parser.add_argument("--part", choices=list(PARTS), action="append")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement of scaling")
     parser.add_argument("--versions", type=int, default=1000, help="of broadcast")
+    parser.add_argument("--kills", type=int, default=30, help="of faults")
+    parser.add_argument("--drivers", type=int, default=20, help="drivers that are killed")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of soak")
     options = parser.parse_args()
     sections = json.loads(SECTIONS.read_text()) if SECTIONS.exists() else {}
     for part in options.part or PARTS:
@@ -153,6 +191,12 @@ def main() -> None:
             sections[part] = scaling(options.seconds)
         if part == "broadcast":
             sections[part] = broadcast(options.versions)
+        if part == "faults":
+            sections[part] = cluster_faults.faults(options.kills)
+        if part == "drivers":
+            sections[part] = cluster_faults.drivers(options.drivers)
+        if part == "soak":
+            sections[part] = soak(options.minutes)
         SECTIONS.write_text(json.dumps(sections, indent=1))
     body = "\n\n".join(f"## {title}\n\n{sections[part]}" for part, title in PARTS.items() if part in sections)
     publish("cluster", "The cluster loop", "python -m bench.cluster", body)

@@ -19,7 +19,7 @@ from renshu.algorithms.replay_learner import ActorState
 from renshu.algorithms.value_based.dqn import DQN, DQNLearner
 from renshu.errors import HyperparameterError
 from renshu.ops.returns import n_step_returns
-from renshu.types import Array, Counters, EnvSpec, PyTree, Rollout, TimeStep
+from renshu.types import Array, EnvSpec, PyTree, Rollout, TimeStep
 
 
 class Judged(NamedTuple):
@@ -61,6 +61,12 @@ class ApeX(EpsilonOfEach, DQN):
     max_grad_norm: float | None = number(
         40.0, "gradients are scaled down to this norm; None: never", above=0, optional=True
     )
+    exploration_initial_eps: float = number(
+        0.0, "at the start all environments explore at least so much", least=0, most=1, traceable=True
+    )
+    exploration_final_eps: float = number(
+        0.0, "at the end all environments explore at least so much", least=0, most=1, traceable=True
+    )
     double: bool = boolean(True, "choose the next action by the network itself, value it by the target")
     dueling: bool = boolean(True, "value of the state and advantages of the actions apart")
     prioritized: bool = boolean(True, "draw steps in proportion to their last error")
@@ -82,9 +88,6 @@ class ApeXLearner(DQNLearner):
     def __init__(self, config: ApeX, spec: EnvSpec) -> None:
         check(config)
         super().__init__(config, spec)
-
-    def random_share(self, counters: Counters) -> Array:
-        return jnp.float32(0.0)
 
     def epsilon(self, acting: ActorState, timestep: TimeStep) -> Array:
         config: Any = self.config

@@ -157,6 +157,7 @@ NOISY = {
     "target_policy_noise": 0.5,
     "target_noise_clip": 0.3,
 }
+OF_EACH = {"exploration_base": 0.5, "exploration_exponent": 1.0, "train_freq": 4}
 AUTO, FIXED = {**REPLAY, "target_entropy": -1.0}, {**REPLAY, "ent_coef": 0.1}
 MINIBATCHES = {**ON_POLICY, "batch_size": 8}
 # Without a lag all ratios are 1: bounds below that matter.
@@ -165,8 +166,8 @@ CORRECTED = {"ent_coef": 0.01, "rho_bar": 0.9, "c_bar": 0.8}
 CASES: dict[str, Case] = {
     "A2C": Case("A2C", Choices(), {**ON_POLICY, **NORMED, "ent_coef": 0.01}),
     "APPO": Case("APPO", Choices(), {**MINIBATCHES, **NORMED, **CORRECTED, "n_epochs": 2, "clip_range": 0.05}),
-    "ApeX": Case("ApeX", Choices(), {**VALUES, "exploration_base": 0.9, "train_freq": 4}),
-    "ApeXDDPG": Case("ApeXDDPG", Points(), {**NOISY, "exploration_base": 0.9, "train_freq": 4}),
+    "ApeX": Case("ApeX", Choices(), {**VALUES, **OF_EACH, "exploration_initial_eps": 0.8}),
+    "ApeXDDPG": Case("ApeXDDPG", Points(), {**NOISY, **OF_EACH}),
     "CrossQ": Case("CrossQ", Points(), AUTO),
     "CrossQ-fixed": Case("CrossQ", Points(), FIXED),
     "DDPG": Case("DDPG", Points(), NOISY),
