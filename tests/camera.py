@@ -25,6 +25,27 @@ class Camera(gymnasium.Env):
         return {"camera": camera, "joints": np.zeros(3, np.float32), "goal": {"x": self.goal}}
 
     def step(self, action):
-        reward = float(action[0] == self.goal)
+        reward = self.rewarded(action)
         self.steps, self.goal = self.steps + 1, int(self.np_random.integers(2))
         return self.seen(), reward, self.steps == 8, False, {}
+
+    def rewarded(self, action):
+        return float(action[0] == self.goal)
+
+
+class MaskedCamera(Camera):
+    """The same robot with one row of three buttons, of which the last never may be pressed and costs much."""
+
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        obs, _ = super().reset(seed=seed)
+        return obs, {"action_mask": np.array([1, 1, 0], np.int8)}
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, reward, terminated, truncated, {"action_mask": np.array([1, 1, 0], np.int8)}
+
+    def rewarded(self, action):
+        assert action != 2, "an action that is not allowed"
+        return float(action == self.goal)

@@ -13,7 +13,7 @@ from renshu.errors import HyperparameterError
 from renshu.networks.recurrent import CORES
 from renshu.types import MASK, OBSERVATION, EnvSpec
 from tests.algorithms.rollouts import draw, shaken
-from tests.camera import Camera
+from tests.camera import Camera, MaskedCamera
 from tests.loops.tiny import advanced, same
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -165,9 +165,10 @@ def test_players_and_predictions_remember(tmp_path):
     assert differs > 0
 
 
-def test_a_robot_with_a_camera():
+@pytest.mark.parametrize("env", [Camera, MaskedCamera])
+def test_a_robot_with_a_camera(env):
     settings = {"n_steps": 16, "batch_size": 64, "n_epochs": 4, "learning_rate": 3e-3, "net_arch": [16], "gamma": 0.5}
-    agent = PPO(**settings, recurrent="gru", recurrent_size=8).on(Camera, num_envs=4, seed=0, frame_stack=2)
+    agent = PPO(**settings, recurrent="gru", recurrent_size=8).on(env, num_envs=4, seed=0, frame_stack=2)
     agent.learn(2_500, progress=False)
     assert agent.evaluate(10).mean > 7  # by chance 4
 

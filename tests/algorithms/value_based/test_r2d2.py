@@ -13,7 +13,7 @@ from renshu.replay.ring import Index
 from renshu.replay.sequences import Sequences
 from renshu.types import EnvSpec, Rollout, TimeStep
 from tests.algorithms.rollouts import draw, shaken
-from tests.camera import Camera
+from tests.camera import Camera, MaskedCamera
 from tests.loops.tiny import advanced, same
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -170,18 +170,20 @@ def test_a_cue_is_remembered():
     assert agent.evaluate(64).mean > 0.9  # without a memory 0 at best
 
 
-def test_images_vectors_and_several_actions_at_once():
+@pytest.mark.parametrize("env", [Camera, MaskedCamera])
+def test_images_vectors_and_several_actions_at_once(env):
     settings = {"learning_rate": 3e-3, "target_update_interval": 40, "gamma": 0.5, "net_arch": [16]}
     settings |= {"train_freq": 8, "burn_in": 0, "sequence_length": 8, "learning_starts": 200, "batch_size": 16}
     settings |= {"exploration_base": 0.3, "exploration_exponent": 0.0, "gradient_steps": 4}
-    agent = R2D2(**settings, recurrent_size=8, recurrent="gru").on(Camera, num_envs=4, seed=0)
+    agent = R2D2(**settings, recurrent_size=8, recurrent="gru").on(env, num_envs=4, seed=0)
     agent.learn(4_000, progress=False)
     assert agent.evaluate(10).mean > 7  # by chance 4
 
 
-def test_values_without_a_memory_take_them_too():
+@pytest.mark.parametrize("env", [Camera, MaskedCamera])
+def test_values_without_a_memory_take_them_too(env):
     settings = {"learning_rate": 3e-3, "target_update_interval": 100, "gamma": 0.5, "net_arch": [16]}
-    agent = DQN(**settings, learning_starts=200, buffer_size=2_000).on(Camera, num_envs=4, seed=0, frame_stack=2)
+    agent = DQN(**settings, learning_starts=200, buffer_size=2_000).on(env, num_envs=4, seed=0, frame_stack=2)
     assert agent.learn(4_000, progress=False).evaluate(10).mean > 7  # by chance 4
 
 
