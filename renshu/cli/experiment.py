@@ -35,6 +35,10 @@ def experiment(
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     statistic: Annotated[str, typer.Option(help="over the seeds: iqm (interquartile mean) or mean")] = "iqm",
     out: Annotated[Path, typer.Option(help="folder for curves.png and curves.csv")] = Path("experiments"),
+    workers: Annotated[
+        int | None, typer.Option(help="processes of a Ray cluster that seeds and values are dealt to", min=1)
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster that runs, or auto")] = None,
     progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
 ) -> None:
     """Compare algorithms, or values of hyperparameters, over many seeds: a table, a picture, a csv file."""
@@ -61,6 +65,8 @@ def experiment(
         num_envs=envs or max(preset.num_envs for preset in chosen.values()),
         grid=_grid(grid or []),
         env_kwargs=environment_arguments(env_set or []),
+        workers=workers,
+        address=address,
         progress=progress,
         **options,
     )

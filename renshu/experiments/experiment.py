@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from renshu.agent.agent import Agent
-from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
+from renshu.agent.backends import CompiledBackend, make_backend
 from renshu.agent.options import COUNT, SEED, refuse_unknown
 from renshu.agent.trainer import TIMEOUT
 from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number, kind_of
-from renshu.envs.adapt import DEFAULT_SPACES, SpaceConfig
+from renshu.envs.adapt import DEFAULT_SPACES
 from renshu.envs.masks import has_mask
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, did_you_mean
-from renshu.experiments.vmapped import Row, Trained, train_vmapped
+from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
+from renshu.experiments.vmapped import Row, train_vmapped
 from renshu.tracking.comparison import Curves, Statistic, plot_curves, table, write_csv
 
 _OPTIONS = ("seeds", "steps", "num_envs", "grid", "loop", "bins", "frame_stack", "masks", "env_kwargs", "at_once")
+_OPTIONS += ("workers", "address")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,8 @@ def experiment(
     masks: bool | None = None,
     env_kwargs: dict[str, Any] | None = None,
     at_once: int | None = None,
+    workers: int | None = None,
+    address: str | None = None,
     points: int = 100,
     progress: bool = True,
     **unknown: Any,
@@ -85,7 +89,9 @@ def experiment(
     Agent.
     seeds: how many (0, 1, ...), or which. steps: environment steps of each agent, at least. num_envs: of each agent.
     grid: values of hyperparameters that are plain numbers, as {"learning_rate": [1e-3, 3e-4]}.
-    at_once: agents that train in one program at most; None chooses by memory. points: of each curve, about.
+    at_once: agents that train in one program at most; None chooses by memory. workers: processes of a Ray cluster to
+    which seeds and values are dealt, whatever the environment; address: of one that runs, "auto" for this machine's.
+    points: of each curve, about.
 
     Raises HyperparameterError for a grid that is not possible, before anything is trained.
     """
@@ -95,6 +101,8 @@ def experiment(
         raise HyperparameterError(f"seeds={seeds!r}: expected how many, at least 1, or different numbers")
     num_envs = None if num_envs is None else COUNT.check("num_envs", num_envs)
     at_once = None if at_once is None else COUNT.check("at_once", at_once)
+    workers = None if workers is None else COUNT.check("workers", workers)
+    on_cluster = partial(train_on_cluster, workers=workers or 1, address=address)
     steps, points = COUNT.check("steps", steps), COUNT.check("points", points)
     source, space_config = EnvSource.of(env, env_kwargs), DEFAULT_SPACES.override(bins, frame_stack, masks)
     # Checked for all of them before the first is trained.
@@ -112,14 +120,17 @@ def experiment(
                 own = space_config.override(frame_stack=source.frame_stack)
             masked = source.with_masks(None if takes else False)
             backend = make_backend(masked, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
-            if isinstance(backend, CompiledBackend):
+            if isinstance(backend, CompiledBackend) and workers is None:
                 spec = backend.spec()
                 found_masks = takes and has_mask(spec.observation_space, spec.action_space)
                 fits = own.override(masks=found_masks if masks is None else masks)
                 backend.use_masks(fits.masks)
                 found = train_vmapped(backend, rows, fits, steps, points, at_once, advance)
             else:
-                found = _train_in_turn(backend, rows, own, masks, steps, points, advance)
+                options = {"num_envs": backend.num_envs, "loop": loop, "env_kwargs": env_kwargs, "masks": masks}
+                options |= {"bins": own.bins, "frame_stack": own.frame_stack}
+                setup = Setup(env, options, steps, min(points, steps))
+                found = train_in_turn(setup, rows, advance) if workers is None else on_cluster(setup, rows, advance)
             backend.close()
             places = [next(i for i, row in enumerate(order) if row is one) for one in rows]
             curves |= zip(places[:: len(chosen)], _curves(rows, found.curves, chosen), strict=True)
@@ -197,47 +208,6 @@ def _curves(rows: list[Row], found: list[tuple[np.ndarray, np.ndarray]], seeds: 
         grows = np.diff(steps, prepend=0) > 0  # not where every environment only reset
         curves.append(Curves(rows[first].label, steps[grows], returns[:, grows], seeds))
     return curves
-
-
-# --- one after the other: any environment ---------------------------------------------------------------------------
-
-
-def _train_in_turn(
-    backend: HostBackend,
-    rows: list[Row],
-    space_config: SpaceConfig,
-    masks: bool | None,
-    steps: int,
-    points: int,
-    advance: Callable,
-) -> Trained:
-    began, curves, agents = time.perf_counter(), [], []
-    points = min(points, steps)
-    edges = np.linspace(0, steps, points + 1)[1:]
-    for row in rows:
-        agent = Agent(
-            row.algorithm,
-            backend.source.given,
-            num_envs=backend.num_envs,
-            seed=row.seed,
-            loop="host",
-            bins=space_config.bins,
-            frame_stack=space_config.frame_stack,
-            masks=masks,
-            env_kwargs=backend.source.kwargs,
-        )
-        agent.trainer.set_target(steps)
-        loop, total, count = agent.trainer.start_loop(nullcontext), np.zeros(points), np.zeros(points)
-        while agent.steps < steps:
-            report = loop.advance(steps)
-            where = np.minimum(np.searchsorted(edges, report.finished.steps), points - 1)
-            np.add.at(total, where, report.finished.returns)
-            np.add.at(count, where, 1)
-            advance(report.steps)
-        agent.close()
-        curves.append((edges, np.where(count > 0, total / np.maximum(count, 1), np.nan)))
-        agents.append(lambda agent=agent: agent)
-    return Trained(curves, agents, time.perf_counter() - began, 0.0)
 
 
 @contextmanager

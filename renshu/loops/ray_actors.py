@@ -12,6 +12,8 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -120,10 +122,8 @@ class RayActors:
         for handle in self._handles.values():
             self.ray.kill(handle)
         self._handles, self._awaited, self._published, self._how = {}, {}, None, None
-        if self._temporary is not None:
-            self.ray.shutdown()
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        temporary, self._temporary = self._temporary, None
+        disconnect(temporary)
 
     def _answer(self, reference: Any) -> Answer:
         group, _ = self._awaited.pop(reference)
@@ -203,6 +203,23 @@ def _init(**options: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         for end, handler in zip(ends, before, strict=True):
             signal.signal(end, handler)
+
+
+@contextmanager
+def session(address: str | None, workers: int) -> Iterator[Any]:
+    """Enter a block with Ray, which ends behind it where it was started here. Yields the module."""
+    temporary = connect(address, workers)
+    try:
+        yield _ray()
+    finally:
+        disconnect(temporary)
+
+
+def disconnect(temporary: str | None) -> None:
+    """End the session of Ray that `connect` started in a folder; None for one that is not ours."""
+    if temporary is not None:
+        _ray().shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def nodes(address: str) -> list[dict[str, Any]]:
