@@ -2,6 +2,7 @@
 
 scaling: an environment that sleeps 5 ms a step, with 1 to 16 workers; steps/s, and where the time goes.
 broadcast: weights of 10 MB to 16 actors, 1,000 versions; time of one, and memory.
+scores: seconds until CartPole and LunarLander are solved by IMPALA and APPO, beside RLlib's.
 faults: four nodes of Ray on this machine, one killed each minute, actors killed, environments that raise and hang.
 drivers: 20 kill -9 of a training, each resumed.
 soak: memory of driver, actors and object store over an hour.
@@ -21,7 +22,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from bench import cluster_faults
+from bench import cluster_faults, cluster_scores
 from bench.report import DOCS, publish, table
 
 SLEEP = 0.005
@@ -169,6 +170,7 @@ def soak(minutes: float) -> str:
 PARTS = {
     "scaling": "Workers",
     "broadcast": "Weights",
+    "scores": "Time to a score, beside RLlib",
     "faults": "Nodes, actors and environments that fail",
     "drivers": "Drivers that are killed",
     "soak": "Memory over time",
@@ -181,6 +183,7 @@ def main() -> None:
     parser.add_argument("--part", choices=list(PARTS), action="append")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement of scaling")
     parser.add_argument("--versions", type=int, default=1000, help="of broadcast")
+    parser.add_argument("--seeds", type=int, default=3, help="of scores")
     parser.add_argument("--kills", type=int, default=30, help="of faults")
     parser.add_argument("--drivers", type=int, default=20, help="drivers that are killed")
     parser.add_argument("--minutes", type=float, default=60.0, help="of soak")
@@ -191,6 +194,8 @@ def main() -> None:
             sections[part] = scaling(options.seconds)
         if part == "broadcast":
             sections[part] = broadcast(options.versions)
+        if part == "scores":
+            sections[part] = cluster_scores.scores(options.seeds)
         if part == "faults":
             sections[part] = cluster_faults.faults(options.kills)
         if part == "drivers":

@@ -6,7 +6,7 @@ import math
 import numbers
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -283,7 +283,11 @@ class Progress(Callback):
             if done >= self._next_line * self.total:
                 self._next_line = math.floor(10 * done / self.total) / 10 + 0.1
                 counted = f"{agent.steps:,} of {self.start + self.total:,} steps"
-                print(f"{agent.title}: {counted}{_words(metrics)}", file=sys.stderr, flush=True)
+                print(
+                    f"{agent.title}: {counted}{_words(metrics)}{_account(metrics)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             return
         if now < self._next_update and done < self.total:
             return
@@ -292,7 +296,7 @@ class Progress(Callback):
             self._task,
             completed=self.start + min(done, self.total),
             speed=f"{metrics['steps_per_second']:,.0f}/s",
-            returns=_returns(metrics),
+            returns=_returns(metrics) + _account(metrics, ("stale", "lost")),
         )
 
     def on_end(self, agent: Agent) -> None:
@@ -301,14 +305,23 @@ class Progress(Callback):
         pace, error = agent.trainer.pace, sys.exc_info()[0]
         why = error.__name__ if error is not None else agent.trainer.outcome
         rate = f"{pace.per_second:,.0f} a second without compilation"
-        print(
-            f"{agent.title}: {pace.steps:,} steps in {pace.seconds:.1f} s, {rate}; {why}", file=sys.stderr, flush=True
-        )
+        told = f"{agent.title}: {pace.steps:,} steps in {pace.seconds:.1f} s, {rate}; {why}"
+        print(told + _account(agent.trainer.account()), file=sys.stderr, flush=True)
+
+
+ACCOUNT = ("requested", "learned", "stale", "lost", "in_flight")
+"""Numbers of the rollouts of a cluster: the first is the sum of the others."""
+
+
+def _account(metrics: Mapping[str, float], names: Sequence[str] = ACCOUNT) -> str:
+    """Say where the rollouts of a cluster are; "" where none trains."""
+    numbers = {name: metrics[f"cluster/{name}"] for name in names if f"cluster/{name}" in metrics}
+    return f"; rollouts: {', '.join(f'{n:,.0f} {name}' for name, n in numbers.items())}" if numbers else ""
 
 
 def rollouts_note(agent: Agent, total: int) -> str:
     """Say how many steps it will be, where whole rollouts make clearly more than `total`; "" elsewhere."""
-    needs, count = agent.trainer.learner.needs, agent.spec.num_envs
+    needs, count = agent.trainer.learner.needs, agent.spec.rollout_envs or agent.spec.num_envs
     size = needs.steps * count
     whole = (total // size + 1) * size  # steps that only reset do not count, so that one more is needed
     if agent.trainer.dataset is not None or needs.fresh or whole <= 1.1 * total:

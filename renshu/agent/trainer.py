@@ -351,6 +351,11 @@ class Trainer:
         loop: Any = self._loop
         return loop.workers_table() if isinstance(self._backend, ClusterBackend) and loop is not None else []
 
+    def account(self) -> dict[str, float]:
+        """Count the rollouts and steps of a cluster, by the names of metrics."""
+        loop: Any = self._loop
+        return loop.account.metrics() if isinstance(self._backend, ClusterBackend) and loop is not None else {}
+
     def settle(self) -> dict[str, float]:
         """Let what is under way arrive, where that is not waited for. Returns metrics that are newer by that."""
         finish = getattr(self._loop, "finish", None)
