@@ -316,7 +316,8 @@ ACCOUNT = ("requested", "learned", "stale", "lost", "in_flight")
 def _account(metrics: Mapping[str, float], names: Sequence[str] = ACCOUNT) -> str:
     """Say where the rollouts of a cluster are; "" where none trains."""
     numbers = {name: metrics[f"cluster/{name}"] for name in names if f"cluster/{name}" in metrics}
-    return f"; rollouts: {', '.join(f'{n:,.0f} {name}' for name, n in numbers.items())}" if numbers else ""
+    words = [f"{n:,.0f} {name.replace('_', ' ')}" for name, n in numbers.items()]
+    return f"; rollouts: {', '.join(words)}" if words else ""
 
 
 def rollouts_note(agent: Agent, total: int) -> str:

@@ -15,6 +15,7 @@ from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
 from renshu.algorithms.base import Algorithm, Learner
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, SpaceError
+from renshu.loops import ray_actors
 from renshu.loops.actors import ActorSetup
 from renshu.loops.cluster import ClusterLoop
 from renshu.loops.cluster_settings import Cluster
@@ -91,7 +92,8 @@ class ClusterBackend:
         return dataclasses.replace(some, rollout_envs=n) if hasattr(learner, "observe") else some
 
     def check(self, learner: Learner) -> None:
-        """Raise HyperparameterError or SpaceError where a learner needs what the actors do not give."""
+        """Raise HyperparameterError or SpaceError where Ray or a learner needs what is not there."""
+        ray_actors.check(self.settings.address)
         self.settings.mode_for(type(learner.config).__name__, learner.needs.max_lag)
         self.local.check(learner)
 
@@ -108,8 +110,6 @@ class ClusterBackend:
         **options: Any,
     ) -> ClusterLoop:
         """Start the actors, on freshly reset environments. snapshot: not used, since those cannot be saved."""
-        from renshu.loops.ray_actors import RayActors
-
         learner, settings = programs.learner, self.settings
         mode = settings.mode_for(type(learner.config).__name__, learner.needs.max_lag)
         setup = ActorSetup(
@@ -126,7 +126,7 @@ class ClusterBackend:
             timeout=self.timeout,
         )
         self.close_training()
-        self._actors = RayActors(setup, settings.address, settings.room)
+        self._actors = ray_actors.RayActors(setup, settings.address, settings.room)
         how: dict[str, Any] = {"mode": mode, "num_envs": self.group_envs, "key": key, "iteration": iteration}
         self._loop = ClusterLoop(programs, state, self._actors, settings, **how, **options)
         return self._loop

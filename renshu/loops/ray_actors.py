@@ -25,6 +25,7 @@ from renshu.loops.actors import Actor, ActorSetup, Sent, versions
 from renshu.loops.cluster import Answer
 from renshu.types import PyTree
 
+_MISSING = 'loop="cluster" needs Ray, which is not installed: pip install "renshu[cluster]"'
 PATIENCE = 10.0
 """Seconds to wait for an address, and between two looks at what is awaited."""
 NOTICE = 30.0
@@ -244,6 +245,14 @@ def nodes(address: str) -> list[dict[str, Any]]:
     return found
 
 
+def check(address: str | None) -> None:
+    """Raise HyperparameterError without Ray, or where nothing answers at an address."""
+    if importlib.util.find_spec("ray") is None:
+        raise HyperparameterError(_MISSING)
+    if address is not None:
+        _reach(address)
+
+
 def _reach(address: str) -> None:
     """Raise HyperparameterError where no socket answers at HOST:PORT within seconds."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -296,7 +305,7 @@ def _at_fault(given: Any) -> str | None:
 
 def _ray() -> Any:
     if importlib.util.find_spec("ray") is None:
-        raise HyperparameterError('loop="cluster" needs Ray, which is not installed: pip install "renshu[cluster]"')
+        raise HyperparameterError(_MISSING)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = importlib.import_module("ray")
     importlib.import_module("ray.exceptions")
