@@ -41,6 +41,7 @@ EXTRAS = {
     "Hopper": "mujoco",
     '"retro/': "stable_retro",
     "gymnax/": "gymnax",
+    "workers": "ray",
 }
 """Texts of blocks that need a package which may be missing."""
 STEPS = 128

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from renshu import A2C, IMPALA, PPO, Cluster
-from renshu.errors import EnvironmentFault, HyperparameterError
+from renshu.errors import EnvironmentFault, HyperparameterError, RenshuError
 from renshu.loops import ray_actors
+from renshu.loops.actors import versions
+from renshu.loops.ray_actors import RemoteActor
 from tests.loops.test_cluster import SMALL, updates
 from tests.loops.tiny import same
 
@@ -158,3 +160,9 @@ def test_a_driver_that_ends_leaves_nothing_behind(tmp_path, end):
         shutil.rmtree(sessions)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_versions_that_differ_are_named():
+    wanted = {**versions(), "jax": "0.0.1", "python": "2.7"}
+    with pytest.raises(RenshuError, match=r"python 3\.\d+ here and 2\.7 there, .*jax .* here and 0\.0\.1 there"):
+        RemoteActor(0).collect((wanted, None), (0, None), 0)
