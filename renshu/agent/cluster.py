@@ -97,6 +97,14 @@ class ClusterBackend:
         self.settings.mode_for(type(learner.config).__name__, learner.needs.max_lag)
         self.local.check(learner)
 
+    def described(self, learner: Learner) -> str:
+        """Describe the mode and the workers."""
+        needs, settings = learner.needs, self.settings
+        mode = settings.mode_for(type(learner.config).__name__, needs.max_lag)
+        late = "" if needs.max_lag is None else f", no more than {needs.max_lag} updates late"
+        more = f"{late}; room for {settings.room} workers" if mode == "asynchronous" else ""
+        return f"cluster, {mode}: {settings.workers} workers with {self.group_envs} environments each{more}"
+
     def make_loop(
         self,
         programs: Programs,

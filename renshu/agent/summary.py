@@ -40,7 +40,7 @@ def describe(trainer: Trainer) -> str:
         *([] if trainer.dataset is None else [("data", _data(trainer.dataset, trainer.learner.config))]),
         ("environment", known),
         *([] if game is None else [("game", game)]),
-        *([("loop", trainer.loop_name)] if trainer.loop_name else []),
+        *([("loop", trainer.loop_described())] if trainer.loop_name else []),
         *(_pair(_without_bounds(note, spec)) for note in trainer.fitted.notes),
         *([] if trainer.dataset else [("rollout", _rollout(trainer))]),
         ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(trainer.state.params)):,}"),
@@ -59,7 +59,7 @@ def describe(trainer: Trainer) -> str:
 
 
 def _rollout(trainer: Trainer) -> str:
-    steps, count = trainer.learner.needs.steps, trainer.spec.num_envs
+    steps, count = trainer.learner.needs.steps, trainer.spec.rollout_envs or trainer.spec.num_envs
     together = f", {steps * count:,} together" if count > 1 else ""
     return f"{steps} steps of each environment{together}; training ends with a whole one"
 

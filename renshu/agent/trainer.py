@@ -279,6 +279,11 @@ class Trainer:
         """The loop that trains, "host", "compiled" or "offline"; None after loading, until there is an environment."""
         return None if self._backend is None else self._backend.loop_name
 
+    def loop_described(self) -> str:
+        """Describe the loop for a summary."""
+        backend = self._backend
+        return backend.described(self.learner) if isinstance(backend, ClusterBackend) else str(self.loop_name)
+
     @property
     def backend(self) -> Backend:
         """The environments. After loading they are made when first needed."""
