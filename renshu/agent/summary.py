@@ -33,7 +33,7 @@ def describe(trainer: Trainer) -> str:
     threshold = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
     known = f"{limit}{threshold}"
     if trainer.dataset is None:
-        known = f"{spec.num_envs} at once{' in processes' if trainer.processes else ''}, {known}"
+        known = f"{trainer.envs_at_once} at once{' in processes' if trainer.processes else ''}, {known}"
     game = atari.described(spec.id, spec.kwargs) or retro.described(spec.id, spec.kwargs)
     sections = [
         ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),

@@ -279,6 +279,12 @@ class Trainer:
         """The loop that trains, "host", "compiled" or "offline"; None after loading, until there is an environment."""
         return None if self._backend is None else self._backend.loop_name
 
+    @property
+    def envs_at_once(self) -> int:
+        """Environments that step now; a cluster's learner may have room for more."""
+        backend = self._backend
+        return backend.workers * backend.group_envs if isinstance(backend, ClusterBackend) else self.spec.num_envs
+
     def loop_described(self) -> str:
         """Describe the loop for a summary."""
         backend = self._backend
