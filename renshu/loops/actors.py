@@ -6,7 +6,8 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from time import perf_counter
@@ -108,11 +109,12 @@ class Actor:
         if published[0] != self._acting[0]:
             self._acting = published[0], jax.tree.map(jnp.asarray, published[1])
         try:
-            if self._collector is None:
-                self._collector, self._number = self._begin(iteration), 0
-            clock = self._collector.clock
-            before = clock.act, clock.env
-            collected = self._collector.collect(self._acting[1], self.programs.keys(self.key, iteration))
+            with limited(self.setup.source.name, self.setup.timeout) as alarmed:
+                if self._collector is None:
+                    self._collector, self._number = self._begin(iteration, alarmed), 0
+                clock = self._collector.clock
+                before = clock.act, clock.env
+                collected = self._collector.collect(self._acting[1], self.programs.keys(self.key, iteration))
         except BaseException:
             self.close()
             raise
@@ -126,42 +128,50 @@ class Actor:
         if isinstance(collector, Collector):
             collector.envs.close()
 
-    def _begin(self, iteration: int) -> Collector | DeviceCollector:
+    def _begin(self, iteration: int, alarmed: bool) -> Collector | DeviceCollector:
         setup = self.setup
         seed = group_seed(setup.seed, self.first, iteration - setup.start)
         how: dict[str, Any] = {"seed": seed, "env_id": self.env_id}
         if setup.source.device is not None:
             return DeviceCollector(self.programs, setup.source.device, setup.num_envs, setup.decode_action, **how)
         vector = setup.source.vector(setup.num_envs, processes=setup.processes, timeout=setup.timeout)
-        envs = LimitedEnvs(vector, setup.timeout, setup.source.name, seed)
+        envs = (LimitedEnvs if alarmed else HostEnvs)(vector, setup.timeout, setup.source.name, seed)
         return Collector(self.programs, envs, setup.decode_action, **how)
 
 
 class LimitedEnvs(HostEnvs):
-    """Environments of this process whose steps may take `timeout` seconds each, where it is a main thread."""
+    """Environments of this process whose steps may take `timeout` seconds each, within `limited`."""
 
     def reset(self, seed: int | None = None) -> PyTree:
         """Begin an episode in every environment."""
-        return self._limited(super().reset, seed)
+        signal.setitimer(signal.ITIMER_REAL, self._timeout)
+        return super().reset(seed)
 
     def step(self, actions: PyTree) -> tuple[PyTree, Array, Array, Array]:
-        """Step every environment once. Raises EnvironmentFault where that takes too long, too."""
-        return self._limited(super().step, actions)
-
-    def _limited(self, call: Callable, *inputs: Any) -> Any:
-        if threading.current_thread() is not threading.main_thread():
-            return call(*inputs)
-
-        def stop(*_: Any) -> None:
-            raise EnvironmentFault(f"{self.name} did not answer for {self._timeout:g} s")
-
-        before = signal.signal(signal.SIGALRM, stop)
+        """Step every environment once."""
         signal.setitimer(signal.ITIMER_REAL, self._timeout)
-        try:
-            return call(*inputs)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        return super().step(actions)
+
+
+@contextmanager
+def limited(name: str, timeout: float) -> Iterator[bool]:
+    """Enter a block in which an alarm raises EnvironmentFault. Yields False in other threads than the main one.
+
+    `LimitedEnvs` set the alarm anew with each step: one call of the system, whose time is a fraction of a microsecond.
+    """
+
+    def stop(*_: Any) -> None:
+        raise EnvironmentFault(f"{name} did not answer for {timeout:g} s")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield False
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        yield True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class DeviceCollector:

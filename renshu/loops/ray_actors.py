@@ -36,18 +36,28 @@ class ActorLost(EnvironmentFault):
     """The process or the machine of an actor is gone; Ray starts another one."""
 
 
+class Unprepared(RenshuError):
+    """An actor was asked for a rollout and does not know how, because it was started anew."""
+
+
 class RemoteActor:
-    """An actor in its own process. It is made when it is first asked for something: a fault there is an answer."""
+    """An actor in its own process. It is made when it is first asked for a rollout: a fault there is an answer."""
 
     def __init__(self, group: int) -> None:
-        self._group, self._actor = group, None
+        self._group, self._how, self._actor = group, None, None
 
-    def collect(self, how: tuple[dict[str, str], Any], published: tuple[int, PyTree], iteration: int) -> Sent:
-        """Collect a rollout; see `Actor.collect`. how: the driver's versions, and a reference to the pickled setup."""
+    def prepare(self, wanted: dict[str, str], setup: bytes) -> None:
+        """Take the driver's versions and the pickled setup, which a restarted actor lacks."""
+        self._how = wanted, setup
+
+    def collect(self, published: tuple[int, PyTree], iteration: int) -> Sent:
+        """Collect a rollout; see `Actor.collect`. Raises Unprepared, before anything else, where it is."""
+        if self._how is None:
+            raise Unprepared("this actor was not prepared")
         if self._actor is None:
             import cloudpickle
 
-            wanted, setup = how
+            wanted, setup = self._how
             differing = {
                 name: (mine, wanted.get(name)) for name, mine in versions().items() if mine != wanted.get(name)
             }
@@ -57,7 +67,7 @@ class RemoteActor:
                     f"the versions on {socket.gethostname()} are not those of the driver: {told}. Install the same"
                 )
             on_cpu_without_gpu()
-            self._actor = Actor(cloudpickle.loads(_ray().get(setup)), self._group)
+            self._actor = Actor(cloudpickle.loads(setup), self._group)
         return self._actor.collect(published, iteration)
 
 
@@ -77,11 +87,12 @@ class RayActors:
         self._how: Any = versions(), self.ray.put(content)  # held here, for actors that are restarted
         self._published: Any = None
         self._handles: dict[int, Any] = {}
-        self._awaited: dict[Any, tuple[int, float]] = {}
+        self._awaited: dict[Any, tuple[int, int, float]] = {}
 
     def start(self, group: int) -> None:
         """Add an actor."""
         self._handles[group] = self._remote.remote(group)
+        self._handles[group].prepare.remote(*self._how)
 
     def stop(self, group: int) -> None:
         """Remove an actor."""
@@ -93,8 +104,8 @@ class RayActors:
 
     def request(self, group: int, iteration: int) -> None:
         """Ask for a rollout by the newest state. A restarted actor so gets it, too."""
-        reference = self._handles[group].collect.remote(self._how, self._published, iteration)
-        self._awaited[reference] = group, monotonic()
+        reference = self._handles[group].collect.remote(self._published, iteration)
+        self._awaited[reference] = group, iteration, monotonic()
 
     def answers(self, timeout: float | None = None) -> list[Answer]:
         """Return the answers that are there; wait for one, at most `timeout` seconds, where there is none."""
@@ -105,8 +116,8 @@ class RayActors:
             if not ready:
                 left = PATIENCE if timeout is None else min(PATIENCE, timeout - (monotonic() - began))
                 ready = self.ray.wait(awaited, num_returns=1, timeout=left)[0] if left > 0 else []
-            if ready:
-                return [self._answer(reference) for reference in ready]
+            if found := [answer for reference in ready if (answer := self._answer(reference)) is not None]:
+                return found
             if timeout is not None and monotonic() - began >= timeout:
                 break
             self._end_those_that_hang()
@@ -126,10 +137,14 @@ class RayActors:
         temporary, self._temporary = self._temporary, None
         disconnect(temporary)
 
-    def _answer(self, reference: Any) -> Answer:
-        group, _ = self._awaited.pop(reference)
+    def _answer(self, reference: Any) -> Answer | None:
+        group, iteration, _ = self._awaited.pop(reference)
         try:
             sent = fetch(reference, f"worker {group}")
+        except Unprepared:
+            self._handles[group].prepare.remote(*self._how)
+            self.request(group, iteration)
+            return None
         except Exception as fault:
             return Answer(group, None, fault)
         self._typical += 0.1 * (sent.seconds[2] - self._typical)
@@ -138,7 +153,7 @@ class RayActors:
     def _end_those_that_hang(self) -> None:
         """End actors that do not answer, as those that hang outside of Python; their requests are lost."""
         limit = self._limit + 20 * self._typical + (0.0 if self._typical else 300.0)
-        for group, asked in list(self._awaited.values()):
+        for group, _, asked in list(self._awaited.values()):
             if monotonic() - asked > limit and group in self._handles:
                 self.ray.kill(self._handles[group], no_restart=False)
 

@@ -19,7 +19,7 @@ from renshu import A2C, IMPALA, PPO, Cluster
 from renshu.errors import EnvironmentFault, HyperparameterError, RenshuError
 from renshu.loops import ray_actors
 from renshu.loops.actors import versions
-from renshu.loops.ray_actors import RemoteActor
+from renshu.loops.ray_actors import RemoteActor, Unprepared
 from tests.loops.test_cluster import SMALL, updates
 from tests.loops.tiny import same
 
@@ -164,5 +164,9 @@ def test_a_driver_that_ends_leaves_nothing_behind(tmp_path, end):
 
 def test_versions_that_differ_are_named():
     wanted = {**versions(), "jax": "0.0.1", "python": "2.7"}
+    actor = RemoteActor(0)
+    with pytest.raises(Unprepared):
+        actor.collect((0, None), 0)
+    actor.prepare(wanted, b"")
     with pytest.raises(RenshuError, match=r"python 3\.\d+ here and 2\.7 there, .*jax .* here and 0\.0\.1 there"):
-        RemoteActor(0).collect((wanted, None), (0, None), 0)
+        actor.collect((0, None), 0)
