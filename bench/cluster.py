@@ -184,6 +184,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement of scaling")
     parser.add_argument("--versions", type=int, default=1000, help="of broadcast")
     parser.add_argument("--seeds", type=int, default=3, help="of scores")
+    parser.add_argument("--environment", action="append", help="of scores; by default all")
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds of a training of scores")
     parser.add_argument("--kills", type=int, default=30, help="of faults")
     parser.add_argument("--drivers", type=int, default=20, help="drivers that are killed")
     parser.add_argument("--minutes", type=float, default=60.0, help="of soak")
@@ -195,7 +197,7 @@ def main() -> None:
         if part == "broadcast":
             sections[part] = broadcast(options.versions)
         if part == "scores":
-            sections[part] = cluster_scores.scores(options.seeds)
+            sections[part] = cluster_scores.scores(options.seeds, options.environment, options.limit)
         if part == "faults":
             sections[part] = cluster_faults.faults(options.kills)
         if part == "drivers":

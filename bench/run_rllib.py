@@ -13,6 +13,10 @@ from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 
+EPISODES = 20
+"""Episodes of the mean that has to reach the score."""
+
+
 def main() -> None:
     """Train, and print seconds and steps."""
     name, environment, goal, limit, settings = sys.argv[1:6]
@@ -43,13 +47,20 @@ def main() -> None:
     config = config.reporting(min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0)
     algorithm = config.build_algo()
     mean, steps = float("-inf"), 0
-    while mean < float(goal) and time.perf_counter() - began < float(limit):
+    recent: list[float] = []  # an iteration's mean for each of its episodes
+    while not mean >= float(goal) and time.perf_counter() - began < float(limit):
         found = algorithm.train()
         runners = found.get("env_runners", {})
-        mean = runners.get("episode_return_mean", float("-inf"))
+        count, newest = runners.get("num_episodes", 0), runners.get("episode_return_mean", float("nan"))
+        if count == count and newest == newest:
+            recent = [*recent, *[float(newest)] * int(count)][-EPISODES:]
+        mean = sum(recent) / EPISODES if len(recent) == EPISODES else float("-inf")
         steps = int(runners.get("num_env_steps_sampled_lifetime", steps))
     seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "steps": steps, "mean": mean, "reached": mean >= float(goal)}), flush=True)
+    print(
+        json.dumps({"seconds": seconds, "steps": steps, "mean": float(mean), "reached": bool(mean >= float(goal))}),
+        flush=True,
+    )
     algorithm.stop()
     ray.shutdown()
 
