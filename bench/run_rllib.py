@@ -12,7 +12,6 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-
 EPISODES = 20
 """Episodes of the mean that has to reach the score."""
 
