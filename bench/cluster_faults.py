@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -55,35 +54,41 @@ def processes(text: str) -> list[str]:
     return [line for line in found.splitlines() if text in line and "ps -ewwo" not in line]
 
 
-class Chaos(threading.Thread):
+class Chaos:
     """Kills something every few seconds: a node each minute, otherwise an actor or an environment."""
 
     def __init__(self, cluster: Any, loop: Any, folder: Path, kills: int, every: float, seed: int) -> None:
-        super().__init__(daemon=True)
         self.cluster, self.loop, self.folder, self.kills, self.every = cluster, loop, folder, kills, every
-        self.random, self.done, self.nodes = random.Random(seed), Counter(), list(cluster.worker_nodes)
+        self.random, self.done = random.Random(seed), Counter()
+        self.next, self.last_node = time.monotonic() + every, time.monotonic()
 
-    def run(self) -> None:
-        """Kill until all is done."""
-        last_node = time.monotonic()
-        while sum(self.done.values()) < self.kills:
-            time.sleep(self.every * self.random.uniform(0.5, 1.5))
-            kind = "node" if time.monotonic() - last_node > 60 else self.random.choice(["actor", "raise", "hang"])
-            if kind == "node":
-                last_node = time.monotonic()
-                node = self.random.choice(sorted(self.cluster.worker_nodes, key=str))
-                self.cluster.remove_node(node, allow_graceful=False)
-                self.cluster.add_node(num_cpus=WORKERS_OF_NODE + 1)
-            elif kind == "actor":
-                pids = [group.place[1] for group in list(self.loop.groups.values()) if group.place]
-                try:
-                    os.kill(self.random.choice(pids), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            else:
-                (self.folder / kind).touch()
-            self.done[kind] += 1
-            print(f"{sum(self.done.values())}: {kind}", flush=True)
+    @property
+    def over(self) -> bool:
+        """True when all kills are done."""
+        return sum(self.done.values()) >= self.kills
+
+    def look(self) -> None:
+        """Kill something, if it is time. In the main thread, as Ray wants it."""
+        now = time.monotonic()
+        if self.over or now < self.next:
+            return
+        self.next = now + self.every * self.random.uniform(0.5, 1.5)
+        kind = "node" if now - self.last_node > 60 else self.random.choice(["actor", "raise", "hang"])
+        if kind == "node":
+            self.last_node = now
+            node = self.random.choice(sorted(self.cluster.worker_nodes, key=str))
+            self.cluster.remove_node(node, allow_graceful=False)
+            self.cluster.add_node(num_cpus=WORKERS_OF_NODE + 1)
+        elif kind == "actor":
+            pids = [group.place[1] for group in self.loop.groups.values() if group.place]
+            try:
+                os.kill(self.random.choice(pids), signal.SIGKILL)
+            except ProcessLookupError:
+                return
+        else:
+            (self.folder / kind).touch()
+        self.done[kind] += 1
+        print(f"{sum(self.done.values())}: {kind}", flush=True)
 
 
 def faults(kills: int, every: float = 6.0) -> str:
@@ -100,7 +105,7 @@ def faults(kills: int, every: float = 6.0) -> str:
     began = time.monotonic()
     session = ""
     try:
-        ray.init(address=nodes.address, logging_level="error")
+        ray.init(address=nodes.address, logging_level="error", log_to_driver=False)
         session = ray._private.worker._global_node.get_session_dir_path()  # type: ignore[attr-defined]
         settings = Cluster(workers=8, max_workers=8, batch_workers=2)
         algorithm = IMPALA(
@@ -114,11 +119,11 @@ def faults(kills: int, every: float = 6.0) -> str:
                 loop = agent.trainer._loop
                 if not chaos:
                     chaos.append(Chaos(nodes, loop, folder, kills, every, 0))
-                    chaos[0].start()
+                chaos[0].look()
                 account = loop.account
                 assert account.requested == account.learned + account.stale + account.lost + account.in_flight
                 assert account.steps_learned == agent.steps
-                over = not chaos[0].is_alive() and metrics.get("return_mean", 0.0) >= 475
+                over = chaos[0].over and metrics.get("return_mean", 0.0) >= 475
                 return False if over or time.monotonic() - began > 3600 else None
 
             agent.learn(10**8, progress=False, callbacks=look)

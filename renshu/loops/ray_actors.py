@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import jax
@@ -28,12 +28,18 @@ from renshu.types import PyTree
 _MISSING = 'loop="cluster" needs Ray, which is not installed: pip install "renshu[cluster]"'
 PATIENCE = 10.0
 """Seconds to wait for an address, and between two looks at what is awaited."""
+RETRY = 1.0
+"""Seconds after which an actor that cannot be reached is asked again."""
 NOTICE = 30.0
 """Seconds without any answer after which it is said."""
 
 
 class ActorLost(EnvironmentFault):
     """The process or the machine of an actor is gone; Ray starts another one."""
+
+
+class ActorAway(ActorLost):
+    """An actor cannot be reached, because it is being started again somewhere."""
 
 
 class Unprepared(RenshuError):
@@ -88,6 +94,8 @@ class RayActors:
         self._published: Any = None
         self._handles: dict[int, Any] = {}
         self._awaited: dict[Any, tuple[int, int, float]] = {}
+        self._later: list[tuple[float, int, int]] = []
+        self._away: set[int] = set()
 
     def start(self, group: int) -> None:
         """Add an actor."""
@@ -110,11 +118,13 @@ class RayActors:
     def answers(self, timeout: float | None = None) -> list[Answer]:
         """Return the answers that are there; wait for one, at most `timeout` seconds, where there is none."""
         began, noticed = monotonic(), False
-        while self._awaited:
+        while self._awaited or self._later:
+            self._ask_again()
             awaited = list(self._awaited)
             ready = self.ray.wait(awaited, num_returns=len(awaited), timeout=0)[0]
             if not ready:
-                left = PATIENCE if timeout is None else min(PATIENCE, timeout - (monotonic() - began))
+                patience = RETRY if self._later else PATIENCE
+                left = patience if timeout is None else min(patience, timeout - (monotonic() - began))
                 ready = self.ray.wait(awaited, num_returns=1, timeout=left)[0] if left > 0 else []
             if found := [answer for reference in ready if (answer := self._answer(reference)) is not None]:
                 return found
@@ -126,6 +136,16 @@ class RayActors:
                 told = f"waiting for {len(awaited)} rollouts of {len(self._handles)} workers; none for {NOTICE:g} s"
                 print(f"{told}. Training goes on when a worker answers", file=sys.stderr)
         return []
+
+    def _ask_again(self) -> None:
+        """Ask actors once more that could not be reached a while ago."""
+        if self._later and not self._awaited:
+            sleep(max(0.0, min(due for due, _, _ in self._later) - monotonic()))
+        due = [one for one in self._later if one[0] <= monotonic()]
+        self._later = [one for one in self._later if one not in due]
+        for _, group, iteration in due:
+            if group in self._handles:
+                self.request(group, iteration)
 
     def close(self) -> None:
         """End all actors, and Ray itself where it was started here."""
@@ -145,8 +165,16 @@ class RayActors:
             self._handles[group].prepare.remote(*self._how)
             self.request(group, iteration)
             return None
+        except ActorAway as fault:
+            # Once what it was at is lost; from then on it is asked again and again until it is there.
+            if group not in self._away:
+                self._away.add(group)
+                return Answer(group, None, fault)
+            self._later.append((monotonic() + RETRY, group, iteration))
+            return None
         except Exception as fault:
             return Answer(group, None, fault)
+        self._away.discard(group)
         self._typical += 0.1 * (sent.seconds[2] - self._typical)
         return Answer(group, sent)
 
@@ -175,6 +203,8 @@ def fetch(reference: Any, what: str) -> Any:
         cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
         cause.add_note(f"In {what}:\n{error}")
         raise cause from None
+    except ray.exceptions.ActorUnavailableError as error:
+        raise ActorAway(f"{what} was lost: {' '.join(str(error).split())}") from None
     except ray.exceptions.RayError as error:
         raise ActorLost(f"{what} was lost: {' '.join(str(error).split())}") from None
 
