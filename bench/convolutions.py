@@ -1,4 +1,4 @@
-"""What was tried to make Atari faster on a CPU: number formats, layouts, compiler, collecting while learning.
+"""Trials to make Atari faster on a CPU: number formats, layouts, compiler, collecting while learning.
 
 python -m bench.convolutions [--repeats 5] [--steps 20000]
 """
