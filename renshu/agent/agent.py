@@ -367,9 +367,9 @@ class Agent:
         """Load an agent from a file that `agent.save` wrote.
 
         Nothing in the file is run, and nothing is imported because the file names it. Your own objects are passed
-        again: `env=MyEnv`, `algorithm=MyAlgorithm` (unless registered), `network=MyNet` or any other hyperparameter.
-        An environment that is passed goes on where the one of training stood if it can, and from its start otherwise.
-
+        again: `env=MyEnv`, `algorithm=MyAlgorithm` (unless registered), `network=MyNet` or any other hyperparameter; so
+        is the `address` of a Ray cluster. An environment that is passed goes on where the one of training stood if it
+        can, and from its start otherwise.
         Raises CheckpointError for a file that is missing, cut short, changed, not Renshu's, or from a newer version,
         and for an `env` or hyperparameters that its networks do not fit.
         """
@@ -381,8 +381,8 @@ class Agent:
     ) -> Agent:
         """Load the newest checkpoint of a run folder; `agent.learn()` goes on from there in that folder.
 
-        env: the environment, where the run does not say how to make it. overrides: hyperparameters that no file can
-        hold, as `network=MyNet`. Raises UnknownNameError without a run, CheckpointError without a readable checkpoint.
+        env: the environment, where the run does not say how to make it. overrides: as for `load`.
+        Raises UnknownNameError without a run, CheckpointError without a readable checkpoint.
         """
         return cls.of_trainer(resume_trainer(run, env, algorithm, overrides))
 

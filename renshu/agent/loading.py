@@ -64,20 +64,20 @@ def record_of(trainer: Trainer, memory: str = "inside") -> AgentRecord:
         loop=trainer.requested_loop,
         spaces=trainer.space_config,
         memory=memory,
-        cluster=None if trainer.cluster is None else dataclasses.asdict(trainer.cluster),
+        cluster=_without_address(trainer.cluster),
     )
 
 
 def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, overrides: dict[str, Any]) -> Trainer:
     """Make the trainer that a file describes. Arguments and errors as for `Agent.load`."""
-    file = AgentFile.read(path, LOOPS)
+    file, overrides = AgentFile.read(path, LOOPS), dict(overrides)
+    cluster = _cluster(file, overrides.pop("address", None))
     record, spec = file.record, file.record.spec
     made = record.make_algorithm(file.path, algorithm, overrides)
     if not overrides:
         file.check_depth(made)
     how: dict[str, Any] = {"loop": record.loop, "processes": record.processes}
     backend: Backend | None = None
-    cluster = _cluster(file)
     if isinstance(env, Dataset):
         backend = OfflineBackend(env, **how, timeout=TIMEOUT)
         backend.use_masks(record.spaces.masks)
@@ -112,10 +112,22 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
     return trainer
 
 
-def _cluster(file: AgentFile) -> Cluster | None:
-    """Make the settings of the cluster loop that a file names. Raises CheckpointError where there can be none."""
+def _without_address(cluster: Cluster | None) -> dict[str, Any] | None:
+    """Return the settings that a file may hold: what a stranger's cluster answers is code, so none names one."""
+    return None if cluster is None else dataclasses.asdict(dataclasses.replace(cluster, address=None))
+
+
+def _cluster(file: AgentFile, address: str | None) -> Cluster | None:
+    """Make the settings of the cluster loop that a file names, but for the address, which is the caller's alone.
+
+    Raises CheckpointError where there can be none, HyperparameterError for an address where no cluster trains.
+    """
+    if file.record.cluster is None:
+        if address is not None:
+            raise HyperparameterError(f"address={address!r}: no cluster trained the agent of {file.path}")
+        return None
     try:
-        return None if file.record.cluster is None else Cluster(**file.record.cluster)
+        return Cluster(**{**file.record.cluster, "address": address})
     except (TypeError, HyperparameterError) as error:
         raise CheckpointError(f"{file.path}: no settings of a cluster ({error}). Use another copy") from error
 

@@ -80,10 +80,10 @@ def train(
     """Train an agent, in a run folder that keeps everything about it."""
     if resume is not None:
         given = [envs, processes, set_, env_set, bins, frame_stack, stop_at, run, eval_every, checkpoint_every]
-        given += [workers, mode, address]
+        given += [workers, mode]
         if seed is not None or masks is not None or any(given):
-            raise typer.BadParameter("a run that is resumed keeps its settings: give --steps at most")
-        _resume(resume, environment, steps, progress)
+            raise typer.BadParameter("a run that is resumed keeps its settings: give --steps and --address at most")
+        _resume(resume, environment, steps, progress, address)
         return
     if algorithm is None or environment is None:
         raise typer.BadParameter("an algorithm and an environment, as in: renshu train ppo CartPole-v1")
@@ -170,14 +170,15 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f'stop-at takes a number or "threshold", not {text!r}') from None
 
 
-def _resume(path: Path, environment: str | None, steps: int | None, progress: bool) -> None:
+def _resume(path: Path, environment: str | None, steps: int | None, progress: bool, address: str | None) -> None:
     from renshu.agent.agent import Agent
     from renshu.cli.agents import check_environment
     from renshu.tracking.run import Run
 
     run = Run.open(path)
     settings = run.settings
-    agent = Agent.resume(run, env=environment_named(environment))
+    where: dict[str, Any] = {} if address is None else {"address": address}
+    agent = Agent.resume(run, env=environment_named(environment), **where)
     name = type(agent.algorithm).__name__.lower()
     check_environment(
         agent, environment, f"renshu train {name} {agent.spec.id or f'MODULE:{agent.name}'} --resume {path}"

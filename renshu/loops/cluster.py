@@ -19,7 +19,7 @@ from renshu.loops.cluster_settings import Cluster
 from renshu.loops.host import learned
 from renshu.loops.programs import Programs, compiler_options
 from renshu.loops.report import Episodes, Finished, Report, StepCount, merged
-from renshu.ops.rollouts import side_by_side
+from renshu.ops.rollouts import begun_anew, side_by_side
 from renshu.types import Array, Key, PyTree, Rollout
 
 FAULTS_IN_A_ROW = 5
@@ -83,6 +83,7 @@ class ClusterLoop:
         self.groups: dict[int, Group] = {}
         self.ready: list[tuple[int, Sent]] = []
         self._first, self._changed = iteration, True
+        self._broken: Exception | None = None
         learner: Any = programs.learner
         self.size = learner.needs.steps * num_envs
         self.max_lag = math.inf if learner.needs.max_lag is None else learner.needs.max_lag
@@ -123,7 +124,7 @@ class ClusterLoop:
         Returns the account then.
         """
         while any(group.waiting for group in self.groups.values()):
-            self._take(self.actors.answers())
+            self._await()
         for late in self.ready:
             self._refuse(*late)
         self.ready = []
@@ -155,7 +156,7 @@ class ClusterLoop:
     def _everyones(self) -> list[tuple[int, Sent]]:
         """Return one rollout of each group, in order; one that was lost is asked for again."""
         while len(self.ready) < len(self.groups):
-            for group in self._take(self.actors.answers()):
+            for group in self._await():
                 self._ask(group)
         rollouts, self.ready = sorted(self.ready, key=lambda x: x[0]), []
         return rollouts
@@ -171,7 +172,7 @@ class ClusterLoop:
             if len(self.ready) >= count:
                 rollouts, self.ready = self.ready[:count], self.ready[count:]
                 return rollouts
-            self._take(self.actors.answers())
+            self._await()
 
     def _keep_asking(self, count: int) -> None:
         """Ask all groups for as many rollouts as may be under way, but for no more than training still needs."""
@@ -193,11 +194,15 @@ class ClusterLoop:
         group.waiting += 1
         self.account.requested += 1
 
-    def _take(self, answers: list[Answer]) -> list[int]:
-        """Keep the rollouts among answers, and return the groups whose rollout was lost.
+    def _await(self) -> list[int]:
+        """Wait for answers; see `_take`. Raises the fault of a group that had nothing else for some time."""
+        failed = self._take(self.actors.answers())
+        if self._broken is not None:
+            raise self._broken
+        return failed
 
-        Raises the fault of a group that had nothing else for some time.
-        """
+    def _take(self, answers: list[Answer]) -> list[int]:
+        """Keep the rollouts among answers, and return the groups whose rollout was lost."""
         failed = []
         for number, sent, fault in answers:
             group = self.groups[number]
@@ -212,13 +217,13 @@ class ClusterLoop:
             failed.append(number)
             if group.faults >= FAULTS_IN_A_ROW:
                 fault.add_note(f"That was fault number {group.faults} in a row of worker {number}")
-                raise fault
+                self._broken = fault  # not raised here: an update may be under way
         return failed
 
     def _refuse(self, number: int, sent: Sent) -> None:
         self.account.stale += 1
-        self.account.steps_stale += int(sent.collected.rollout.valid.sum())
-        self._counted(number, sent, False)
+        self.account.steps_stale += self._counted(number, sent, False)[0]
+        self.groups[number].follows = -1
 
     def _counted(self, number: int, sent: Sent, accepted: bool) -> tuple[int, Finished]:
         """Count a rollout's episodes, and its steps where it was learned from."""
@@ -232,15 +237,12 @@ class ClusterLoop:
             self.episodes.steps += steps
             self.account.learned += 1
             self.account.steps_learned += steps
-        group.follows = sent.number + 1 if accepted else -1
         return steps, finished._replace(envs=finished.envs + number * self.num_envs)
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
     def _learn(self, rollouts: list[tuple[int, Sent]]) -> Array:
         rollout = side_by_side([self._marked(*x) for x in rollouts])
-        if self.mode != "asynchronous":
-            rollout = rollout._replace(env_id=(), continues=())  # all, in order, as in the host loop
         self.state, vector = self.programs.learn(self.state, rollout, self._keys())
         return np.asarray(vector)
 
@@ -279,7 +281,11 @@ class ClusterLoop:
         group, rollout = self.groups[number], sent.collected.rollout
         group.lag = self.version - sent.version
         self.lags[group.lag] += 1
-        return rollout._replace(continues=np.full(self.num_envs, sent.number == group.follows))
+        continues, group.follows = sent.number == group.follows, sent.number + 1
+        if self.mode == "asynchronous":
+            return rollout._replace(continues=np.full(self.num_envs, continues))
+        # All, in order, as in the host loop, whose rollouts follow on each other where no episode begins.
+        return (rollout if continues else begun_anew(rollout))._replace(env_id=())
 
     def _keys(self) -> Key:
         return self.programs.keys(self.key, self.iteration)
