@@ -46,12 +46,15 @@ def cluster(
 
 def machines(address: str) -> RenderableType:
     """Make a table of the nodes of a Ray cluster. Raises HyperparameterError where none answers."""
-    from renshu.loops.ray_actors import nodes
+    from renshu.loops.ray_actors import session
 
-    rows = [
-        [*(node[name] for name in ("name", "address", "state", "cpus", "gpus")), f"{node['memory'] / 2**30:.1f} GiB"]
-        for node in nodes(address)
-    ]
+    rows = []
+    with session(address, 0) as ray:
+        for node in ray.nodes():
+            has, state = node["Resources"], "alive" if node["Alive"] else "dead"
+            place = [node["NodeManagerHostname"], node["NodeManagerAddress"], state]
+            numbers = [f"{has.get(name, 0):g}" for name in ("CPU", "GPU")]
+            rows.append([*place, *numbers, f"{has.get('memory', 0) / 2**30:.1f} GiB"])
     return _table(["machine", "address", "state", "CPUs", "GPUs", "memory"], rows)
 
 

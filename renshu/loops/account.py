@@ -62,6 +62,7 @@ class Group:
         }
 
 
+@dataclass
 class ClusterClock(Clock):
     """Seconds spent: waiting for rollouts (`env`), learning, publishing, and the whole."""
 

@@ -25,7 +25,6 @@ from renshu.loops.actors import Actor, ActorSetup, Sent, versions
 from renshu.loops.cluster import Answer
 from renshu.types import PyTree
 
-_MISSING = 'loop="cluster" needs Ray, which is not installed: pip install "renshu[cluster]"'
 PATIENCE = 10.0
 """Seconds to wait for an address, and between two looks at what is awaited."""
 RETRY = 1.0
@@ -63,12 +62,9 @@ class RemoteActor:
         if self._actor is None:
             import cloudpickle
 
-            wanted, setup = self._how
-            differing = {
-                name: (mine, wanted.get(name)) for name, mine in versions().items() if mine != wanted.get(name)
-            }
-            if differing:
-                told = ", ".join(f"{name} {mine} here and {other} there" for name, (mine, other) in differing.items())
+            (wanted, setup), here = self._how, versions()
+            if differing := [name for name in here if here[name] != wanted.get(name)]:
+                told = ", ".join(f"{name} {here[name]} here and {wanted.get(name)} there" for name in differing)
                 raise RenshuError(
                     f"the versions on {socket.gethostname()} are not those of the driver: {told}. Install the same"
                 )
@@ -120,12 +116,9 @@ class RayActors:
         began, noticed = monotonic(), False
         while self._awaited or self._later:
             self._ask_again()
-            awaited = list(self._awaited)
-            ready = self.ray.wait(awaited, num_returns=len(awaited), timeout=0)[0]
-            if not ready:
-                patience = RETRY if self._later else PATIENCE
-                left = patience if timeout is None else min(patience, timeout - (monotonic() - began))
-                ready = self.ray.wait(awaited, num_returns=1, timeout=left)[0] if left > 0 else []
+            patience = RETRY if self._later else PATIENCE
+            left = patience if timeout is None else min(patience, timeout - (monotonic() - began))
+            ready = self._ready(max(0.0, left))
             if found := [answer for reference in ready if (answer := self._answer(reference)) is not None]:
                 return found
             if timeout is not None and monotonic() - began >= timeout:
@@ -133,14 +126,22 @@ class RayActors:
             self._end_those_that_hang()
             if monotonic() - began > NOTICE and not noticed:
                 noticed = True
-                told = f"waiting for {len(awaited)} rollouts of {len(self._handles)} workers; none for {NOTICE:g} s"
+                count = len(self._awaited) + len(self._later)
+                told = f"waiting for {count} rollouts of {len(self._handles)} workers; none for {NOTICE:g} s"
                 print(f"{told}. Training goes on when a worker answers", file=sys.stderr)
         return []
 
+    def _ready(self, seconds: float) -> list[Any]:
+        """Return all that is there; wait for something, but no longer than that."""
+        awaited = list(self._awaited)
+        if not awaited:  # all actors are away
+            sleep(seconds)
+            return []
+        found = self.ray.wait(awaited, num_returns=len(awaited), timeout=0)[0]
+        return found or self.ray.wait(awaited, num_returns=1, timeout=seconds)[0]
+
     def _ask_again(self) -> None:
         """Ask actors once more that could not be reached a while ago."""
-        if self._later and not self._awaited:
-            sleep(max(0.0, min(due for due, _, _ in self._later) - monotonic()))
         due = [one for one in self._later if one[0] <= monotonic()]
         self._later = [one for one in self._later if one not in due]
         for _, group, iteration in due:
@@ -229,13 +230,14 @@ def connect(address: str | None, room: int) -> str | None:
         try:
             _init(address=address, **quiet)
         except (ConnectionError, RuntimeError) as error:
-            raise HyperparameterError(
-                f"no Ray cluster answers at {address!r} ({error}): start one, or leave it out"
-            ) from error
+            raise HyperparameterError(_no_cluster(address, error)) from error
         return None
     folder = tempfile.mkdtemp(prefix="renshu-ray-")
     # A CPU for each actor and one that evaluates, however many: those that wait for an environment need none.
-    _init(num_cpus=max(os.cpu_count() or 1, room + 1), include_dashboard=False, _temp_dir=folder, **quiet)
+    # "local": without it Ray would take the cluster that RAY_ADDRESS names.
+    _init(
+        address="local", num_cpus=max(os.cpu_count() or 1, room + 1), include_dashboard=False, _temp_dir=folder, **quiet
+    )
     return folder
 
 
@@ -243,12 +245,14 @@ def _init(**options: Any) -> None:
     """Call `ray.init`, without the signal handlers that it puts in place of those that save the agent."""
     ends = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(end) for end in ends]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
-        _ray().init(**options)
-    if threading.current_thread() is threading.main_thread():
-        for end, handler in zip(ends, before, strict=True):
-            signal.signal(end, handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+            _ray().init(**options)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for end, handler in zip(ends, before, strict=True):
+                signal.signal(end, handler)
 
 
 @contextmanager
@@ -268,32 +272,10 @@ def disconnect(temporary: str | None) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def nodes(address: str) -> list[dict[str, Any]]:
-    """Describe the nodes of a Ray cluster: name, address, state, cpus, gpus, memory in bytes.
-
-    Raises HyperparameterError without Ray or where nothing answers.
-    """
-    connect(address, 0)
-    found = []
-    for node in _ray().nodes():
-        has = node["Resources"]
-        found.append(
-            {
-                "name": node["NodeManagerHostname"],
-                "address": node["NodeManagerAddress"],
-                "state": "alive" if node["Alive"] else "dead",
-                "cpus": f"{has.get('CPU', 0):g}",
-                "gpus": f"{has.get('GPU', 0):g}",
-                "memory": has.get("memory", 0),
-            }
-        )
-    return found
-
-
 def check(address: str | None) -> None:
     """Raise HyperparameterError without Ray, or where nothing answers at an address."""
     if importlib.util.find_spec("ray") is None:
-        raise HyperparameterError(_MISSING)
+        raise HyperparameterError('loop="cluster" needs Ray, which is not installed: pip install "renshu[cluster]"')
     if address is not None:
         _reach(address)
 
@@ -349,9 +331,8 @@ def _at_fault(given: Any) -> str | None:
 
 
 def _ray() -> Any:
-    if importlib.util.find_spec("ray") is None:
-        raise HyperparameterError(_MISSING)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    check(None)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or else Ray warns of a change to come
     ray = importlib.import_module("ray")
     importlib.import_module("ray.exceptions")
     return ray
