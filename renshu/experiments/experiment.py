@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from renshu.envs.masks import has_mask
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, did_you_mean
 from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
-from renshu.experiments.vmapped import Row, train_vmapped
+from renshu.experiments.vmapped import Row, Trained, train_vmapped
 from renshu.tracking.comparison import Curves, Statistic, plot_curves, table, write_csv
 
 _OPTIONS = ("seeds", "steps", "num_envs", "grid", "loop", "bins", "frame_stack", "masks", "env_kwargs", "at_once")
@@ -102,9 +101,10 @@ def experiment(
     num_envs = None if num_envs is None else COUNT.check("num_envs", num_envs)
     at_once = None if at_once is None else COUNT.check("at_once", at_once)
     workers = None if workers is None else COUNT.check("workers", workers)
-    on_cluster = partial(train_on_cluster, workers=workers or 1, address=address)
     steps, points = COUNT.check("steps", steps), COUNT.check("points", points)
-    source, space_config = EnvSource.of(env, env_kwargs), DEFAULT_SPACES.override(bins, frame_stack, masks)
+    options = {"num_envs": num_envs, "loop": loop, "env_kwargs": env_kwargs}
+    options |= {"bins": bins, "frame_stack": frame_stack, "masks": masks}
+    setup, source = Setup(env, options, steps, min(points, steps)), EnvSource.of(env, env_kwargs)
     # Checked for all of them before the first is trained.
     groups = [_rows(label, algorithm, grid or {}, chosen) for label, algorithm in _labelled(algorithms).items()]
     order = [row for rows in groups for row in rows]
@@ -113,31 +113,35 @@ def experiment(
     seconds = compiling = 0.0
     with _bar(len(order) * steps if progress else None) as advance:
         for rows in [part for group in groups for part in _alike(group)]:
-            accepts = rows[0].algorithm.accepts
-            takes = accepts.masks and masks is not False
-            own = space_config
-            if frame_stack is None and accepts.frame_stack:
-                own = space_config.override(frame_stack=source.frame_stack)
-            masked = source.with_masks(None if takes else False)
-            backend = make_backend(masked, num_envs, loop=loop, processes=False, timeout=TIMEOUT)
-            if isinstance(backend, CompiledBackend) and workers is None:
-                spec = backend.spec()
-                found_masks = takes and has_mask(spec.observation_space, spec.action_space)
-                fits = own.override(masks=found_masks if masks is None else masks)
-                backend.use_masks(fits.masks)
-                found = train_vmapped(backend, rows, fits, steps, points, at_once, advance)
+            if workers is None:
+                found = _train_here(setup, rows, source, at_once, advance)
             else:
-                options = {"num_envs": backend.num_envs, "loop": loop, "env_kwargs": env_kwargs, "masks": masks}
-                options |= {"bins": own.bins, "frame_stack": own.frame_stack}
-                setup = Setup(env, options, steps, min(points, steps))
-                found = train_in_turn(setup, rows, advance) if workers is None else on_cluster(setup, rows, advance)
-            backend.close()
+                found = train_on_cluster(setup, rows, advance, workers=workers, address=address)
             places = [next(i for i, row in enumerate(order) if row is one) for one in rows]
             curves |= zip(places[:: len(chosen)], _curves(rows, found.curves, chosen), strict=True)
             agents |= zip(places, found.agents, strict=True)
             seconds, compiling = seconds + found.seconds, compiling + found.compile_seconds
     in_order = [agents[i] for i in range(len(order))]
     return Experiment([curves[i] for i in sorted(curves)], order, _Agents(in_order), seconds, compiling)
+
+
+def _train_here(
+    setup: Setup, rows: list[Row], source: EnvSource, at_once: int | None, advance: Callable[[int], None]
+) -> Trained:
+    """Train rows that one program can train: by one, where the environment is compiled, or one after the other."""
+    accepts, options = rows[0].algorithm.accepts, setup.options
+    takes = accepts.masks and options["masks"] is not False
+    masked = source.with_masks(None if takes else False)
+    backend = make_backend(masked, options["num_envs"], loop=options["loop"], processes=False, timeout=TIMEOUT)
+    if not isinstance(backend, CompiledBackend):
+        return train_in_turn(setup, rows, advance)
+    spec, masks, frame_stack = backend.spec(), options["masks"], options["frame_stack"]
+    found_masks = takes and has_mask(spec.observation_space, spec.action_space)
+    if frame_stack is None and accepts.frame_stack:
+        frame_stack = source.frame_stack
+    fits = DEFAULT_SPACES.override(options["bins"], frame_stack, found_masks if masks is None else masks)
+    backend.use_masks(fits.masks)
+    return train_vmapped(backend, rows, fits, setup.steps, setup.points, at_once, advance)
 
 
 def _alike(rows: list[Row]) -> list[list[Row]]:

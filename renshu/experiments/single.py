@@ -88,20 +88,18 @@ class Keeper:
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[bytes, Tally]] = {}
-        self._restarts: dict[int, int] = {}
 
     def keep(self, row: int, content: bytes, tally: Tally) -> None:
         """Keep a checkpoint."""
         self._kept[row] = content, tally
 
-    def begin(self, row: int) -> tuple[bytes, Tally] | None:
-        """Return where to begin; None for the beginning."""
-        self._restarts[row] = self._restarts.get(row, -1) + 1
+    def newest(self, row: int) -> tuple[bytes, Tally] | None:
+        """Return the newest checkpoint of a training; None before the first."""
         return self._kept.get(row)
 
-    def progress(self) -> tuple[int, int]:
-        """Return the steps of all trainings together, and how often one began again."""
-        return sum(tally.steps for _, tally in self._kept.values()), sum(self._restarts.values())
+    def steps(self) -> int:
+        """Return the steps of all trainings together, as of their checkpoints."""
+        return sum(tally.steps for _, tally in self._kept.values())
 
 
 def train_as_task(row: int, content: bytes, keeper: Any) -> tuple[bytes, Tally]:
@@ -110,7 +108,7 @@ def train_as_task(row: int, content: bytes, keeper: Any) -> tuple[bytes, Tally]:
 
     ray_actors.on_cpu_without_gpu()
     setup, one = cloudpickle.loads(content)
-    begun = ray_actors.fetch(keeper.begin.remote(row), "the keeper of checkpoints")
+    begun = ray_actors.fetch(keeper.newest.remote(row), "the keeper of checkpoints")
     tally = Tally.empty(setup.points) if begun is None else begun[1]
     agent = (
         Agent(one.algorithm, setup.env, seed=one.seed, **setup.options)
@@ -143,35 +141,34 @@ def opened(content: bytes, setup: Setup, row: Row) -> Agent:
         path = Path(folder) / "agent.safetensors"
         path.write_bytes(content)
         more = {} if network is None else {"network": network}
-        named = isinstance(setup.env, str) and not setup.options.get("env_kwargs")
-        return Agent.load(path, env=None if named else setup.env, algorithm=type(row.algorithm), **more)
+        return Agent.load(path, env=setup.env, algorithm=type(row.algorithm), **more)
 
 
 def train_on_cluster(
     setup: Setup, rows: list[Row], advance: Callable[[int], None], *, workers: int, address: str | None
 ) -> Trained:
-    """Train the rows as tasks of a Ray cluster, `workers` at a time where it is started here.
+    """Train the rows as tasks of a Ray cluster, `workers` at a time.
 
     A task whose process or machine is gone goes on elsewhere from its newest checkpoint. Raises what a training raised.
     """
     import cloudpickle
 
-    began = time.perf_counter()
+    began, found, known = time.perf_counter(), {}, 0
+    left = list(enumerate(rows))
     with ray_actors.session(address, workers) as ray:
         keeper = ray.remote(num_cpus=0)(Keeper).remote()
         task = ray.remote(num_cpus=1, max_retries=-1)(train_as_task)
-        waiting = [task.remote(i, cloudpickle.dumps((setup, row)), keeper) for i, row in enumerate(rows)]
-        results, known = list(waiting), 0
-        while waiting:
-            waiting = ray.wait(waiting, num_returns=len(waiting), timeout=1.0)[1]
-            steps, _ = ray_actors.fetch(keeper.progress.remote(), "the keeper of checkpoints")
+        running: dict[Any, tuple[int, Row]] = {}
+        while left or running:
+            while left and len(running) < workers:
+                i, row = left.pop(0)
+                running[task.remote(i, cloudpickle.dumps((setup, row)), keeper)] = i, row
+            for done in ray.wait(list(running), timeout=1.0)[0]:
+                i, row = running.pop(done)
+                found[i] = ray_actors.fetch(done, f"the training of {row.label}, seed {row.seed}")
+            steps = ray_actors.fetch(keeper.steps.remote(), "the keeper of checkpoints")
             advance(steps - known)
             known = steps
-        found = [
-            ray_actors.fetch(one, f"the training of {row.label}, seed {row.seed}")
-            for one, row in zip(results, rows, strict=True)
-        ]
-    curves = [tally.curve(setup.steps) for _, tally in found]
-    pairs = zip(found, rows, strict=True)
-    agents = [lambda content=content, row=row: opened(content, setup, row) for (content, _), row in pairs]
+    curves = [found[i][1].curve(setup.steps) for i in range(len(rows))]
+    agents = [lambda i=i, row=row: opened(found[i][0], setup, row) for i, row in enumerate(rows)]
     return Trained(curves, agents, time.perf_counter() - began, 0.0)

@@ -11,10 +11,7 @@ import renshu
 from renshu import A2C
 from renshu.errors import EnvironmentFault
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
-    pytest.mark.xdist_group("ray"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 SMALL = A2C(n_steps=8, net_arch=[8])
 
 
