@@ -140,7 +140,7 @@ class ActorCriticLearner(Learner[Config, State]):
 
     def __init__(self, algorithm: Config, spec: EnvSpec) -> None:
         super().__init__(algorithm, spec)
-        self.needs = Needs(steps=algorithm.n_steps)
+        self.needs = Needs(steps=algorithm.n_steps, max_lag=getattr(algorithm, "max_lag", 0))
         space = spec.network_space  # as the network sees it
         if spec.frame_stack > 1:
             space = stacked_space(space, spec.frame_stack)

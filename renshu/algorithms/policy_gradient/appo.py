@@ -31,7 +31,3 @@ class APPOLearner(PPOLearner):
 
     records_log_prob = True
     estimates = vtrace.estimates
-
-    def __init__(self, algorithm: APPO, spec: EnvSpec) -> None:
-        super().__init__(algorithm, spec)
-        self.needs = vtrace.needs(algorithm)

@@ -26,7 +26,3 @@ class IMPALALearner(A2CLearner):
 
     records_log_prob = True
     estimates = vtrace.estimates
-
-    def __init__(self, algorithm: IMPALA, spec: EnvSpec) -> None:
-        super().__init__(algorithm, spec)
-        self.needs = vtrace.needs(algorithm)

@@ -7,7 +7,7 @@ from typing import Any
 
 from renshu.algorithms.hyperparameters import integer, number
 from renshu.ops.returns import vtrace
-from renshu.types import Array, Needs, Rollout
+from renshu.types import Array, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +17,6 @@ class VTrace:
     max_lag: int = integer(10, "updates that the policy which acted may be behind; older rollouts are refused", least=0)
     rho_bar: float = number(1.0, "bound of the ratios of policies in the errors", above=0, traceable=True)
     c_bar: float = number(1.0, "bound of the ratios of policies in the trace", above=0, traceable=True)
-
-
-def needs(config: Any) -> Needs:
-    """Return the needs of a learner with these hyperparameters."""
-    return Needs(steps=config.n_steps, max_lag=config.max_lag)
 
 
 def estimates(self: Any, rollout: Rollout, reward: Array, value: Array, log_prob: Array) -> tuple[Array, Array]:
