@@ -109,7 +109,9 @@ class Evaluate(Every):
         return going
 
     def on_end(self, agent: Agent) -> None:
-        """Await the evaluations that are under way elsewhere."""
+        """Await the evaluations that are under way elsewhere, unless training ended by an error, as Ctrl-C is."""
+        if sys.exc_info()[0] is not None:
+            self._under_way = []
         while self._under_way:
             self._judge_first(agent)
 

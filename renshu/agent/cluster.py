@@ -173,10 +173,6 @@ class ClusterBackend:
         """Run whole episodes in environments of this process; see `HostBackend.evaluate`."""
         return self.local.evaluate(*args, **options)
 
-    def rollouts(self, *args: Any, **options: Any) -> Any:
-        """Yield rollouts that follow on each other in environments of this process; see `HostBackend.rollouts`."""
-        return self.local.rollouts(*args, **options)
-
     def close_training(self) -> None:
         """End the actors; the next loop gets new ones."""
         actors, self._actors, self._loop, self._evaluator = self._actors, None, None, None

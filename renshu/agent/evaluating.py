@@ -59,8 +59,8 @@ def evaluate_later(agent: Agent, episodes: int) -> Later | None:
 
     with tempfile.TemporaryDirectory() as folder:
         content = agent.save(Path(folder) / "agent.safetensors").read_bytes()
-    given, network = backend.source.given, getattr(agent.algorithm, "network", None)
-    env = None if agent.spec.id is not None else given
-    how = cloudpickle.dumps((env, type(agent.algorithm), {} if network is None else {"network": network}))
+    network = getattr(agent.algorithm, "network", None)
+    overrides = {} if network is None else {"network": network}  # all that no file can hold
+    how = cloudpickle.dumps((backend.source.given, type(agent.algorithm), overrides))
     actor: Any = backend.evaluator(RemoteEvaluator)  # type: ignore[union-attr]
     return Later(agent.steps, content, actor.evaluate.remote(content, how, episodes))

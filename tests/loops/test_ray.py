@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+import renshu
 from renshu import A2C, IMPALA, PPO, Cluster
 from renshu.errors import EnvironmentFault, HyperparameterError, RenshuError
 from renshu.loops import ray_actors
@@ -23,10 +24,7 @@ from renshu.loops.ray_actors import RemoteActor, Unprepared
 from tests.loops.test_cluster import SMALL, updates
 from tests.loops.tiny import same
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
-    pytest.mark.xdist_group("ray"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
 class Faulty(gymnasium.Env):
@@ -106,6 +104,21 @@ def test_an_environment_that_always_raises_stops_the_run_with_its_own_traceback(
     ):
         agent.learn(1_000, progress=False)
     assert "broken_inside" in "\n".join(caught.value.__notes__)
+
+
+def test_an_environment_of_ones_own_is_evaluated_elsewhere(ray, tmp_path):
+    def make():
+        return Faulty()
+
+    with IMPALA(**SMALL).on(make, num_envs=2, seed=0, workers=1, max_episode_steps=50) as agent:
+        agent.learn(300, progress=False, run=tmp_path / "run", eval_every=100, eval_episodes=2)
+        here = agent.evaluate(2)
+    rows = (tmp_path / "run" / "evaluations.csv").read_text().splitlines()[1:]
+    assert len(rows) == 3
+    assert {row.split(",")[5] for row in rows} == {"10.0"}  # the length of an episode
+    assert list(here.lengths) == [10, 10]
+    with renshu.load(tmp_path / "run" / "best.safetensors", env=make) as best:
+        assert best.steps in (int(row.split(",")[0]) for row in rows)
 
 
 def test_an_address_at_which_nothing_answers(ray):
