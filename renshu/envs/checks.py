@@ -33,17 +33,17 @@ def fingerprint(env: Any) -> bytes | None:
     env: an environment or a vector environment. None where it holds none of these, so that nothing can be told.
     """
     held: list[Any] = []
-    todo, known = [env], set()
-    while todo:
-        one = todo.pop()
+    ahead, known = [env], set()
+    while ahead:
+        one = ahead.pop()
         if id(one) in known:
             continue
         known.add(id(one))
         parts = getattr(one, "__dict__", {})
         held.append({name: value for name, value in sorted(parts.items()) if _is_plain(value)})
         held += [value.bit_generator.state for value in parts.values() if isinstance(value, np.random.Generator)]
-        todo += [value for value in parts.values() if isinstance(value, gymnasium.Env | gymnasium.vector.VectorEnv)]
-        todo += [
+        ahead += [value for value in parts.values() if isinstance(value, gymnasium.Env | gymnasium.vector.VectorEnv)]
+        ahead += [
             one
             for value in parts.values()
             if isinstance(value, list)

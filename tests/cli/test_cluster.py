@@ -31,7 +31,6 @@ def test_a_table_that_is_none(tmp_path, content):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-@pytest.mark.xdist_group("ray")
 def test_training_from_the_shell(tmp_path):
     command = ["train", "impala", "CartPole-v1", "--workers", "2", "--envs", "2", "--steps", "600", "--seed", "0"]
     command += ["--run", str(tmp_path / "run"), "--eval-every", "300", "--eval-episodes", "2", "--no-progress"]

@@ -62,7 +62,6 @@ def test_what_an_older_policy_preferred_counts_less(algorithm):
     """The same rollout, once as if it had been likely under the policy that acted, and once unlikely."""
     spec = IMPALA().on("renshu/CartPole-v1", num_envs=2).trainer.fitted.spec
     learner = algorithm.build(spec)
-    state = learner.init(jax.random.key(0))
     rollout = rollout_of(learner, 2)
     moved = []
     for log_prob in (np.log(0.5), np.log(0.999)):
@@ -71,7 +70,7 @@ def test_what_an_older_policy_preferred_counts_less(algorithm):
         advantage, _ = learner.estimates(given, given.reward, np.zeros((9, 2), np.float32), np.full(16, np.log(0.5)))
         moved.append(np.asarray(advantage[-1]) / np.exp(min(0.0, log_ratio_now)))
     np.testing.assert_allclose(moved[0], moved[1], rtol=1e-5)
-    assert state.counters.steps == 0
+    assert np.abs(moved[0]).min() > 0.5
 
 
 def test_a_lag_below_zero_is_refused():
