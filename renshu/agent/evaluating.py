@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renshu.algorithms.registry import agent_class
-from renshu.loops.ray_actors import fetch, is_ready, on_cpu_without_gpu
+from renshu.loops.ray_actors import fetch, is_ready, on_cpu_without_gpu, pickled
 
 if TYPE_CHECKING:
     from renshu.agent.agent import Agent
@@ -55,12 +55,11 @@ def evaluate_later(agent: Agent, episodes: int) -> Later | None:
     backend = agent.trainer.backend
     if backend.loop_name != "cluster":
         return None
-    import cloudpickle
-
     with tempfile.TemporaryDirectory() as folder:
         content = agent.save(Path(folder) / "agent.safetensors").read_bytes()
     network = getattr(agent.algorithm, "network", None)
     overrides = {} if network is None else {"network": network}  # all that no file can hold
-    how = cloudpickle.dumps((backend.source.given, type(agent.algorithm), overrides))
+    given = backend.source.given
+    how = pickled((given, type(agent.algorithm), overrides), given, agent.name)
     actor: Any = backend.evaluator(RemoteEvaluator)  # type: ignore[union-attr]
     return Later(agent.steps, content, actor.evaluate.remote(content, how, episodes))

@@ -151,18 +151,16 @@ def train_on_cluster(
 
     A task whose process or machine is gone goes on elsewhere from its newest checkpoint. Raises what a training raised.
     """
-    import cloudpickle
-
     began, found, known = time.perf_counter(), {}, 0
-    left = list(enumerate(rows))
+    left = [(i, row, ray_actors.pickled((setup, row), setup.env, "the environment")) for i, row in enumerate(rows)]
     with ray_actors.session(address, workers) as ray:
         keeper = ray.remote(num_cpus=0)(Keeper).remote()
         task = ray.remote(num_cpus=1, max_retries=-1)(train_as_task)
         running: dict[Any, tuple[int, Row]] = {}
         while left or running:
             while left and len(running) < workers:
-                i, row = left.pop(0)
-                running[task.remote(i, cloudpickle.dumps((setup, row)), keeper)] = i, row
+                i, row, content = left.pop(0)
+                running[task.remote(i, content, keeper)] = i, row
             for done in ray.wait(list(running), timeout=1.0)[0]:
                 i, row = running.pop(done)
                 found[i] = ray_actors.fetch(done, f"the training of {row.label}, seed {row.seed}")

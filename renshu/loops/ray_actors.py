@@ -81,7 +81,7 @@ class RayActors:
 
     def __init__(self, setup: ActorSetup, address: str | None, room: int) -> None:
         self.ray = _ray()
-        content = pickled(setup)
+        content = pickled(setup, setup.source.given, setup.source.name)
         self._limit = 2 * setup.timeout
         self._typical = 0.0
         self._temporary = connect(address, room)
@@ -298,15 +298,17 @@ def _no_cluster(address: str, error: Exception) -> str:
     )
 
 
-def pickled(setup: ActorSetup) -> bytes:
-    """Turn a setup into bytes for other processes. Raises SpaceError naming the part that cannot be sent."""
+def pickled(content: Any, env: Any, name: str) -> bytes:
+    """Turn something into bytes for other processes. env: the environment in it, as a user gave it; name: its name.
+
+    Raises SpaceError naming the part of the environment that cannot be sent.
+    """
     import cloudpickle
 
     try:
-        return cloudpickle.dumps(setup)
+        return cloudpickle.dumps(content)
     except Exception as error:
-        at_fault = _at_fault(setup.source.given)
-        place = f"of {setup.source.name}" if at_fault is None else f"of {setup.source.name}: {at_fault}"
+        place = f"of {name}" if (at_fault := _at_fault(env)) is None else f"of {name}: {at_fault}"
         raise SpaceError(
             f"the environment cannot be sent to other processes, because of a part {place} ({type(error).__name__}: "
             f"{error}). Make it inside the function that makes the environment, and pass that"
@@ -333,6 +335,7 @@ def _at_fault(given: Any) -> str | None:
 def _ray() -> Any:
     check(None)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or else Ray warns of a change to come
+    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or else Ray puts its own in the place of `print`
     ray = importlib.import_module("ray")
     importlib.import_module("ray.exceptions")
     return ray

@@ -9,7 +9,8 @@ import pytest
 
 import renshu
 from renshu import A2C
-from renshu.errors import EnvironmentFault
+from renshu.errors import EnvironmentFault, SpaceError
+from tests.loops.test_cluster import Lock
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 SMALL = A2C(n_steps=8, net_arch=[8])
@@ -50,3 +51,14 @@ def test_an_environment_that_raises_ends_the_experiment_by_its_own_error():
 
     with pytest.raises(EnvironmentFault, match="never made"):
         renshu.experiment(SMALL, broken, seeds=1, steps=100, progress=False, workers=1)
+
+
+def test_what_cannot_be_sent_is_named_before_anything_trains():
+    lock = Lock()
+
+    def make():
+        assert lock
+        return gymnasium.make("CartPole-v1")
+
+    with pytest.raises(SpaceError, match="lock = the lock"):
+        renshu.experiment(SMALL, make, seeds=1, steps=100, progress=False, workers=1)

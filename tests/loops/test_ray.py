@@ -70,6 +70,11 @@ def test_one_worker_is_the_host_loop(ray):
         assert same(host, updates(agent, 5))
 
 
+def test_print_stays_the_one_of_python(ray):
+    importlib.import_module("ray.experimental.tqdm_ray").instance()  # as Ray calls it for what workers print
+    assert print.__module__ == "builtins"
+
+
 @pytest.mark.parametrize("fault", ["raise", "hang", "exit"])
 def test_a_fault_costs_a_rollout(ray, tmp_path, fault):
     def make():
