@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from renshu.algorithms.continuous.sac import SAC as SAC
     from renshu.algorithms.continuous.td3 import TD3 as TD3
     from renshu.algorithms.continuous.tqc import TQC as TQC
+    from renshu.algorithms.planning.alphazero import AlphaZero as AlphaZero
+    from renshu.algorithms.planning.alphazero import GumbelAlphaZero as GumbelAlphaZero
+    from renshu.algorithms.planning.mcts import MCTS as MCTS
     from renshu.algorithms.policy_gradient.a2c import A2C as A2C
     from renshu.algorithms.policy_gradient.appo import APPO as APPO
     from renshu.algorithms.policy_gradient.impala import IMPALA as IMPALA

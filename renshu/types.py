@@ -38,6 +38,8 @@ class EnvSpec:
     masks: observations are {MASK: [n], OBSERVATION: ...}, and the learner leaves out the actions that are not allowed.
     rollout_envs: environments of a rollout, where those are of some at a time, which `env_id` names, and may not
     follow on each other; None: of all, in order, one after the other.
+    players: 1, or the number of those in a game, where rewards are [P] and a learner moves for all of them.
+    model: the DeviceEnv whose states `TimeStep.env_state` has, for learners that plan in it; no file holds it.
     """
 
     observation_space: gymnasium.Space
@@ -51,6 +53,8 @@ class EnvSpec:
     frame_stack: int = 1
     masks: bool = False
     rollout_envs: int | None = None
+    players: int = 1
+    model: Any = field(default=None, compare=False, repr=False)
 
     @property
     def network_space(self) -> gymnasium.Space:
@@ -68,6 +72,8 @@ class Accepts:
     observations at once.
     masks: it can leave out Discrete actions that are not allowed; see `EnvSpec.masks`.
     squashed: its Box actions stay within [-1, 1], so that those without bounds have to be scaled too.
+    players: it moves for all players of a game; for others all seats but one are taken by opponents.
+    model: it plans in the environment itself, which has to be pure functions.
     """
 
     observations: frozenset[str]
@@ -75,6 +81,8 @@ class Accepts:
     frame_stack: bool = False
     masks: bool = False
     squashed: bool = False
+    players: bool = False
+    model: bool = False
 
 
 class TimeStep(NamedTuple):
@@ -106,7 +114,7 @@ class Rollout(NamedTuple):
     obs: PyTree  # [T+1, N, ...]  the last row is where the next rollout starts
     first: Array  # [T+1, N] bool  obs is the first of an episode
     action: PyTree  # [T, N, ...]    as the algorithm chose it (before it is fitted to the environment)
-    reward: Array  # [T, N] float32 raw, as the environment gave it
+    reward: Array  # [T, N] float32 raw, as the environment gave it; [T, N, P] where a learner moves for P players
     terminated: Array  # [T, N] bool    the episode ended for good: no value beyond
     carry: PyTree = ()  # [N, ...]       the actor's memory at obs[0] (recurrent state)
     extras: PyTree = ()  # [T, N, ...]    what act knows and learn cannot compute again

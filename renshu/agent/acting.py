@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import jax
 import numpy as np
 
 from renshu.agent.backends import make_backend
+from renshu.agent.opponents import seated
 from renshu.agent.options import COUNT
 from renshu.agent.trainer import Trainer, fit_spaces_for
 from renshu.algorithms import migration
@@ -27,13 +28,16 @@ def predict(
     deterministic: bool,
     carry: PyTree = None,
     first: Any = None,
+    env_state: PyTree = None,
+    search: bool = True,
 ) -> Any:
     """Choose the action for one observation, or actions `[B, ...]` for a batch; see `Agent.predict`."""
     obs, batch, single = _batched(trainer, observation, action_mask)
+    state = _state(trainer, env_state, search, single)
     begins = carry is None or (isinstance(carry, tuple) and not carry)
     firsts = np.full(batch, begins) if first is None else np.broadcast_to(np.asarray(first, np.bool_), (batch,))
     before = trainer.learner.initial_carry(batch) if begins else carry
-    actions, after = _choose(trainer, obs, firsts, before, deterministic)
+    actions, after = _choose(trainer, obs, firsts, before, deterministic, state)
     chosen = _alone(actions[0]) if single else actions
     return chosen if carry is None else (chosen, after)
 
@@ -51,35 +55,47 @@ def _number_class(kind: type) -> type:
     return type(kind.__name__, (kind,), {"__iter__": migration.refuse_unpacking, "__repr__": written})
 
 
-def player(trainer: Trainer, deterministic: bool) -> Callable[[PyTree, bool], Any]:
-    """Make a policy for one environment that remembers its episode; see `Agent.player`."""
-    carry = trainer.learner.initial_carry(1)
+class Player:
+    """A policy for one environment that remembers its episode; see `Agent.player`. plans: it wants an `env_state`."""
 
-    def policy(observation: PyTree, first: bool) -> Any:
-        nonlocal carry
+    def __init__(self, trainer: Trainer, deterministic: bool) -> None:
+        self._trainer, self._deterministic = trainer, deterministic
+        self._carry = trainer.learner.initial_carry(1)
+        self.plans = trainer.learner.needs.env_state
+
+    def __call__(self, observation: PyTree, first: bool, env_state: PyTree = None) -> Any:
+        """Choose the action for an observation."""
+        trainer = self._trainer
         obs, _, _ = _batched(trainer, observation)
-        actions, carry = _choose(trainer, obs, np.array([first]), carry, deterministic)
+        state = _state(trainer, env_state, True, single=True)
+        actions, self._carry = _choose(trainer, obs, np.array([first]), self._carry, self._deterministic, state)
         return actions[0]
 
-    return policy
 
-
-def explain(trainer: Trainer, observation: PyTree, action_mask: Any) -> dict[str, np.ndarray]:
+def explain(trainer: Trainer, observation: PyTree, action_mask: Any, env_state: PyTree = None) -> dict[str, np.ndarray]:
     """Explain the choice for an observation, or for a batch of them; see `Agent.explain`."""
     obs, batch, single = _batched(trainer, observation, action_mask)
-    timestep = TimeStep(obs, np.ones(batch, np.bool_))
+    timestep = _seen(trainer, obs, np.ones(batch, np.bool_), _state(trainer, env_state, env_state is not None, single))
     with trainer.acting.use() as actor_state:
         found = trainer.programs.explain(actor_state, trainer.learner.initial_carry(batch), timestep)
     return {name: np.asarray(value)[0] if single else np.asarray(value) for name, value in found.items()}
 
 
 def evaluate(
-    trainer: Trainer, env: Any, *, count: int, episodes: int, deterministic: bool, seed: int | None
+    trainer: Trainer,
+    env: Any,
+    *,
+    count: int,
+    episodes: int,
+    deterministic: bool,
+    seed: int | None,
+    opponent: Any = None,
 ) -> Evaluation:
     """Run whole episodes apart from training; see `Agent.evaluate`. count: environments that step together."""
     backend, fitted = None, trainer.fitted
-    if env is not None:
-        backend = make_backend(other_source(trainer, env), None, loop=None, processes=False, timeout=trainer.timeout)
+    if env is not None or opponent is not None:
+        source = other_source(trainer, trainer.backend.source.given if env is None else env, opponent)
+        backend = make_backend(source, None, loop=None, processes=False, timeout=trainer.timeout)
     try:
         if backend is not None:
             spec, name = backend.spec(), backend.source.name
@@ -121,9 +137,9 @@ class Snapshot:
         """Choose actions; see `Agent.predict`."""
         return predict(self._trainer, observation, action_mask, deterministic)
 
-    def player(self, *, deterministic: bool = True) -> Callable[[PyTree, bool], Any]:
+    def player(self, *, deterministic: bool = True) -> Player:
         """Make a policy for one environment; see `Agent.player`. It goes on with each refreshed copy."""
-        return player(self._trainer, deterministic)
+        return Player(self._trainer, deterministic)
 
     def explain(self, observation: PyTree, action_mask: Any = None) -> dict[str, np.ndarray]:
         """Explain a choice; see `Agent.explain`."""
@@ -136,9 +152,9 @@ class Snapshot:
         return evaluate(self._trainer, None, **options)
 
 
-def other_source(trainer: Trainer, env: Any) -> EnvSource:
-    """Take another environment, with masks if the trainer's learner uses them."""
-    return EnvSource.of(env).with_masks(trainer.space_config.masks)
+def other_source(trainer: Trainer, env: Any, opponent: Any = None) -> EnvSource:
+    """Take another environment, with masks if the trainer's learner uses them, or a game with another opponent."""
+    return seated(EnvSource.of(env), trainer.algorithm, opponent).with_masks(trainer.space_config.masks)
 
 
 def hand_over(trainer: Trainer, other: Trainer) -> None:
@@ -172,13 +188,36 @@ def _batched(trainer: Trainer, observation: PyTree, action_mask: Any = None) -> 
     return batched(trainer.spec.observation_space, observation)
 
 
-def _choose(trainer: Trainer, obs: PyTree, first: np.ndarray, carry: PyTree, deterministic: bool) -> tuple[Any, PyTree]:
-    if trainer.learner.needs.env_state:
-        raise SpaceError(
-            f"{type(trainer.algorithm).__name__} plans in the environment's own state, of which an observation is a "
-            "part only: evaluate(...) plays whole episodes"
-        )
+def _state(trainer: Trainer, env_state: PyTree, search: bool, single: bool) -> PyTree:
+    """Return states `[B, ...]` for a learner that plans in them, () for others.
+
+    Raises SpaceError where it has none, and is not asked to do without.
+    """
+    if env_state is None:
+        if trainer.learner.needs.env_state and search:
+            raise SpaceError(
+                f"{type(trainer.algorithm).__name__} plans in the environment's own state, of which an observation is "
+                "a part only: give it as env_state=, or ask for the network's own choice by search=False. "
+                "evaluate(...) plays whole episodes"
+            )
+        return ()
+    if not trainer.learner.needs.env_state or not search:
+        raise SpaceError("env_state= is for algorithms that plan in it, with search=True: leave it out")
+    if trainer.fitted.spec.model is None:
+        raise SpaceError("this agent was loaded without its environment, in which it plans: load(path, env=...)")
+    return jax.tree.map(lambda x: x[None], env_state) if single else env_state
+
+
+def _seen(trainer: Trainer, obs: PyTree, first: np.ndarray, state: PyTree) -> TimeStep:
+    spec = trainer.fitted.spec
+    to_play = jax.vmap(spec.model.to_play)(state) if spec.players > 1 and jax.tree.leaves(state) else ()
+    return TimeStep(obs, first, env_state=state, to_play=to_play)
+
+
+def _choose(
+    trainer: Trainer, obs: PyTree, first: np.ndarray, carry: PyTree, deterministic: bool, state: PyTree
+) -> tuple[Any, PyTree]:
     act = trainer.programs.act_greedy if deterministic else trainer.programs.act
     with trainer.acting.use() as actor_state:
-        chosen = act(actor_state, carry, TimeStep(obs, first), *next(trainer.prediction_keys))
+        chosen = act(actor_state, carry, _seen(trainer, obs, first, state), *next(trainer.prediction_keys))
     return trainer.fitted.decode_action(np.asarray(chosen.action)), chosen.carry

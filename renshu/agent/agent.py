@@ -12,25 +12,23 @@ import numpy as np
 from renshu.agent import acting, collecting, training
 from renshu.agent.loading import load_trainer, resume_trainer, save_checkpoint, save_trainer
 from renshu.agent.options import COUNT, answering
+from renshu.agent.readings import Readings
 from renshu.agent.summary import describe
 from renshu.agent.trainer import TIMEOUT, Trainer
 from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
-from renshu.envs.adapt import FittedSpaces
 from renshu.files.datasets import Dataset
 from renshu.loops.evaluation import Evaluation
-from renshu.types import EnvSpec, PyTree
+from renshu.types import PyTree
 from renshu.viewing import play, recording
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from renshu.agent.callbacks import Callback
     from renshu.loops.cluster_settings import Cluster
     from renshu.tracking.run import Run
 
 
-class Agent:
+class Agent(Readings):
     """An algorithm on an environment.
 
     algorithm: hyperparameters, as in `PPO(n_steps=256)`. env: a Gymnasium id, an environment, a class or function that
@@ -40,11 +38,12 @@ class Agent:
     environments; cluster: more about it, see `renshu.Cluster`. processes: True steps each environment in a worker
     process of its own. timeout: seconds after which a worker that does not answer counts as hanging.
     bins: for an algorithm of Discrete actions in an environment of Box actions, how many points of each dimension it
-    chooses from, ends included; several numbers are one for each dimension; None is 5. frame_stack: number of latest
-    observations that it sees at once; None is 1. masks: whether to leave out actions that the environment's mask does
-    not allow; None: where the environment gives masks and the algorithm takes them, True: or else it is an error.
-    max_episode_steps: a time limit, counted around the environment; None for its own.
-    env_kwargs: arguments of `gymnasium.make` besides the id.
+    chooses from, ends included; several numbers are one for each dimension; None is 5. frame_stack: latest observations
+    that it sees at once; None is 1. masks: whether to leave out actions that the environment's mask does not allow;
+    None: where there are masks and the algorithm takes them, True: or else it is an error. max_episode_steps: a time
+    limit, counted around the environment; None for its own. env_kwargs: arguments of `gymnasium.make` besides the id.
+    opponent: in games, for an algorithm that moves for one player: "random" (None too), "self" (copies of its own past,
+    see `renshu.envs.self_play.SelfPlay`), an agent, or a function (key, observation, legal actions) -> action.
 
     Raises UnknownNameError, SpaceError, HyperparameterError before anything is trained.
     """
@@ -66,11 +65,12 @@ class Agent:
         env_kwargs: dict[str, Any] | None = None,
         workers: int | None = None,
         cluster: Cluster | None = None,
+        opponent: Any = None,
         **unknown: Any,
     ) -> None:
         fits: Any = {"bins": bins, "frame_stack": frame_stack, "masks": masks, "max_episode_steps": max_episode_steps}
         how: Any = {"loop": loop, "processes": processes, "timeout": timeout, "workers": workers, "cluster": cluster}
-        more: Any = {"num_envs": num_envs, "seed": seed, "env_kwargs": env_kwargs}
+        more: Any = {"num_envs": num_envs, "seed": seed, "env_kwargs": env_kwargs, "opponent": opponent}
         self.trainer = Trainer.on(algorithm, env, **fits, **how, **more, **unknown)
 
     @classmethod
@@ -79,50 +79,6 @@ class Agent:
         agent = cls.__new__(cls)
         agent.trainer = trainer
         return agent
-
-    @property
-    def algorithm(self) -> Algorithm:
-        """The algorithm with its hyperparameters."""
-        return self.trainer.algorithm
-
-    @property
-    def spec(self) -> EnvSpec:
-        """Description of the environment: spaces, number, limits."""
-        return self.trainer.spec
-
-    @property
-    def fitted(self) -> FittedSpaces:
-        """The environment as the algorithm sees it."""
-        return self.trainer.fitted
-
-    @property
-    def seed(self) -> int:
-        """Root of all randomness."""
-        return self.trainer.seed
-
-    @property
-    def name(self) -> str:
-        """Name of the environment."""
-        return self.trainer.name
-
-    @property
-    def loop_name(self) -> str | None:
-        """The loop that trains, "host", "compiled" or "cluster"; None after loading, until there is an environment."""
-        return self.trainer.loop_name
-
-    @property
-    def workers(self) -> int:
-        """Number of workers of a cluster, 0 in other loops. Set it in a callback: they come or go."""
-        return self.trainer.workers
-
-    @workers.setter
-    def workers(self, count: int) -> None:
-        self.trainer.resize_cluster(count)
-
-    @property
-    def title(self) -> str:
-        """Algorithm and environment: "ppo CartPole-v1"."""
-        return f"{type(self.algorithm).__name__.lower()} {self.name}"
 
     if not TYPE_CHECKING:
 
@@ -141,46 +97,6 @@ class Agent:
     def summary(self) -> None:
         """Print what was fitted to what and why, and the size of it all."""
         print(describe(self.trainer))
-
-    @property
-    def steps(self) -> int:
-        """Environment steps learned from, over all calls of learn."""
-        return self.trainer.steps
-
-    @property
-    def state(self) -> Any:
-        """The learner's whole state, a pytree of arrays."""
-        return self.trainer.state
-
-    @property
-    def parameters(self) -> PyTree:
-        """The weights, a pytree of arrays. They are replaced, not changed, when the agent learns."""
-        return self.trainer.state.params
-
-    @property
-    def recent_returns(self) -> deque[float]:
-        """Returns of the recent training episodes: those of the last 10,000 steps, at least 20 and at most 100."""
-        return self.trainer.recent_returns.values
-
-    @property
-    def recent_lengths(self) -> deque[float]:
-        """Lengths of the recent training episodes, in steps."""
-        return self.trainer.recent_lengths.values
-
-    @property
-    def recent_info(self) -> dict[str, deque[float]]:
-        """Numbers in the `info` of the last steps of the recent training episodes that gave them, by name."""
-        return {name: recent.values for name, recent in self.trainer.recent_info.items()}
-
-    @property
-    def run(self) -> Run | None:
-        """Run folder of the call of learn that is running, or that a resumed agent goes on with."""
-        return self.trainer.run
-
-    @property
-    def last_run(self) -> Run | None:
-        """Run folder of the latest call of learn that had one."""
-        return self.trainer.last_run
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
@@ -271,6 +187,8 @@ class Agent:
         carry: Any = None,
         first: Any = None,
         deterministic: bool = True,
+        env_state: PyTree = None,
+        search: bool = True,
     ) -> Any:
         """Choose the action for one observation, or actions `[B, ...]` for a batch, as the environment takes them.
 
@@ -278,24 +196,31 @@ class Agent:
         before returned; then (action, carry) is returned. `player` does so by itself. first: [B] bool, which of a batch
         begin an episode; None: all where the carry is (). action_mask: which are allowed, `[n]` or `[B, n]`, where the
         agent learned with masks; None: as the observation says, or all. deterministic: the greedy action; otherwise one
-        is drawn. Raises SpaceError where observation or mask have another shape than the environment's.
+        is drawn. env_state: for an algorithm that plans in it, the environment's own, or a batch; search=False has the
+        network choose instead. Raises SpaceError where observation or mask have another shape than the environment's.
         """
-        return acting.predict(self.trainer, observation, action_mask, deterministic, carry, first)
+        return acting.predict(
+            self.trainer, observation, action_mask, deterministic, carry, first, env_state=env_state, search=search
+        )
 
-    def player(self, *, deterministic: bool = True) -> Callable[[PyTree, bool], Any]:
+    def player(self, *, deterministic: bool = True) -> acting.Player:
         """Make a policy for one environment: from an observation and whether it is an episode's first to an action.
 
         Where the algorithm uses what came before in the episode this policy remembers it, which `predict` does not.
+        Where it plans the environment's own state is a third argument.
         """
-        return acting.player(self.trainer, deterministic)
+        return acting.Player(self.trainer, deterministic)
 
-    def explain(self, observation: PyTree, action_mask: Any = None) -> dict[str, np.ndarray]:
+    def explain(
+        self, observation: PyTree, action_mask: Any = None, *, env_state: PyTree = None
+    ) -> dict[str, np.ndarray]:
         """Explain the choice for an observation, or for a batch of them. action_mask: as for `predict`.
 
         Returns the "value" (expected discounted return), and "probabilities" of the actions, or "mean" and "std" of
         continuous ones, or "action_values". An action that is not allowed has probability 0 or the value -inf.
+        env_state: for an algorithm that plans; then the search's "search_policy", "action_values" and "visits", too.
         """
-        return acting.explain(self.trainer, observation, action_mask)
+        return acting.explain(self.trainer, observation, action_mask, env_state)
 
     def snapshot(self) -> acting.Snapshot:
         """Make an acting copy for another thread, refreshed at each update of `learn` as long as it exists."""
@@ -310,16 +235,18 @@ class Agent:
         seed: int | None = None,
         env: Any = None,
         num_envs: int | None = None,
+        opponent: Any = None,
     ) -> Evaluation:
         """Run whole episodes in environments apart from those of training, which are not disturbed.
 
         deterministic: greedy actions. seed: of the environments; None gives the same episodes each time. env: another
-        environment, as for Agent. num_envs: how many step together, at most 10 by default.
+        environment, as for Agent. num_envs: how many step together, at most 10 by default. opponent: in games, as for
+        Agent; of an algorithm that moves for all players the seats but one are taken from it.
         """
         episodes = COUNT.check("episodes", episodes)
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
         how: dict[str, Any] = {"count": count, "episodes": episodes, "deterministic": deterministic, "seed": seed}
-        return acting.evaluate(self.trainer, env, **how)
+        return acting.evaluate(self.trainer, env, opponent=opponent, **how)
 
     def record(
         self,

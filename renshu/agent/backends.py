@@ -15,6 +15,8 @@ from renshu.algorithms.base import Learner
 from renshu.envs.checks import fingerprint
 from renshu.envs.device import DeviceEnv, DeviceEnvs
 from renshu.envs.gymnasium.vector import HostEnvs
+from renshu.envs.seats import RANDOM, as_player, seat
+from renshu.envs.self_play import opponents_of, replaced
 from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, SpaceError
 from renshu.files.checkpoint import named
@@ -119,10 +121,13 @@ class HostBackend:
 
     def check(self, learner: Learner) -> None:
         """Raise SpaceError where a learner needs what these environments do not give."""
+        if self.source.device is not None and opponents_of(self.source.device) is not None:
+            raise SpaceError(f'opponent="self" is for loop="compiled", which has the copies of {self.source.name}')
         if learner.needs.env_state and (self.source.device is None or self.processes):
             raise SpaceError(
                 f"{type(learner.config).__name__} plans in the environment's own state, and {self.source.name} "
-                "gives none: put it on a DeviceEnv, without processes=True. `renshu list` shows those that there are"
+                "gives none: put it on a DeviceEnv, without processes=True (`renshu list` shows those that there are), "
+                "or take MuZero, which learns a model"
             )
 
     def make_loop(
@@ -247,7 +252,10 @@ class CompiledBackend:
         """Run whole episodes in `count` environments apart from those of training."""
         known = count, programs.learner
         if known not in self._evaluations:
-            self._evaluations[known] = CompiledEvaluation(programs.learner, DeviceEnvs(self.env, count), decode_action)
+            env = seat(self.env) if self.env.players > 1 else self.env
+            if opponents_of(env) is not None:  # copies that never were would be no measure
+                env = replaced(env, as_player(RANDOM))
+            self._evaluations[known] = CompiledEvaluation(programs.learner, DeviceEnvs(env, count), decode_action)
         return self._evaluations[known](actor_state, episodes=episodes, deterministic=deterministic, seed=seed, key=key)
 
     def rollouts(

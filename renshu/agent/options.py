@@ -14,7 +14,7 @@ from renshu.errors import HyperparameterError, did_you_mean
 COUNT = Number("a number of things", integer=True, least=1)
 SEED = Number("the root of all randomness", integer=True, least=0, most=2**32 - 1)
 OPTIONS = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "max_episode_steps")
-OPTIONS += ("env_kwargs", "workers", "cluster")
+OPTIONS += ("env_kwargs", "workers", "cluster", "opponent")
 
 Method = TypeVar("Method", bound=Callable)
 Answers: TypeAlias = Mapping[str, str | None]

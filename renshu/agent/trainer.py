@@ -15,6 +15,7 @@ from renshu import runtime
 from renshu.agent.backends import CompiledBackend, HostBackend
 from renshu.agent.cluster import ClusterBackend, backend_for, group_size, settings_for
 from renshu.agent.offline import OfflineBackend
+from renshu.agent.opponents import seated
 from renshu.agent.options import COUNT, OPTIONS, SEED, refuse_unknown
 from renshu.agent.sharing import ActingState, Copy, Shared
 from renshu.algorithms import migration
@@ -139,6 +140,7 @@ class Trainer:
         env_kwargs: dict[str, Any] | None,
         workers: int | None = None,
         cluster: Cluster | None = None,
+        opponent: Any = None,
         **unknown: Any,
     ) -> Trainer:
         """Make the trainer of an algorithm on an environment, with new parameters. Arguments: those of Agent.
@@ -158,7 +160,8 @@ class Trainer:
             how["loop"] = None
         else:
             how["cluster"] = settings
-            source = EnvSource.of(env, env_kwargs, limit).with_masks(None if takes_masks else False)
+            source = seated(EnvSource.of(env, env_kwargs, limit), algorithm, opponent)
+            source = source.with_masks(None if takes_masks else False)
             if frame_stack is None and algorithm.accepts.frame_stack:
                 frame_stack = source.frame_stack
             backend = backend_for(source, count, **how, seed=derived_seed(root, *FIRST))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MODULES: dict[str, str] = {
     "A2C": "renshu.algorithms.policy_gradient.a2c",
     "APPO": "renshu.algorithms.policy_gradient.appo",
+    "AlphaZero": "renshu.algorithms.planning.alphazero",
     "ApeX": "renshu.algorithms.apex",
     "ApeXDDPG": "renshu.algorithms.apex",
     "CrossQ": "renshu.algorithms.continuous.crossq",
@@ -20,7 +21,9 @@ MODULES: dict[str, str] = {
     "DQN": "renshu.algorithms.value_based.dqn",
     "DynaQ": "renshu.algorithms.tabular.dynaq",
     "ExpectedSARSA": "renshu.algorithms.tabular.expected_sarsa",
+    "GumbelAlphaZero": "renshu.algorithms.planning.alphazero",
     "IMPALA": "renshu.algorithms.policy_gradient.impala",
+    "MCTS": "renshu.algorithms.planning.mcts",
     "PPO": "renshu.algorithms.policy_gradient.ppo",
     "PQN": "renshu.algorithms.value_based.pqn",
     "QLearning": "renshu.algorithms.tabular.qlearning",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from renshu.cli import check, cluster, evaluate, experiment, list_, plot, train, watch
+from renshu.cli import check, cluster, evaluate, experiment, league, list_, play, plot, train, watch
 from renshu.errors import RenshuError
 
 
@@ -67,6 +67,8 @@ app.command("experiment")(experiment.experiment)
 app.command("list")(list_.list_)
 app.command("check")(check.check)
 app.command("cluster")(cluster.cluster)
+app.command("play")(play.play)
+app.command("league")(league.league)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ class Step(NamedTuple):
 
     state: PyTree
     obs: PyTree  # as the observation space describes; at the end of an episode its true last observation
-    reward: Array  # [] float32
+    reward: Array  # [] float32; in games [P], for each player
     terminated: Array  # [] bool    the episode ended for good
     truncated: Array | bool = False  # [] bool    cut off; `max_episode_steps` is counted elsewhere
     info: Mapping[str, Array] = {}  # [] each   numbers to report of an episode's last step, as "is_success"
@@ -32,6 +32,7 @@ class DeviceEnv(ABC):
 
     observation_space, action_space: as Gymnasium describes them. max_episode_steps: the time limit, counted by the
     library; None for no limit. reward_threshold: the mean return at which it counts as solved. id: its Gymnasium id.
+    players: of a game 2 or more, whose rewards are [P] float32; see `renshu.envs.games.Game`.
     """
 
     observation_space: spaces.Space
@@ -39,6 +40,7 @@ class DeviceEnv(ABC):
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
     id: str | None = None
+    players: int = 1
 
     @abstractmethod
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
@@ -53,9 +55,31 @@ class DeviceEnv(ABC):
         raise NotImplementedError(f"{self.name} allows all actions at all times")
 
     @property
+    def names_actions(self) -> bool:
+        """Presence of an `action_name` of its own."""
+        return type(self).action_name is not DeviceEnv.action_name
+
+    @property
     def gives_masks(self) -> bool:
         """Presence of an `action_mask`."""
         return type(self).action_mask is not DeviceEnv.action_mask
+
+    def to_play(self, state: PyTree) -> Array:
+        """Return the seat of the player to move in a game: [] int32, from 0."""
+        return jnp.int32(0)
+
+    def bare(self, state: PyTree) -> PyTree:
+        """Return the part of a state that `model` steps: without what stands around it, as opponents in a game."""
+        return state
+
+    @property
+    def model(self) -> DeviceEnv:
+        """The environment that a learner plans in, whose states `bare` returns."""
+        return self
+
+    def action_name(self, action: int) -> str:
+        """Name an action as people write it, such as "d3" for a square of a board. Default: its number."""
+        return str(action)
 
     def render(self, state: PyTree) -> np.ndarray:
         """Draw a state as [H, W, 3] uint8, on the host with NumPy. Optional."""
@@ -79,6 +103,8 @@ class DeviceEnv(ABC):
             id=self.id,
             max_episode_steps=self.max_episode_steps,
             reward_threshold=self.reward_threshold,
+            players=self.players,
+            model=self.model,
         )
 
 
@@ -92,6 +118,7 @@ class MaskedDeviceEnv(DeviceEnv):
         self.env, n = env, int(env.action_space.n)  # type: ignore[attr-defined]
         self.observation_space, self.action_space = with_mask(env.observation_space, n), env.action_space
         self.max_episode_steps, self.reward_threshold, self.id = env.max_episode_steps, env.reward_threshold, env.id
+        self.players = env.players
         mask = jax.eval_shape(lambda key: env.action_mask(env.reset(key)[0]), jax.random.key(0))
         if mask.shape != (n,):
             raise SpaceError(f"action_mask of {env.name} has the shape {mask.shape}; its {n} actions want ({n},)")
@@ -108,6 +135,28 @@ class MaskedDeviceEnv(DeviceEnv):
 
     def _joined(self, state: PyTree, obs: PyTree) -> dict[str, PyTree]:
         return {MASK: (self.env.action_mask(state) != 0).astype(jnp.int8), OBSERVATION: obs}
+
+    def to_play(self, state: PyTree) -> Array:
+        """Return the seat of the player to move."""
+        return self.env.to_play(state)
+
+    def bare(self, state: PyTree) -> PyTree:
+        """Return the part of a state that `model` steps."""
+        return self.env.bare(state)
+
+    @property
+    def model(self) -> DeviceEnv:
+        """The environment that a learner plans in, with the mask in its observations."""
+        return self if self.env.model is self.env else MaskedDeviceEnv(self.env.model)
+
+    @property
+    def names_actions(self) -> bool:
+        """Presence of names for actions."""
+        return self.env.names_actions
+
+    def action_name(self, action: int) -> str:
+        """Name an action as people write it."""
+        return self.env.action_name(action)
 
     def render(self, state: PyTree) -> np.ndarray:
         """Draw a state."""
@@ -141,7 +190,7 @@ class Outcome(NamedTuple):
     """Result of one step of N environments, by the NEXT_STEP rule of Gymnasium's vector environments."""
 
     obs: PyTree  # [N, ...]
-    reward: Array  # [N] float32  0 where the step only reset
+    reward: Array  # [N] float32, in games [N, P]; 0 where the step only reset
     terminated: Array  # [N] bool
     truncated: Array  # [N] bool
     info: Mapping[str, Array]  # [N] each
@@ -176,7 +225,8 @@ class DeviceEnvs:
         truncated = jnp.broadcast_to(jnp.asarray(stepped.truncated), (n,)) & ~ended
         if self.env.max_episode_steps is not None:
             truncated |= elapsed >= self.env.max_episode_steps
-        reward = jnp.where(ended, 0.0, stepped.reward.astype(jnp.float32))
+        reward = stepped.reward.astype(jnp.float32)
+        reward = choose(ended, jnp.zeros_like(reward), reward)
         after = EnvsState(inner, terminated | truncated, elapsed, state.key, state.count + 1)
         return after, Outcome(obs, reward, terminated, truncated, self._numbers(stepped.info))
 

@@ -104,6 +104,26 @@ class EnvSource:
         """
         return replace(self, masks=masks)
 
+    def with_opponent(self, opponent: Any) -> EnvSource:
+        """Return a copy of a game that is for one player: the other seats are the opponent's; see `seats.as_player`.
+
+        Raises SpaceError where this is no game of several players, or the opponent none.
+        """
+        game = self._plain_device
+        if game is None or game.players < 2:
+            raise SpaceError(f"opponent={opponent!r}: {self.name} is no game of several players; leave it out")
+        from renshu.envs.seats import Seated
+
+        seated = Seated(game, opponent)
+        if isinstance(self.given, str) and isinstance(opponent, str):
+            return replace(self, kwargs={**self.kwargs, "opponent": opponent})
+        return replace(self, given=seated, kwargs={})
+
+    @property
+    def players(self) -> int:
+        """Number of players, of whom each has a seat to be taken."""
+        return 1 if self._plain_device is None else self._plain_device.players
+
     @cached_property
     def device(self) -> DeviceEnv | None:
         """The environment as pure functions, for the compiled loop; None where it has no such form."""

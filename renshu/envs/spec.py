@@ -21,6 +21,7 @@ _MAX_BYTES = 2**25
 _MAX_DEPTH = 32
 _MAX_PARTS = 10_000
 _MAX_ENVS = 2**24
+_MAX_PLAYERS = 64
 
 
 _FIELDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
@@ -33,6 +34,7 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "max_episode_steps": (int, lambda n: 1 <= n < 2**63),
     "reward_threshold": ((int, float), lambda x: isinstance(x, float) or abs(x) < 2**1023),
     "rollout_envs": (int, lambda n: 1 <= n <= _MAX_ENVS),
+    "players": (int, lambda n: 1 <= n <= _MAX_PLAYERS),
 }
 """Types of the fields of an EnvSpec in a file, and whether a value of the type will do."""
 _OPTIONAL = ("id", "max_episode_steps", "reward_threshold", "rollout_envs")
@@ -40,6 +42,7 @@ _RANGES = {
     "num_envs": f" from 1 to {_MAX_ENVS}",
     "rollout_envs": f" from 1 to {_MAX_ENVS}",
     "max_episode_steps": " of at least 1",
+    "players": f" from 1 to {_MAX_PLAYERS}",
 }
 
 
@@ -96,7 +99,8 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     """Describe an EnvSpec as JSON data.
 
     kwargs that JSON cannot hold are left out, and named as `unsaved`; `id` is then None, because the name alone would
-    make a different environment. `frame_stack` and `masks` are left out too, because they belong to the learner.
+    make a different environment. `frame_stack` and `masks` are left out too, because they belong to the learner, and
+    `model`, which the environment itself has.
     Raises SpaceError for spaces that cannot be described.
     """
     kwargs = {name: value for name, value in spec.kwargs.items() if _is_json(value)}
@@ -111,13 +115,14 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
         "max_episode_steps": spec.max_episode_steps,
         "reward_threshold": spec.reward_threshold,
         "rollout_envs": spec.rollout_envs,
+        "players": spec.players,
     }
 
 
 def spec_from_json(data: Mapping[str, Any]) -> EnvSpec:
     """Make the EnvSpec that `spec_to_json` described. Raises SpaceError when `data` is not such a description."""
     # Earlier files have none of these.
-    data = {"unsaved": [], "rollout_envs": None, **data} if isinstance(data, Mapping) else data
+    data = {"unsaved": [], "rollout_envs": None, "players": 1, **data} if isinstance(data, Mapping) else data
     if not isinstance(data, Mapping) or set(data) != set(_FIELDS):
         raise SpaceError(
             f"not the description of an environment: {reprlib.repr(data)}. Expected the keys {sorted(_FIELDS)}"

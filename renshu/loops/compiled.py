@@ -15,6 +15,7 @@ from jax.lax import optimization_barrier
 
 from renshu.algorithms.base import Learner
 from renshu.envs.device import DeviceEnvs, EnvsState, choose
+from renshu.envs.self_play import opponents_in, opponents_of, replaced
 from renshu.errors import NotFiniteError
 from renshu.files.checkpoint import named, restore
 from renshu.loops.programs import Programs, acting_in, compiler_options, is_small, single_threaded, valid_metrics
@@ -36,8 +37,9 @@ class LoopState(NamedTuple):
     obs: PyTree  # [N, ...]
     first: Array  # [N] bool
     carry: PyTree
-    running_return: Array  # [N] float32  of the episode so far
+    running_return: Array  # [N] float32, or [N, P] of each player, of the episode so far
     running_length: Array  # [N] int32
+    past: PyTree = ()  # copies of the learner that are opponents in its games; see `renshu.envs.self_play`
 
 
 class RolloutStats(NamedTuple):
@@ -73,15 +75,25 @@ class TrainIteration:
         self.learner, self.envs, self.decode_action, self.refuse = learner, envs, decode_action, refuse
         self.env_id = env_id
         self.metric_names: list[str] = []
+        opponents = opponents_of(envs.env)
+        self.opponents = None if opponents is None else opponents.of(learner)
 
     def start(self, key: Key) -> LoopState:
         """Reset the environments. key: the root of their randomness."""
-        return self._started(*self.envs.reset(key))
+        past = () if self.opponents is None else self.opponents.start()
+        return self._started(*self._sharing(past).reset(key), past)
 
-    def _started(self, envs: EnvsState, obs: PyTree) -> LoopState:
+    def _sharing(self, past: PyTree) -> DeviceEnvs:
+        """Return the environments, with the copies of the learner that play in them."""
+        if self.opponents is None:
+            return self.envs
+        return DeviceEnvs(replaced(self.envs.env, self.opponents.sharing(past)), self.envs.num_envs)
+
+    def _started(self, envs: EnvsState, obs: PyTree, past: PyTree) -> LoopState:
         n = self.envs.num_envs
-        carry, nothing = self.learner.initial_carry(n), jnp.zeros(n, jnp.float32)
-        return LoopState(envs, self.stored(obs), jnp.ones(n, jnp.bool_), carry, nothing, nothing.astype(jnp.int32))
+        players = self.envs.env.players
+        carry, nothing = self.learner.initial_carry(n), jnp.zeros((n, players) if players > 1 else n, jnp.float32)
+        return LoopState(envs, self.stored(obs), jnp.ones(n, jnp.bool_), carry, nothing, jnp.zeros(n, jnp.int32), past)
 
     def stored(self, obs: PyTree) -> PyTree:
         """Convert observations to the dtypes in which rollouts hold them."""
@@ -108,6 +120,10 @@ class TrainIteration:
 
         after, metrics = jax.lax.cond(~stats.faults.any(), learn, refuse) if self.refuse else learn()
         updates = after.counters.updates - state.counters.updates
+        if self.opponents is not None:
+            playing = opponents_in(loop_state.envs.inner)
+            past = self.opponents.renewed(loop_state.past, self.learner.actor_state(after), iteration, playing)
+            loop_state = loop_state._replace(past=past)
         return after, loop_state, stats._replace(metrics=metrics, updates=updates)
 
     def collect(
@@ -122,7 +138,8 @@ class TrainIteration:
         fresh = needs.fresh if fresh is None else fresh
         if fresh:
             envs = loop_state.envs
-            loop_state = self._started(*self.envs.reset(jax.random.fold_in(envs.key, envs.count)))
+            reset = self._sharing(loop_state.past).reset(jax.random.fold_in(envs.key, envs.count))
+            loop_state = self._started(*reset, loop_state.past)
         # The barrier: as a constant the ids would be folded into other numbers than the host loop's argument gives.
         env_id = self.env_id if isinstance(self.env_id, tuple) else optimization_barrier(jnp.asarray(self.env_id))
         acting = self.learner.prepare(actor_state, acting_in(self.learner, env_id, self.envs.num_envs))
@@ -139,6 +156,7 @@ class TrainIteration:
             carry=loop_state.carry,
             extras=row.extras,
             env_id=env_id,
+            to_play=self._to_play(row.to_play, after.envs),
         )
         if needs.keep == KEEP:
             faults = jnp.stack([_not_finite(part) for part in (rollout.obs, row.reward, (row.action, row.extras))])
@@ -153,21 +171,28 @@ class TrainIteration:
     ) -> tuple[tuple[LoopState, Array], tuple[Rollout, Any, Array]]:
         """Step the environments once; those that are `over` (in fresh rollouts) stay where they are."""
         at, over = carry
-        keep, env_state = self.learner.needs.keep, self.learner.needs.env_state
-        timestep = TimeStep(at.obs, at.first, env_id=env_id, env_state=at.envs.inner if env_state else ())
+        keep, bare = self.learner.needs.keep, ()
+        if self.learner.needs.env_state:
+            bare = jax.vmap(self.envs.env.bare)(at.envs.inner)
+        to_play = self._to_play((), at.envs)
+        timestep = TimeStep(at.obs, at.first, env_id=env_id, env_state=bare, to_play=to_play)
         act = self.learner.act(acting, at.carry, timestep, key, explore=explore)
-        envs, outcome = self.envs.step(at.envs, self.decode_action(act.action))
+        envs, outcome = self._sharing(at.past).step(at.envs, self.decode_action(act.action))
         resets, ended, reward, terminated = at.envs.ended, envs.ended, outcome.reward, outcome.terminated
         obs = self.stored(outcome.obs)
         if not isinstance(over, tuple):
             obs = jax.tree.map(partial(choose, over), at.obs, obs)
             resets, ended, terminated = over, ended & ~over, terminated & ~over
-            reward, over = jnp.where(over, 0.0, reward), over | ended
-        total = jnp.where(resets, 0.0, at.running_return + reward)
+            reward, over = choose(over, jnp.zeros_like(reward), reward), over | ended
+        total = at.running_return + reward
+        total = choose(resets, jnp.zeros_like(total), total)
         length = jnp.where(resets, 0, at.running_length + 1)
-        after = LoopState(envs, obs, resets, act.carry, total, length)
+        after = LoopState(envs, obs, resets, act.carry, total, length, at.past)
         info = {name: jnp.asarray(value, jnp.float32) for name, value in outcome.info.items()}
-        stats = ((~resets).sum(dtype=jnp.int32), ended, total, length, info)
+        returns = total
+        if total.ndim > 1:  # of all players: that of the first is the episode's, and each has its name
+            returns, info = total[:, 0], info | {f"seat_{i}": total[:, i] for i in range(total.shape[1])}
+        stats = ((~resets).sum(dtype=jnp.int32), ended, returns, length, info)
         faults = ()
         if keep != KEEP:
             faults = jnp.stack([_not_finite(part) for part in (at.obs, reward, (act.action, act.extras))])
@@ -178,8 +203,16 @@ class TrainIteration:
             reward=reward if "reward" in keep else (),
             terminated=terminated,
             extras=act.extras if "extras" in keep else (),
+            to_play=to_play,
         )
         return (after, over), (row, stats, faults)
+
+    def _to_play(self, rows: Array, envs: EnvsState) -> Array:
+        """Return whose turn it is, [N], after rows `[T, N]` of it where there are some; () outside of games."""
+        if self.learner.spec.players == 1:
+            return ()
+        now = jax.vmap(self.envs.env.to_play)(envs.inner)
+        return now if isinstance(rows, tuple) else jnp.concatenate([rows, now[None]])
 
     def _step_until_over(self, step: Callable) -> Callable:
         """Make the step of a fresh rollout, which does nothing once all episodes are over."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from renshu.errors import RenshuError
-from renshu.viewing.recording import Policy
+from renshu.viewing.recording import Policy, chosen
 
 if TYPE_CHECKING:
     import gymnasium
@@ -73,6 +73,6 @@ def play(env: gymnasium.Env, policy: Policy, episodes: int, seed: int | None) ->
         obs, _ = env.reset(seed=seed if episode == 0 else None)
         total, length, ended = 0.0, 0, False
         while not ended:
-            obs, reward, terminated, truncated, _ = env.step(policy(obs, length == 0))
+            obs, reward, terminated, truncated, _ = env.step(chosen(policy, env, obs, length == 0))
             total, length, ended = total + float(reward), length + 1, terminated or truncated
         yield total, length

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
     from renshu.envs.source import EnvSource
 
-Policy: TypeAlias = Callable[[Any, bool], Any]
-"""A function from an observation, and whether it begins an episode, to an action, both in the environment's form."""
+Policy: TypeAlias = Callable[..., Any]
+"""A function from an observation, and whether it begins an episode, to an action, both in the environment's form.
+
+One that has an attribute `plans`, which is True, gets the environment's own state as a third argument.
+"""
 
 GIF_WIDTH = 480
 """The greatest width of a .gif, in pixels."""
@@ -86,6 +89,18 @@ def render_fps(env: gymnasium.Env) -> float:
     return float(env.metadata.get("render_fps") or 30)
 
 
+def state_of(env: gymnasium.Env) -> Any:
+    """Return the own state of a DeviceEnv behind Gymnasium's interface, in which a learner plans; None for others."""
+    inner: Any = env.unwrapped
+    bare = getattr(getattr(inner, "env", None), "bare", None)
+    return None if bare is None else bare(inner.state)
+
+
+def chosen(policy: Policy, env: gymnasium.Env, obs: Any, first: bool) -> Any:
+    """Let a policy choose an action, with the environment's own state where it plans."""
+    return policy(obs, first, state_of(env)) if getattr(policy, "plans", False) else policy(obs, first)
+
+
 def episode_frames(
     env: gymnasium.Env,
     policy: Policy,
@@ -123,7 +138,7 @@ def episode_frames(
                 yield frame
                 if ended or step == max_steps:
                     break
-                obs, reward, terminated, truncated, _ = env.step(policy(obs, step == 0))
+                obs, reward, terminated, truncated, _ = env.step(chosen(policy, env, obs, step == 0))
                 total, ended = total + float(reward), terminated or truncated
             if returns is not None:
                 returns.append(total)

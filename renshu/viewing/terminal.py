@@ -22,6 +22,7 @@ from rich.text import Text
 
 from renshu.errors import RenshuError
 from renshu.loops.interruption import Interruptions
+from renshu.viewing.recording import state_of
 
 if TYPE_CHECKING:
     from renshu.envs.adapt import FittedSpaces
@@ -52,11 +53,16 @@ class Explained(Protocol):
         """The environment as the algorithm sees it."""
         ...
 
-    def predict(self, observation: Any, *, deterministic: bool) -> Any:
+    @property
+    def plans(self) -> bool:
+        """Whether it looks at the environment's own state."""
+        ...
+
+    def predict(self, observation: Any, *, deterministic: bool, env_state: Any = None) -> Any:
         """Choose the action for an observation."""
         ...
 
-    def explain(self, observation: Any) -> dict[str, np.ndarray]:
+    def explain(self, observation: Any, *, env_state: Any = None) -> dict[str, np.ndarray]:
         """Explain the choice for an observation."""
         ...
 
@@ -143,8 +149,9 @@ def play_through(
     reward = total = 0.0
     ended = ""
     while True:
-        action = None if ended else agent.predict(obs, deterministic=deterministic)
-        found = {} if ended == "terminated" else agent.explain(obs)
+        state = {"env_state": state_of(env)} if agent.plans else {}
+        action = None if ended else agent.predict(obs, deterministic=deterministic, **state)
+        found = {} if ended == "terminated" else agent.explain(obs, **state)
         text = str(env.render()) if env.render_mode == "ansi" else _numbers(obs)
         value = float(found["value"]) if "value" in found else None
         named = None if action is None else _named(env, action)
@@ -260,9 +267,9 @@ def _choices(agent: Explained, env: gymnasium.Env, found: Mapping[str, np.ndarra
     space, choices = agent.fitted.spec.action_space, []
     taken = None if action is None else np.ravel(action)
     for key, found_numbers in found.items():
-        if key in ("value", "std"):
-            continue
         numbers = np.ravel(found_numbers)
+        if key in ("value", "std", "search_value") or not np.isfinite(numbers).any():
+            continue
         word, _, part = key.rpartition("_") if key.startswith("probabilities_") else (key, "", "")
         values, notes, title = np.arange(numbers.size), [""] * numbers.size, _TITLES.get(word, word)
         chosen = np.zeros(numbers.size, np.bool_)

@@ -34,6 +34,8 @@ def player(given, **kwargs):
 class Values:
     """A value learner, as far as the terminal sees one: Box actions as an index of the product of a grid of points."""
 
+    plans = False
+
     class fitted:
         class spec:
             action_space = spaces.Discrete(4)

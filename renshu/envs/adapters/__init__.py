@@ -12,10 +12,10 @@ from typing import Any
 from renshu.envs.adapters.brax import Brax, Playground
 from renshu.envs.adapters.functional import Functional
 from renshu.envs.adapters.gymnax import Gymnax
-from renshu.envs.adapters.pgx import Opponent, Pgx, PgxState
+from renshu.envs.adapters.pgx import Pgx
 from renshu.envs.device import DeviceEnv
 
-__all__ = ["Brax", "Functional", "Gymnax", "Opponent", "Pgx", "PgxState", "Playground", "adapt"]
+__all__ = ["Brax", "Functional", "Gymnax", "Pgx", "Playground", "adapt"]
 
 _ADAPTERS: dict[tuple[str, str], Callable[[Any], DeviceEnv]] = {
     ("gymnax", "Environment"): Gymnax,

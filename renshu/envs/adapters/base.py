@@ -87,10 +87,11 @@ class Adapter(DeviceEnv):
         self._state, self._obs = after.state, _like(self.observation_space)
         given, wanted = (jax.tree.map(lambda x: x.shape, tree) for tree in (after.obs, self._obs))
         same_structure = jax.tree.structure((obs, after.obs)) == jax.tree.structure((self._obs, self._obs))
-        if not same_structure or given != wanted or after.reward.shape != ():
+        paid = () if self.players == 1 else (self.players,)
+        if not same_structure or given != wanted or after.reward.shape != paid:
             raise SpaceError(
                 f"{self.name} gives observations of shape {given} and rewards of shape {after.reward.shape}; "
-                f"its space {self.observation_space} says {wanted}, and one environment has rewards of shape (). "
+                f"its space {self.observation_space} says {wanted}, and one environment has rewards of shape {paid}. "
                 "Give it as its library makes it, without wrappers that batch or change it"
             )
 

@@ -1,9 +1,8 @@
-"""Games of pgx, as environments for one player."""
+"""Games of pgx, with all their seats."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,41 +10,29 @@ from gymnasium import spaces
 
 from renshu.envs.adapters.base import Adapter, check_name, load, space_like
 from renshu.envs.device import Step
-from renshu.types import Array, Key, PyTree
-
-Opponent = Callable[[Key, Array, Array], Array]
-"""A player of pgx: a function from a key, its observation and its legal actions ([A] bool) to its action ([] int32)."""
-
-
-class PgxState(NamedTuple):
-    """A game in which it is our turn, or which has ended."""
-
-    game: Any  # pgx's state
-    seat: Array  # [] int32   the player we are
-    owed: Array  # [] float32 our reward from before our first move
+from renshu.types import Array, PyTree
 
 
 class Pgx(Adapter):
-    """A game of pgx, played by us in one seat and by an opponent in all others: the reward is ours.
+    """A game of pgx. Its players move one at a time, and observation and mask are those of the player to move.
 
-    Our seat is newly drawn for each game, so that we move first in half of the two-player games. A step is our move and
-    the replies to it, until it is our turn again. An illegal move ends the game with pgx's penalty (-1 for us);
-    `action_mask(state)` says which are legal. After the last move the observation is of the player next in turn.
+    Rewards are [P] float32 where it is for P players, a number where it is for one. Who has the first move is drawn for
+    each game, as pgx does. An illegal move ends the game with pgx's penalty. A learner that moves for one player alone
+    gets opponents: `PPO().on(Pgx("connect_four"), opponent="random")`.
 
-    env: its name ("tic_tac_toe", "connect_four") or the object. opponent: a pure function from a key, its observation
-    and its legal actions ([A] bool) to its action; None moves at random. max_episode_steps: the time limit in our
-    moves; the MinAtar games may need one.
+    env: its name ("tic_tac_toe", "connect_four") or the object. max_episode_steps: the time limit in moves; the MinAtar
+    games may need one.
     Raises UnknownNameError for a name that pgx does not know, EnvironmentFault when pgx is not installed.
     """
 
-    def __init__(self, env: Any, opponent: Opponent | None = None, *, max_episode_steps: int | None = None) -> None:
+    def __init__(self, env: Any, *, max_episode_steps: int | None = None) -> None:
         if isinstance(env, str):
             library = load("pgx", "games")
             check_name(env, library.available_envs(), "pgx")
             env = library.make(env)
-        self.opponent = opponent or _random_legal
         first = jax.eval_shape(env.init, jax.ShapeDtypeStruct((2,), jnp.uint32))
         actions = spaces.Discrete(first.legal_action_mask.shape[0])
+        self.players = int(env.num_players)
         super().__init__("pgx", env, space_like(first.observation), actions, max_episode_steps)
 
     @property
@@ -53,40 +40,19 @@ class Pgx(Adapter):
         """Name of the library and its name for the game."""
         return f"pgx:{self.env.id}"
 
-    def action_mask(self, state: PgxState) -> Array:
+    def action_mask(self, state: Any) -> Array:
         """Return the legal actions in a state: [A] bool. When the game has ended, all are legal."""
-        return state.game.legal_action_mask
+        return state.legal_action_mask
+
+    def to_play(self, state: Any) -> Array:
+        """Return the seat of the player to move: [] int32."""
+        return jnp.asarray(state.current_player, jnp.int32)
 
     def _reset(self, key: Array) -> tuple[PyTree, PyTree]:
-        begin, draw, reply = jax.random.split(key, 3)
-        seat = jax.random.randint(draw, (), 0, self.env.num_players)
-        game, owed = self._others(self.env.init(begin), seat, reply, jnp.float32(0.0))
-        return PgxState(game, seat, owed), game.observation
+        state = self.env.init(key)
+        return state, state.observation
 
-    def _step(self, state: PgxState, action: PyTree, key: Array) -> Step:
-        move, reply = jax.random.split(key)
-        game = self.env.step(state.game, action, move)
-        game, reward = self._others(game, state.seat, reply, state.owed + game.rewards[state.seat])
-        after = PgxState(game, state.seat, jnp.float32(0.0))
-        return Step(after, game.observation, reward, game.terminated, game.truncated)
-
-    def _others(self, game: Any, seat: Array, key: Array, reward: Array) -> tuple[Any, Array]:
-        """Let the opponent move until it is our turn or the game has ended, and add to our reward."""
-        if self.env.num_players == 1:
-            return game, reward
-
-        def theirs(now: tuple[Any, Array, Array]) -> Array:
-            return ~(now[0].terminated | now[0].truncated) & (now[0].current_player != seat)
-
-        def play(now: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-            game, key, reward = now
-            key, choose, move = jax.random.split(key, 3)
-            game = self.env.step(game, self.opponent(choose, game.observation, game.legal_action_mask), move)
-            return game, key, reward + game.rewards[seat]
-
-        game, _, reward = jax.lax.while_loop(theirs, play, (game, key, reward))
-        return game, reward
-
-
-def _random_legal(key: Key, observation: Array, legal: Array) -> Array:
-    return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf))
+    def _step(self, state: Any, action: PyTree, key: Array) -> Step:
+        after = self.env.step(state, action, key)
+        reward = after.rewards if self.players > 1 else after.rewards[0]
+        return Step(after, after.observation, reward, after.terminated, after.truncated)

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from renshu.envs.device import DeviceEnv, DeviceEnvs, EnvsState, Outcome, Step
 from renshu.envs.gymnasium.registration import device_env, with_limit
+from renshu.envs.seats import Seated
 from renshu.errors import EnvironmentFault, HyperparameterError, UnknownNameError
 from renshu.types import MASK, Array, Key, PyTree
 
@@ -24,14 +25,15 @@ FPS = 30
 class GymEnv(gymnasium.Env):
     """One DeviceEnv as a Gymnasium environment.
 
-    env: the DeviceEnv. render_mode: None, "rgb_array", "ansi" (text) or "human" (a window), if it supports that.
+    env: the DeviceEnv; a game gets opponents that move at random. render_mode: None, "rgb_array", "ansi" (text) or
+    "human" (a window), if it supports that.
     time_limit: True counts `max_episode_steps` here; False leaves it to the TimeLimit that `gymnasium.make` adds.
     Attributes: env, and state, the environment's own pytree (None before the first reset).
     Raises HyperparameterError for an unsupported render_mode, EnvironmentFault for "human" without pygame.
     """
 
     def __init__(self, env: DeviceEnv, render_mode: str | None = None, time_limit: bool = False) -> None:
-        self.env = env
+        self.env = env = single_player(env)
         self._limit = env.max_episode_steps if time_limit else None
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.metadata = {"render_modes": _render_modes(env), "render_fps": FPS}
@@ -41,6 +43,9 @@ class GymEnv(gymnasium.Env):
         self._count = 0
         self._ended = False
         self._window: _Window | None = None
+        if isinstance(self.action_space, spaces.Discrete) and env.names_actions:
+            names = [env.action_name(action) for action in range(int(self.action_space.n))]
+            self.get_action_meanings = lambda: names
         shapes = jax.tree.map(np.shape, self.action_space.sample())
 
         def reset(key: Key) -> tuple[PyTree, PyTree, PyTree]:
@@ -122,7 +127,7 @@ class GymVectorEnv(VectorEnv):
     def __init__(self, env: DeviceEnv, num_envs: int = 1, render_mode: str | None = None) -> None:
         if num_envs < 1:
             raise HyperparameterError(f"num_envs={num_envs}: expected at least 1")
-        self.env, self.num_envs = env, num_envs
+        self.env, self.num_envs = (env := single_player(env)), num_envs
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
         self.observation_space = batch_space(env.observation_space, num_envs)
         self.action_space = batch_space(env.action_space, num_envs)
@@ -194,6 +199,9 @@ class GymVectorEnv(VectorEnv):
 def make(device_env: str, render_mode: str | None = None, **fields: Any) -> GymEnv:
     """Make one of Renshu's environments for `gymnasium.make`. device_env: its id. fields: of its class.
 
+    A game becomes an environment for one player, by `opponent` among the fields: a name or a function, see
+    `renshu.envs.seats.as_player`; one that moves at random where none is given.
+
     Raises UnknownNameError for another id, HyperparameterError for an argument that is not a field.
     """
     return GymEnv(_found(device_env, fields), render_mode)
@@ -211,6 +219,11 @@ def make_vec(
     max_episode_steps: None for the environment's own limit, -1 for none.
     """
     return GymVectorEnv(with_limit(_found(device_env, fields), max_episode_steps), num_envs, render_mode)
+
+
+def single_player(env: DeviceEnv) -> DeviceEnv:
+    """Return a game with opponents that move at random in all seats but one; anything else as it is."""
+    return Seated(env) if env.players > 1 else env
 
 
 class _Window:

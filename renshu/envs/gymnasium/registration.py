@@ -30,6 +30,14 @@ ENTRIES: dict[str, Entry] = {
     "renshu/Grid-v0": Entry("renshu.envs.builtin.grid:Grid", 50, 0.65),
     "renshu/Rocket-v0": Entry("renshu.envs.builtin.rocket:Rocket", 500),
     "renshu/Memory-v0": Entry("renshu.envs.builtin.memory:Memory", None, 0.95),
+    "renshu/TicTacToe-v0": Entry("renshu.envs.builtin.tic_tac_toe:TicTacToe"),
+    "renshu/ConnectFour-v0": Entry("renshu.envs.builtin.connect_four:ConnectFour"),
+    "renshu/Othello-v0": Entry("renshu.envs.builtin.othello:Othello"),
+    "renshu/StoneTaking-v0": Entry("renshu.envs.builtin.stone_taking:StoneTaking"),
+    "renshu/TwoPicks-v0": Entry("renshu.envs.builtin.two_picks:TwoPicks"),
+    "renshu/2048-v0": Entry("renshu.envs.builtin.game_2048:Game2048"),
+    "renshu/Tiger-v0": Entry("renshu.envs.builtin.tiger:Tiger", 50, 0.0),
+    "renshu/OneRoad-v0": Entry("renshu.envs.builtin.one_road:OneRoad", 11, 1.0),
 }
 """Entries by Gymnasium id. They repeat the numbers so that registering imports none of the classes, and no JAX."""
 GYMNAX = "gymnax/"
@@ -66,8 +74,8 @@ def device_env(id: str, **kwargs: Any) -> DeviceEnv | None:
     """Make the DeviceEnv behind a Gymnasium id; None when it is neither one of Renshu's nor of gymnax.
 
     id: as in ENTRIES, with or without "module:" before it, or GYMNAX and a name in gymnax. kwargs: fields of its class,
-    in gymnax of its parameters, and `max_episode_steps` as `with_limit` takes it; what `register` has put into the
-    kwargs of Gymnasium's spec is accepted too.
+    in gymnax of its parameters, and `max_episode_steps` as `with_limit` takes it; for a game also `opponent`, which
+    makes it one for one player; what `register` has put into the kwargs of Gymnasium's spec is accepted too.
     Raises HyperparameterError for any other argument, naming the fields.
     """
     if id.startswith(GYMNAX):
@@ -83,11 +91,17 @@ def device_env(id: str, **kwargs: Any) -> DeviceEnv | None:
     cls = getattr(importlib.import_module(module), name)
     limit = kwargs.pop("max_episode_steps", None)
     kwargs.pop("device_env", None)
+    opponent = kwargs.pop("opponent", None)
     fields = [field.name for field in dataclasses.fields(cls)]
     if unknown := sorted(kwargs.keys() - set(fields)):
         known = ", ".join([*fields, "max_episode_steps"])
         raise HyperparameterError(f"{id} has no setting {', '.join(unknown)}. Its settings: {known}")
-    return with_limit(cls(**kwargs), limit)
+    env = cls(**kwargs)
+    if opponent is not None:
+        from renshu.envs.seats import Seated
+
+        env = Seated(env, opponent)
+    return with_limit(env, limit)
 
 
 def is_ours(env: DeviceEnv) -> bool:

@@ -6,6 +6,7 @@ from gymnasium import spaces
 
 from renshu.envs.adapters import Brax, Pgx, Playground, adapt
 from renshu.envs.device import DeviceEnvs
+from renshu.envs.seats import Seated
 from renshu.errors import HyperparameterError, SpaceError
 from tests.envs.stepping import STEPS, assert_same, random_actions, rollout
 
@@ -143,7 +144,7 @@ def random_legal(mask, key):
 
 def test_pgx_plays_whole_games_from_both_seats():
     pytest.importorskip("pgx", reason="pgx is not installed")
-    ended, reward, seat, moved = play_games(Pgx("tic_tac_toe"), random_legal)
+    ended, reward, seat, moved = play_games(Seated(Pgx("tic_tac_toe")), random_legal)
     assert ended.all()  # five moves of ours fill the board
     assert set(np.unique(reward)) == {-1.0, 0.0, 1.0}
     assert set(np.unique(seat)) == {0, 1}
@@ -157,7 +158,7 @@ def test_pgx_opponent_sees_what_it_needs():
         assert observation.shape == (3, 3, 2)
         return jnp.argmin(legal)  # not legal but on an empty board: the game is ours
 
-    _, reward, _, moved = play_games(Pgx("tic_tac_toe", careless), random_legal)
+    _, reward, _, moved = play_games(Seated(Pgx("tic_tac_toe"), careless), random_legal)
     assert (reward == 1.0).all()
     assert set(np.unique(moved)) == {0, 1}
 
@@ -167,9 +168,10 @@ def test_pgx_illegal_move_loses():
     env = Pgx("tic_tac_toe")
     state, _ = env.reset(jax.random.key(0))
     state = env.step(state, jnp.argmax(env.action_mask(state)), jax.random.key(1)).state
+    seat = int(env.to_play(state))
     after = env.step(state, jnp.argmin(env.action_mask(state)), jax.random.key(2))
     assert bool(after.terminated)
-    assert float(after.reward) == -1.0
+    assert np.asarray(after.reward).tolist() == [[-1.0, 1.0], [1.0, -1.0]][seat]
     assert bool(env.action_mask(after.state).all())
 
 
@@ -178,13 +180,11 @@ def test_pgx_equals_the_library_where_one_plays():
     library = pgx.make("2048")
 
     def step(state, action, key):
-        move, _ = jax.random.split(key)
-        after = library.step(state, action, move)
+        after = library.step(state, action, key)
         return after, after.observation, after.rewards[0], after.terminated
 
     def reset(key):
-        begin, _, _ = jax.random.split(key, 3)
-        state = library.init(begin)
+        state = library.init(key)
         return state, state.observation
 
     assert_same(Pgx("2048"), reset, step)

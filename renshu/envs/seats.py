@@ -1,0 +1,230 @@
+"""Seats of a game: one is the learner's, opponents take the others, so that it is an environment for one player."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from renshu.envs.device import DeviceEnv, MaskedDeviceEnv, Step
+from renshu.errors import SpaceError
+from renshu.types import Array, Key, PyTree
+
+Opponent = Callable[[Key, PyTree, Array], Array]
+"""The simplest player: a function from a key, its observation and its legal actions ([A] bool) to an action."""
+
+RANDOM, SELF = "random", "self"
+
+
+class Sight(NamedTuple):
+    """Everything that the player to move may look at, of one game."""
+
+    obs: PyTree
+    legal: Array  # [A] bool
+    state: PyTree  # the game's own, for players that plan
+    first: Array  # [] bool   it is this player's first move of the game
+
+
+class Player(ABC):
+    """A player of games as pure functions, for all seats but the learner's. Subclass it for one that remembers."""
+
+    name = ""
+
+    def begin(self, key: Key) -> PyTree:
+        """Return the player's memory at the start of a game: a pytree of arrays of fixed shape and dtype."""
+        return ()
+
+    @abstractmethod
+    def move(self, memory: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
+        """Choose an action, [] int32, and return the memory after it."""
+
+    def filed(self, memory: PyTree) -> dict[str, Array]:
+        """Name who it is that plays, where that differs by game: flags, [] bool, under which returns are filed."""
+        return {}
+
+
+class RandomPlayer(Player):
+    """A player that chooses among the legal actions at random."""
+
+    name = RANDOM
+
+    def move(self, memory: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
+        """Choose a legal action."""
+        return jax.random.categorical(key, jnp.where(sight.legal, 0.0, -jnp.inf)), memory
+
+
+class FunctionPlayer(Player):
+    """A player made of a function; see `Opponent`."""
+
+    def __init__(self, function: Opponent) -> None:
+        self.function, self.name = function, getattr(function, "__name__", type(function).__name__)
+
+    def move(self, memory: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
+        """Choose the function's action."""
+        return jnp.asarray(self.function(key, sight.obs, sight.legal), jnp.int32), memory
+
+
+def as_player(opponent: Any) -> Player:
+    """Turn what a user gave as an opponent into a Player.
+
+    opponent: "random", "self" (see `renshu.envs.self_play.SelfPlay`), a Player, or a pure function of a key, its
+    observation and its legal actions. Raises SpaceError for anything else.
+    """
+    if isinstance(opponent, Player):
+        return opponent
+    if opponent == RANDOM:
+        return RandomPlayer()
+    if opponent == SELF:
+        return getattr(importlib.import_module("renshu.envs.self_play"), "SelfPlay")()
+    if callable(opponent):
+        return FunctionPlayer(opponent)
+    raise SpaceError(
+        f'{opponent!r} is no opponent: expected "random", "self", an agent, or a function '
+        "(key, observation, legal actions) -> action"
+    )
+
+
+class SeatedState(NamedTuple):
+    """A game in which it is the learner's turn, or which is over."""
+
+    game: PyTree
+    obs: PyTree  # of the player to move
+    seat: Array  # [] int32   the learner's
+    owed: Array  # [] float32 what the seat was paid before the learner's first move
+    total: Array  # [] float32 what it was paid in this game
+    over: Array  # [] bool
+    memory: PyTree  # [P, ...] of the opponents, one in each seat
+    moved: Array  # [P] bool  the seat has moved in this game
+
+
+class Seated(DeviceEnv):
+    """A game as an environment for one player: a step is the learner's move and the replies to it.
+
+    The learner's seat is drawn anew for each game, so that it moves first in half of the games of two; the reward is
+    what its seat is paid, whoever moves. `info` of the last step has the return by seat, as "seat_0", and by opponent
+    where these differ.
+
+    game: of two players or more. opponent: who takes all other seats; see `as_player`. seat: always the same one; None
+    draws. Raises SpaceError where the game is for one player, there is no such seat, or the opponent is none.
+    """
+
+    def __init__(self, game: DeviceEnv, opponent: Any = RANDOM, *, seat: int | None = None) -> None:
+        if game.players < 2:
+            raise SpaceError(f"{game.name} is for one player: leave opponent= out")
+        if seat is not None and not 0 <= seat < game.players:
+            raise SpaceError(f"seat={seat}: {game.name} has the seats 0 to {game.players - 1}")
+        self.game, self.opponent, self.seat = game, as_player(opponent), seat
+        self.observation_space, self.action_space = game.observation_space, game.action_space
+        self.max_episode_steps, self.reward_threshold, self.id = game.max_episode_steps, None, game.id
+
+    @property
+    def name(self) -> str:
+        """Name of the game."""
+        return self.game.name
+
+    def reset(self, key: Key) -> tuple[SeatedState, PyTree]:
+        """Begin a game, and let the others move until it is the learner's turn."""
+        begin, draw, reply, memory = jax.random.split(key, 4)
+        players = self.game.players
+        seat = jax.random.randint(draw, (), 0, players) if self.seat is None else jnp.int32(self.seat)
+        game, obs = self.game.reset(begin)
+        memories = jax.vmap(self.opponent.begin)(jax.random.split(memory, players))
+        nothing, no = jnp.float32(0.0), jnp.bool_(False)
+        unmoved = jnp.zeros(players, jnp.bool_)
+        state = self._others(SeatedState(game, obs, seat, nothing, nothing, no, memories, unmoved), reply)
+        return state, state.obs
+
+    def step(self, state: SeatedState, action: PyTree, key: Key) -> Step:
+        """Make the learner's move, and let the others reply until it is its turn again or the game is over."""
+        move, reply = jax.random.split(key)
+        moved = self._moved(state, action, move)
+        # Others may have ended the game before the learner's first move; nobody may play on then, maybe for ever.
+        moved = self._others(moved._replace(over=moved.over | state.over), reply)
+        after = jax.tree.map(lambda new, old: jnp.where(state.over, old, new), moved, state)
+        flags = {f"seat_{i}": after.seat == i for i in range(self.game.players)}
+        for i in range(self.game.players):
+            memory = jax.tree.map(lambda x, i=i: x[i], after.memory)
+            for name, plays in self.opponent.filed(memory).items():
+                flags[name] = flags.get(name, False) | (plays & (after.seat != i))
+        returns = {name: jnp.where(flag, after.total, jnp.nan) for name, flag in flags.items()}
+        return Step(after._replace(owed=jnp.float32(0.0)), after.obs, after.owed, after.over, info=returns)
+
+    def _moved(self, state: SeatedState, action: PyTree, key: Key) -> SeatedState:
+        """Let the player to move make a move."""
+        after = self.game.step(state.game, action, key)
+        paid = after.reward[state.seat]
+        return state._replace(
+            game=after.state,
+            obs=after.obs,
+            owed=state.owed + paid,
+            total=state.total + paid,
+            over=after.terminated | after.truncated,
+        )
+
+    def _others(self, state: SeatedState, key: Key) -> SeatedState:
+        """Let the opponents move until it is the learner's turn or the game is over."""
+
+        def theirs(now: tuple[SeatedState, Key]) -> Array:
+            return ~now[0].over & (self.game.to_play(now[0].game) != now[0].seat)
+
+        def play(now: tuple[SeatedState, Key]) -> tuple[SeatedState, Key]:
+            state, key = now
+            key, choose, move = jax.random.split(key, 3)
+            seat = self.game.to_play(state.game)
+            legal = self.game.action_mask(state.game) != 0
+            memory = jax.tree.map(lambda x: x[seat], state.memory)
+            sight = Sight(state.obs, legal, state.game, ~state.moved[seat])
+            action, memory = self.opponent.move(memory, sight, choose)
+            state = state._replace(
+                memory=jax.tree.map(lambda all_, one: all_.at[seat].set(one), state.memory, memory),
+                moved=state.moved.at[seat].set(True),
+            )
+            return self._moved(state, action, move), key
+
+        return jax.lax.while_loop(theirs, play, (state, key))[0]
+
+    def action_mask(self, state: SeatedState) -> Array:
+        """Return which actions are allowed: [n] bool."""
+        return self.game.action_mask(state.game)
+
+    def to_play(self, state: SeatedState) -> Array:
+        """Return the seat of the player to move, which is the learner's."""
+        return self.game.to_play(state.game)
+
+    def bare(self, state: SeatedState) -> PyTree:
+        """Return the state of the game alone."""
+        return state.game
+
+    @property
+    def model(self) -> DeviceEnv:
+        """The game, without opponents."""
+        return self.game
+
+    @property
+    def names_actions(self) -> bool:
+        """Presence of names for actions."""
+        return self.game.names_actions
+
+    def action_name(self, action: int) -> str:
+        """Name an action as people write it."""
+        return self.game.action_name(action)
+
+    def render(self, state: SeatedState) -> np.ndarray:
+        """Draw a state."""
+        return self.game.render(state.game)
+
+    def text(self, state: SeatedState) -> str:
+        """Show a state as lines of text."""
+        return self.game.text(state.game)
+
+
+def seat(env: DeviceEnv, opponent: Any = RANDOM) -> DeviceEnv:
+    """Seat an opponent in a game, with a mask in its observations or without."""
+    if isinstance(env, MaskedDeviceEnv):
+        return MaskedDeviceEnv(seat(env.env, opponent))
+    return Seated(env, opponent)

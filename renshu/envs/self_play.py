@@ -1,0 +1,149 @@
+"""Self-play: the opponents of a learner are copies of what it was before, which are kept and never change."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from renshu.envs.device import DeviceEnv, MaskedDeviceEnv
+from renshu.envs.seats import Player, Seated, Sight
+from renshu.errors import HyperparameterError
+from renshu.types import MASK, OBSERVATION, Array, Key, PyTree, TimeStep
+
+
+class Past(NamedTuple):
+    """Copies of a learner, shared by all its games."""
+
+    copies: PyTree  # [K, ...]  its actor states, in K slots
+    count: Array  # [] int32  copies taken so far; slot i holds the newest with number i modulo K
+
+
+class PastMemory(NamedTuple):
+    """Memory of a copy in a game."""
+
+    slot: Array  # [] int32  of the copy that plays; -1: none yet, and moves are random
+    carry: PyTree  # of its network, [1, ...]
+
+
+class SelfPlay(Player):
+    """Copies of the learner as it was before, of which one is drawn for each game and plays it to the end.
+
+    size: copies that are kept. every: rollouts between two copies; one waits until nobody plays any more against the
+    copy that has to go. Before the first copy opponents move at random. Returns are filed by who played: "past_0" to
+    "past_K-1" in the `info` of a game's last step, K the `size`.
+
+    The compiled loop alone has the copies; elsewhere, as in evaluations and videos, moves are random. Raises HyperparameterError for numbers out of range.
+    """
+
+    name = "self"
+
+    def __init__(self, size: int = 8, every: int = 20) -> None:
+        if size < 2 or every < 1:
+            raise HyperparameterError(f"size={size}, every={every}: expected a size of at least 2, every of at least 1")
+        self.size, self.every = size, every
+        self._learner: Any = None
+        self._past: Past | None = None
+
+    def of(self, learner: Any) -> SelfPlay:
+        """Return these opponents with a learner's way to act."""
+        made = copy.copy(self)
+        made._learner = learner
+        return made
+
+    def sharing(self, past: Past) -> SelfPlay:
+        """Return these opponents with the copies that they play by."""
+        made = copy.copy(self)
+        made._past = past
+        return made
+
+    def start(self) -> Past:
+        """Return room for the copies, which are none yet."""
+        learner = self._learner
+        shapes = jax.eval_shape(lambda key: learner.actor_state(learner.init(key)), jax.random.key(0))
+        return Past(jax.tree.map(lambda s: jnp.zeros((self.size, *s.shape), s.dtype), shapes), jnp.int32(0))
+
+    def renewed(self, past: Past, actor_state: PyTree, iteration: Array, playing: Array) -> Past:
+        """Take a copy of an actor state where one is due.
+
+        iteration: [] int32, rollouts so far. playing: [...] int32, slots of the copies that are in a game.
+        """
+        slot = past.count % self.size
+        due = (iteration + 1 >= (past.count + 1) * self.every) & ~(playing == slot).any()
+
+        def take() -> Past:
+            copies = jax.tree.map(lambda all_, one: all_.at[slot].set(one), past.copies, actor_state)
+            return Past(copies, past.count + 1)
+
+        return jax.lax.cond(due, take, lambda: past)
+
+    def begin(self, key: Key) -> PastMemory:
+        """Draw a copy, each as likely as any other."""
+        if self._learner is None:
+            return PastMemory(jnp.int32(-1), ())
+        past = self._shared()
+        known = jnp.minimum(past.count, self.size)
+        # The copy that has to go next begins no game, so that it can go.
+        full = known == self.size
+        drawn = jax.random.randint(key, (), 0, jnp.maximum(jnp.where(full, self.size - 1, known), 1))
+        slot = jnp.where(full, (past.count + 1 + drawn) % self.size, drawn)
+        return PastMemory(jnp.where(known > 0, slot, -1).astype(jnp.int32), self._learner.initial_carry(1))
+
+    def move(self, memory: PastMemory, sight: Sight, key: Key) -> tuple[Array, PastMemory]:
+        """Act as the copy does in training; without a learner, at random."""
+        key_act, key_random = jax.random.split(key)
+        at_random = jax.random.categorical(key_random, jnp.where(sight.legal, 0.0, -jnp.inf)).astype(jnp.int32)
+        if self._learner is None:
+            return at_random, memory
+        learner, past = self._learner, self._shared()
+        obs = {MASK: sight.legal.astype(jnp.int8), OBSERVATION: sight.obs} if learner.spec.masks else sight.obs
+        obs, first, state = jax.tree.map(lambda x: x[None], (obs, sight.first, sight.state))
+        timestep = TimeStep(obs, first, env_state=state if learner.needs.env_state else ())
+
+        def act(actor_state: PyTree) -> tuple[Array, PyTree]:
+            # All copies act, and one counts: a network for each game would be one product for each.
+            acting = learner.prepare(actor_state, jnp.arange(1))
+            done = learner.act(acting, memory.carry, timestep, key_act, explore=True)
+            return done.action, done.carry
+
+        actions, carries = jax.vmap(act)(past.copies)
+        slot = jnp.maximum(memory.slot, 0)
+        chosen, carry = jax.tree.map(lambda x: x[slot], (actions[:, 0], carries))
+        action = jnp.where(memory.slot < 0, at_random, chosen).astype(jnp.int32)
+        return action, PastMemory(memory.slot, carry)
+
+    def filed(self, memory: PastMemory) -> dict[str, Array]:
+        """Name who plays: a flag for each slot, [] bool."""
+        return {f"past_{i}": memory.slot == i for i in range(self.size)}
+
+    def _shared(self) -> Past:
+        return self.start() if self._past is None else self._past
+
+
+def opponents_of(env: DeviceEnv) -> SelfPlay | None:
+    """Find the past selves that play in an environment; None where there are none."""
+    if isinstance(env, MaskedDeviceEnv):
+        return opponents_of(env.env)
+    return env.opponent if isinstance(env, Seated) and isinstance(env.opponent, SelfPlay) else None
+
+
+def opponents_in(inner: PyTree) -> Array:
+    """Return the slots of the copies that play in the states `[N, ...]` of games, [N, P] int32; -2 for no copy's seat.
+
+    The learner's own seat counts for nobody.
+    """
+    state: Any = inner
+    seats = jnp.arange(state.moved.shape[-1])
+    return jnp.where(seats == state.seat[:, None], -2, state.memory.slot)
+
+
+def replaced(env: DeviceEnv, opponent: Player) -> DeviceEnv:
+    """Return an environment with another opponent in its game."""
+    made = copy.copy(env)
+    if isinstance(made, MaskedDeviceEnv):
+        made.env = replaced(made.env, opponent)
+    elif isinstance(made, Seated):
+        made.opponent = opponent
+    return made

@@ -1,0 +1,142 @@
+"""AlphaZero: search in the game itself, returns of whoever moves, and what it takes to act, to be saved and shown."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import renshu
+from renshu import MCTS, AlphaZero, GumbelAlphaZero
+from renshu.agent.players import agent_competitor
+from renshu.algorithms.planning.alphazero import returns_of_movers
+from renshu.arena.exhaustive import never_loses
+from renshu.envs.builtin.tic_tac_toe import TicTacToe
+from renshu.envs.device import MaskedDeviceEnv
+from renshu.errors import HyperparameterError, SpaceError
+from renshu.types import Rollout
+
+pytest.importorskip("mctx", reason="mctx is not installed")
+SMALL = {"num_simulations": 8, "n_blocks": 1, "n_channels": 8, "batch_size": 32, "learning_starts": 64, "train_freq": 8}
+
+
+@pytest.fixture(scope="module")
+def agent():
+    """Tiny agent for TicTacToe, hardly trained."""
+    return AlphaZero(**SMALL).on("renshu/TicTacToe-v0", num_envs=8, seed=0).learn(400, progress=False)
+
+
+def after(moves):
+    """State and observation of TicTacToe after moves."""
+    env = MaskedDeviceEnv(TicTacToe())
+    state, obs = env.reset(jax.random.key(0))
+    for move in moves:
+        done = env.step(state, jnp.int32(move), jax.random.key(1))
+        state, obs = done.state, done.obs
+    return state, jax.tree.map(np.asarray, obs)
+
+
+def test_returns_of_movers_against_a_walk_through_the_games():
+    rng = np.random.default_rng(0)
+    T, N, gamma = 30, 5, 0.9
+    first = rng.random((T + 1, N)) < 0.2
+    terminated = np.zeros((T, N), bool)
+    terminated[:-1] = first[2:] & (rng.random((T - 1, N)) < 0.6)  # others are truncated
+    first[:2] = False
+    for t in range(1, T + 1):  # a row that only resets is never followed by another
+        first[t] &= ~first[t - 1]
+    terminated &= np.concatenate([first[2:], np.zeros((1, N), bool)]) & ~first[1:]
+    to_play = rng.integers(0, 2, (T + 1, N)).astype(np.int32)
+    gain = rng.normal(size=(T, N)).astype(np.float32) * ~first[1:]
+    reward = np.stack([gain, -gain], axis=-1)
+    value = rng.normal(size=(T + 1, N)).astype(np.float32)
+    rollout = Rollout(obs=(), first=first, action=(), reward=reward, terminated=terminated, to_play=to_play)
+    found, paid = jax.jit(lambda r, v: returns_of_movers(r, v, gamma))(rollout, value)
+    for n in range(N):
+        for t in range(T):
+            if first[t + 1, n]:
+                continue
+            seat, total, factor, k = to_play[t, n], 0.0, 1.0, t
+            assert paid[t, n] == reward[t, n, seat]
+            while True:
+                total += factor * reward[k, n, seat]
+                factor *= gamma
+                if terminated[k, n]:
+                    break
+                k += 1
+                if k == T or first[k + 1, n]:  # beyond the rollout, or truncated: the value there, seen from here
+                    total += factor * value[k, n] * (1 if to_play[k, n] == seat else -1)
+                    break
+            assert found[t, n] == pytest.approx(total, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["puct", "gumbel"])
+def test_the_search_finds_a_win_and_stops_a_loss(kind):
+    # X X .     the player to move is O (to stop), or X (to win), whatever the network thinks.
+    # O O .
+    fresh = AlphaZero(**{**SMALL, "num_simulations": 64, "search": kind}).on("renshu/TicTacToe-v0", seed=3)
+    state, obs = after([0, 3, 1, 4])
+    assert fresh.predict(obs, env_state=state) == 2
+    state, obs = after([0, 3, 1])
+    assert fresh.predict(obs, env_state=state) == 2
+    found = fresh.explain(obs, env_state=state)
+    assert found["visits"].sum() == 64
+    assert np.isneginf(found["action_values"][[0, 1, 3]]).all()
+    assert found["search_policy"][[0, 1, 3]].sum() == pytest.approx(0, abs=1e-6)
+    assert fresh.explain(obs).keys() == {"probabilities", "value"}
+
+
+def test_games_that_are_over_are_not_searched_any_further():
+    state, obs = after([0, 3, 1, 4])  # X wins at 2: the value is 1 there, with hardly any search
+    agent = MCTS(num_simulations=200).on("renshu/TicTacToe-v0", seed=0)
+    found = agent.explain(obs, env_state=state)
+    assert found["action_values"][2] == 1.0
+    assert agent.predict(obs, env_state=state) == 2
+
+
+def test_without_the_state_of_the_game(agent):
+    _, obs = after([0, 3])
+    with pytest.raises(SpaceError, match="search=False"):
+        agent.predict(obs)
+    action = agent.predict(obs, search=False)
+    assert action == agent.explain(obs)["probabilities"].argmax()
+    with pytest.raises(SpaceError, match="leave it out"):
+        renshu.PPO().on("CartPole-v1").predict(np.zeros(4, np.float32), env_state=np.zeros(4))
+
+
+def test_a_file_brings_it_back_with_its_game(agent, tmp_path):
+    again = renshu.load(agent.save(tmp_path / "az.safetensors"))
+    assert again.evaluate(20).returns == agent.evaluate(20).returns
+    state, obs = after([4])
+    assert again.predict(obs, env_state=state) == agent.predict(obs, env_state=state)
+    again.learn(100, progress=False)
+
+
+def test_video_and_terminal(agent, tmp_path, capsys):
+    assert agent.record(tmp_path / "game.gif").stat().st_size > 1_000
+    agent.watch(terminal=True)
+    assert "visits" in capsys.readouterr().out
+
+
+def test_metrics_of_both_seats(agent):
+    assert set(agent.recent_info) == {"seat_0", "seat_1"}
+    np.testing.assert_array_equal(agent.recent_info["seat_0"], -np.array(agent.recent_info["seat_1"]))
+
+
+def test_an_environment_without_a_model_is_refused():
+    with pytest.raises(SpaceError, match="MuZero"):
+        AlphaZero(**SMALL).on("CartPole-v1")
+    with pytest.raises(HyperparameterError, match="no prioritized"):
+        AlphaZero(prioritized=True).on("renshu/TicTacToe-v0")
+
+
+def test_it_learns_to_lose_less():
+    options = {**SMALL, "n_channels": 16, "batch_size": 256, "learning_rate": 3e-3, "gradient_steps": 8}
+    agent = GumbelAlphaZero(**options).on("renshu/TicTacToe-v0", num_envs=64, seed=0)
+    player = agent_competitor(agent)
+
+    def losses():
+        return sum(never_loses(TicTacToe(), player, seat).losses for seat in (0, 1))
+
+    before = losses()
+    agent.learn(12_000, progress=False)
+    assert losses() < before / 3

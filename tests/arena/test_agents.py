@@ -1,0 +1,143 @@
+"""Agents in the arena: masks, seats, memory, search, and games that they have not learned."""
+
+import jax
+import numpy as np
+import pytest
+
+from renshu import DQN, MCTS, PPO, AlphaZero, load
+from renshu.agent.players import agent_competitor
+from renshu.arena.match import match, play_games
+from renshu.arena.players import Competitor, Pure
+from renshu.envs.builtin.connect_four import ConnectFour
+from renshu.envs.builtin.othello import Othello
+from renshu.envs.builtin.tic_tac_toe import TicTacToe
+from renshu.errors import CheckpointError, HyperparameterError, RenshuError, SpaceError
+
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+TINY = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "net_arch": [8]}
+
+
+@pytest.fixture(scope="module")
+def ppo():
+    return PPO(**TINY).on(TicTacToe(), num_envs=2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def planner():
+    return AlphaZero(n_blocks=1, n_channels=8, num_simulations=4).on(TicTacToe(), num_envs=2, seed=0)
+
+
+class Watching(Competitor):
+    """Asks another competitor, and keeps views and answers."""
+
+    def __init__(self, other):
+        self.other, self.name, self.seen = other, other.name, []
+
+    def begin(self, count, seed):
+        self.other.begin(count, seed)
+
+    def choose(self, view):
+        answer = self.other.choose(view)
+        self.seen.append((view, answer))
+        return answer
+
+
+def test_it_plays_as_predict_says(ppo):
+    watching = Watching(agent_competitor(ppo))
+    play_games(TicTacToe(), [watching, Pure()], 6, seed=0)
+    assert watching.name == "ppo"
+    for view, answer in watching.seen:
+        said = ppo.predict({"action_mask": view.legal.astype(np.int8), "observation": np.asarray(view.obs)})
+        assert (answer == said)[view.mine].all()
+        assert answer.dtype == np.int32
+
+
+def test_drawn_actions_differ_and_depend_on_the_seed(ppo):
+    def first_moves(seed, deterministic):
+        player = agent_competitor(ppo, deterministic=deterministic)
+        return play_games(TicTacToe(), [player, Pure()], 30, seed=seed).actions[0].tolist()
+
+    assert len(set(first_moves(0, True))) == 1
+    assert len(set(first_moves(0, False))) > 2
+    assert first_moves(1, False) == first_moves(1, False) != first_moves(2, False)
+
+
+def test_an_agent_without_masks_is_told_where_it_chooses_what_is_not_allowed():
+    agent = DQN(net_arch=[8]).on(TicTacToe(), num_envs=2, seed=0, masks=False)
+    with pytest.raises(RenshuError, match=r"dqn, in seat 1 of renshu/TicTacToe-v0, chose .* not allowed"):
+        play_games(TicTacToe(), [Pure(), agent_competitor(agent)], 60, seed=0)
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+def test_memory_is_kept_for_each_game_by_itself(stack):
+    """Rows that play at once choose as each does alone, though their games end at different times."""
+    agent = (
+        PPO(**TINY, recurrent="gru").on(TicTacToe(), num_envs=2, seed=1)
+        if stack == 1
+        else (DQN(net_arch=[8]).on(TicTacToe(), num_envs=2, seed=1, frame_stack=stack))
+    )
+    watching = Watching(agent_competitor(agent))
+    games = play_games(TicTacToe(), [Pure(), watching], 5, seed=2)
+    learner = agent.trainer.learner
+    for row in range(5):
+        carry = learner.initial_carry(1)
+        for view, answer in watching.seen:
+            if not view.mine[row]:
+                continue
+            obs = {"action_mask": view.legal[[row]].astype(np.int8), "observation": np.asarray(view.obs)[[row]]}
+            step = agent.predict(obs, carry=carry, first=view.first[[row]])
+            assert answer[row] == step[0][0]
+            carry = step[1]
+    assert len(set(games.lengths.tolist())) > 1
+    assert jax.tree.leaves(learner.initial_carry(1))
+
+
+def test_search_beats_random():
+    agent = MCTS(num_simulations=200).on(TicTacToe())
+    result = match(TicTacToe(), agent_competitor(agent, name="uct"), Pure(), 24, 0)
+    assert result.names == ("uct", "random")
+    assert result.score >= 0.9
+
+
+def test_simulations_replace_its_own():
+    agent = MCTS(num_simulations=1).on(TicTacToe())
+    weak, strong = agent_competitor(agent, name="weak"), agent_competitor(agent, simulations=100)
+    assert strong.learner.config.num_simulations == 100
+    assert agent.algorithm.num_simulations == 1
+    assert match(TicTacToe(), strong, weak, 20, 0).score > 0.8
+
+
+def test_alphazero_plans_with_its_own_parameters(planner):
+    search = agent_competitor(planner, simulations=64)
+    watching = Watching(search)
+    result = match(TicTacToe(), watching, Pure(), 12, 0)
+    assert result.score >= 0.75
+    view, _ = watching.seen[0]
+    explained = search.explain(view)
+    assert explained["visits"].shape == (6, 9)
+    assert explained["visits"].sum(1).tolist() == [64] * 6
+    told = planner.explain({"action_mask": view.legal.astype(np.int8), "observation": np.asarray(view.obs)})
+    np.testing.assert_allclose(explained["probabilities"], told["probabilities"], rtol=1e-4)
+
+
+def test_another_game_is_refused_by_both_names(ppo):
+    for agent in (ppo, MCTS().on(TicTacToe())):
+        with pytest.raises(SpaceError, match=r"learned renshu/TicTacToe-v0.*renshu/ConnectFour-v0"):
+            play_games(ConnectFour(), [agent_competitor(agent), Pure()], 1, seed=0)
+    large = agent_competitor(MCTS().on(Othello(8)))
+    with pytest.raises(SpaceError, match=r"\(8, 8, 2\).*\(6, 6, 2\)"):
+        play_games(Othello(6), [large, Pure()], 1, seed=0)
+
+
+def test_simulations_without_a_search(ppo):
+    with pytest.raises(HyperparameterError, match="does not plan"):
+        agent_competitor(ppo, simulations=10)
+
+
+def test_a_loaded_agent_needs_its_game_to_plan(tmp_path, planner):
+    planner.save(tmp_path / "agent")
+    with pytest.raises(CheckpointError, match="env=game"):
+        agent_competitor(load(tmp_path / "agent"))
+    players = [agent_competitor(planner), agent_competitor(load(tmp_path / "agent", env=TicTacToe()))]
+    ours, theirs = (play_games(TicTacToe(), [player, Pure()], 4, seed=0) for player in players)
+    assert np.array_equal(ours.actions, theirs.actions)

@@ -1,0 +1,140 @@
+"""Seats of a game: a step is the learner's move and the replies, and everyone is paid for the seat they sit in."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from renshu import PPO
+from renshu.envs.builtin.connect_four import ConnectFour
+from renshu.envs.builtin.tic_tac_toe import TicTacToe
+from renshu.envs.builtin.two_picks import TwoPicks
+from renshu.envs.device import MaskedDeviceEnv
+from renshu.envs.seats import Player, Seated
+from renshu.errors import SpaceError
+
+WINS = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
+
+
+def play(env, choose, games=64, steps=5, seed=0):
+    """Games side by side: seats, moves and rewards of the learner, and which moves counted, each [games, steps]."""
+
+    def one(key):
+        state, obs = env.reset(key)
+
+        def move(carry, t):
+            state, obs, over = carry
+            key_t = jax.random.fold_in(key, t)
+            after = env.step(state, choose(key_t, obs, env.action_mask(state)), key_t)
+            return (after.state, after.obs, over | after.terminated), (after.reward, over, after.info, obs)
+
+        _, rows = jax.lax.scan(move, (state, obs, jnp.bool_(False)), jnp.arange(steps))
+        return state.seat, rows
+
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), games)))
+
+
+def lowest(key, obs, legal):
+    return jnp.argmax(legal).astype(jnp.int32)
+
+
+def at_random(key, obs, legal):
+    return jax.random.categorical(key, jnp.where(legal, 0.0, -jnp.inf))
+
+
+def followed(seat):
+    """The result for `seat` where both sides take the lowest free square, by rules of this test's own."""
+    board, mover = [-1] * 9, 0
+    for square in range(9):
+        board[square] = mover
+        if any(all(board[i] == mover for i in line) for line in WINS):
+            return 1.0 if mover == seat else -1.0
+        mover = 1 - mover
+    return 0.0
+
+
+def test_the_reward_is_that_of_the_seat():
+    seats, (reward, over, info, _) = play(Seated(TicTacToe(), lowest), lowest)
+    assert set(seats) == {0, 1}
+    totals = np.where(over, 0, reward).sum(axis=1)
+    np.testing.assert_array_equal(totals, [followed(seat) for seat in seats])
+    last = (~over).sum(axis=1) - 1
+    for seat in (0, 1):
+        known = info[f"seat_{seat}"][np.arange(len(seats)), last]
+        np.testing.assert_array_equal(np.isnan(known), seats != seat)
+        np.testing.assert_array_equal(known[seats == seat], totals[seats == seat])
+
+
+def test_what_is_paid_before_the_first_move_is_not_lost():
+    env = Seated(TwoPicks(), lambda key, obs, legal: 1)
+    seats, (reward, _, _, _) = play(env, lambda key, obs, legal: 0, steps=1)
+    # In either seat the other picks 1, and the learner nothing: as second it was charged before its first move.
+    assert set(seats) == {0, 1}
+    np.testing.assert_array_equal(reward[:, 0], -1.0)
+
+
+def test_a_seat_of_ones_own():
+    seats, _ = play(Seated(TicTacToe(), seat=1), at_random)
+    assert set(seats) == {1}
+
+
+def test_an_opponent_remembers_within_a_game_and_no_longer():
+    class Counting(Player):
+        """Puts its n-th stone of a game into column n: it must count its own moves, from 0 in each game."""
+
+        name = "counting"
+
+        def begin(self, key):
+            return jnp.int32(0)
+
+        def move(self, memory, sight, key):
+            right = sight.first == (memory == 0)
+            return jnp.where(right, memory, 6), memory + 1
+
+    env = MaskedDeviceEnv(Seated(ConnectFour(), Counting(), seat=0))
+    unmasked = env.env
+
+    def last_column(key, obs, legal):
+        return jnp.where(legal[6], 6, 5)
+
+    _, (_, over, _, obs) = play(unmasked, last_column, games=4, steps=4)
+    assert not over.any()
+    # After n replies the opponent's stones lie in the columns 0 to n - 1 of the lowest row, one each.
+    for n in range(1, 4):
+        theirs = obs[0, n][..., 1]
+        assert theirs.sum() == n
+        np.testing.assert_array_equal(theirs.sum(axis=0)[:n], 1)
+
+
+def test_bad_opponents_are_named():
+    with pytest.raises(SpaceError, match="no opponent"):
+        Seated(TicTacToe(), 3)
+    with pytest.raises(SpaceError, match="seats 0 to 1"):
+        Seated(TicTacToe(), seat=2)
+    with pytest.raises(SpaceError, match="no game of several players"):
+        PPO().on("CartPole-v1", opponent="random")
+    with pytest.raises(SpaceError, match="no game of several players"):
+        PPO().on("renshu/CartPole-v1", opponent="random")
+
+
+def test_gymnasium_seats_an_opponent_by_itself():
+    import gymnasium
+
+    env = gymnasium.make("renshu/TicTacToe-v0", render_mode="ansi")
+    _, info = env.reset(seed=0)
+    total, done = 0.0, False
+    while not done:
+        _, reward, done, _, info = env.step(int(np.flatnonzero(info["action_mask"])[0]))
+        total += reward
+    assert total in (-1.0, 0.0, 1.0)
+
+
+def test_a_learner_for_one_seat_is_the_same_in_both_loops_and_comes_back_from_a_file(tmp_path):
+    import renshu
+
+    agent = PPO(n_steps=16, batch_size=64, n_epochs=2).on("renshu/TwoPicks-v0", num_envs=8, seed=0)
+    agent.learn(4_000, progress=False)
+    assert agent.spec.kwargs == {"opponent": "random"}
+    assert agent.evaluate(200).mean > 0.3  # it picks 1, which pays 1; the other does so in half of the games, 0 to 1
+    again = renshu.load(agent.save(tmp_path / "agent.safetensors"))
+    assert again.evaluate(20).returns == agent.evaluate(20).returns

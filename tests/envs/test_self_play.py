@@ -1,0 +1,81 @@
+"""Self-play: copies of the past that never change, one for a whole game, and returns filed under who really played."""
+
+import jax
+import numpy as np
+import pytest
+
+import renshu
+from renshu import DQN, PPO
+from renshu.envs.self_play import SelfPlay
+from renshu.errors import HyperparameterError, SpaceError
+
+SMALL = {"n_steps": 4, "batch_size": 32, "n_epochs": 1, "net_arch": [8]}
+
+
+def loop_state(agent):
+    return jax.tree.map(np.asarray, agent.trainer.loop_snapshot())
+
+
+def test_copies_never_change_and_play_whole_games():
+    agent = PPO(**SMALL).on("renshu/TicTacToe-v0", num_envs=16, seed=0, opponent=SelfPlay(size=3, every=2))
+    seen, slots, before = {}, set(), None
+    for _ in range(40):
+        agent.learn(1, progress=False)  # one rollout of four steps
+        at = loop_state(agent)
+        count = int(at.past.count)
+        for number in range(max(0, count - 3), count):
+            copy = [x[number % 3] for x in jax.tree.leaves(at.past.copies)]
+            for a, b in zip(copy, seen.setdefault(number, copy), strict=True):
+                np.testing.assert_array_equal(a, b)
+        theirs = np.where(at.envs.inner.seat == 0, at.envs.inner.memory.slot[:, 1], at.envs.inner.memory.slot[:, 0])
+        slots |= set(theirs.tolist())
+        if before is not None:
+            # A game that was running four steps ago and has not begun anew: the same one plays.
+            same = (at.running_length > 4) & ~at.first
+            np.testing.assert_array_equal(theirs[same], before[same])
+        before = theirs
+    assert count >= 8
+    assert slots == {-1, 0, 1, 2}
+    assert len({jax.tree.leaves(copy)[0].tobytes() for copy in seen.values()}) == len(seen)
+    assert {"seat_0", "seat_1", "past_0", "past_1", "past_2"} == set(agent.recent_info)
+
+
+def test_past_selves_play_as_they_did():
+    # One that has learned to pick 1 in both seats meets itself: both are paid once, so that nobody wins.
+    agent = PPO(**{**SMALL, "n_steps": 8, "learning_rate": 1e-2}).on(
+        "renshu/TwoPicks-v0", num_envs=32, seed=0, opponent=SelfPlay(size=2, every=1)
+    )
+    agent.learn(12_000, progress=False)
+    late = [np.mean(agent.recent_info[name]) for name in ("past_0", "past_1")]
+    assert np.abs(late).max() < 0.2
+    # Random play picks 1 in half of the games, which takes 1 back.
+    assert agent.evaluate(200).mean == pytest.approx(0.5, abs=0.15)
+
+
+def test_it_goes_on_from_a_checkpoint_to_the_bit(tmp_path):
+    def made():
+        return PPO(**SMALL).on("renshu/TicTacToe-v0", num_envs=8, seed=1, opponent="self")
+
+    whole = made().learn(2_000, progress=False, run=tmp_path / "whole")
+    half = made()
+    half.learn(1_000, progress=False, run=tmp_path / "half")
+    again = renshu.Agent.resume(tmp_path / "half")
+    again.learn(2_000 - again.steps, progress=False, restart_schedules=False)
+    assert again.spec.kwargs == {"opponent": "self"}
+    a, b = (agent.trainer.loop_snapshot().past for agent in (whole, again))
+    assert int(a.count) == int(b.count) > 0
+
+
+def test_value_learners_and_memory_too():
+    DQN(learning_starts=50, net_arch=[8]).on("renshu/StoneTaking-v0", num_envs=4, opponent="self").learn(
+        400, progress=False
+    )
+    agent = PPO(**SMALL, recurrent="gru", recurrent_size=8)
+    agent.on("renshu/StoneTaking-v0", num_envs=8, opponent=SelfPlay(2, 1)).learn(400, progress=False)
+
+
+def test_what_cannot_be():
+    with pytest.raises(HyperparameterError, match="at least 2"):
+        SelfPlay(size=1)
+    with pytest.raises(SpaceError, match="compiled"):
+        PPO().on("renshu/TicTacToe-v0", opponent="self", loop="host").learn(100, progress=False)
