@@ -66,7 +66,7 @@ class Readings:
 
     @property
     def plans(self) -> bool:
-        """Whether acting looks at the environment's own state, to plan in it."""
+        """True where acting looks at the environment's own state, to plan in it."""
         return self.trainer.learner.needs.env_state
 
     @property

@@ -238,9 +238,9 @@ class AlphaBeta(Competitor):
             raise RenshuError(
                 f"{self.name} looked {LONGEST} moves ahead in {self.game.name} and saw no end: give AlphaBeta a depth"
             )
-        best, floor = -math.inf, alpha
+        best = -math.inf
         for child in self._ordered(key, row, seat):
-            value = self._after(child, depth, max(floor, best), beta, ply + 1)
+            value = self._after(child, depth, max(alpha, best), beta, ply + 1)
             if value > best:
                 best, self._first[key] = value, child.action
             if best >= beta:

@@ -96,7 +96,7 @@ def _agent(path: Path, game: DeviceEnv, simulations: int | None) -> Competitor:
     agent = load(file)
     if agent.spec.id not in (None, game.id):
         raise SpaceError(f"{path} has learned {agent.spec.id}; this is {game.name}, another game")
-    if agent.trainer.learner.needs.env_state:
+    if agent.trainer.learner.needs.env_state and agent.spec.model is None:
         agent = load(file, env=game)
     plans = hasattr(agent.algorithm, "num_simulations")
     return agent_competitor(agent, simulations=simulations if plans else None, name=name)

@@ -35,7 +35,8 @@ class SelfPlay(Player):
     copy that has to go. Before the first copy opponents move at random. Returns are filed by who played: "past_0" to
     "past_K-1" in the `info` of a game's last step, K the `size`.
 
-    The compiled loop alone has the copies; elsewhere, as in evaluations and videos, moves are random. Raises HyperparameterError for numbers out of range.
+    The compiled loop alone has the copies; elsewhere, as in evaluations and videos, moves are random. Raises
+    HyperparameterError for numbers out of range.
     """
 
     name = "self"
@@ -97,20 +98,14 @@ class SelfPlay(Player):
         at_random = jax.random.categorical(key_random, jnp.where(sight.legal, 0.0, -jnp.inf)).astype(jnp.int32)
         if self._learner is None:
             return at_random, memory
-        learner, past = self._learner, self._shared()
-        obs = {MASK: sight.legal.astype(jnp.int8), OBSERVATION: sight.obs} if learner.spec.masks else sight.obs
-        obs, first, state = jax.tree.map(lambda x: x[None], (obs, sight.first, sight.state))
-        timestep = TimeStep(obs, first, env_state=state if learner.needs.env_state else ())
+        past = self._shared()
 
         def act(actor_state: PyTree) -> tuple[Array, PyTree]:
-            # All copies act, and one counts: a network for each game would be one product for each.
-            acting = learner.prepare(actor_state, jnp.arange(1))
-            done = learner.act(acting, memory.carry, timestep, key_act, explore=True)
-            return done.action, done.carry
+            return moved(self._learner, actor_state, memory.carry, sight, key_act)
 
-        actions, carries = jax.vmap(act)(past.copies)
+        # All copies act, and one counts: a network for each game would be one product for each.
         slot = jnp.maximum(memory.slot, 0)
-        chosen, carry = jax.tree.map(lambda x: x[slot], (actions[:, 0], carries))
+        chosen, carry = jax.tree.map(lambda x: x[slot], jax.vmap(act)(past.copies))
         action = jnp.where(memory.slot < 0, at_random, chosen).astype(jnp.int32)
         return action, PastMemory(memory.slot, carry)
 
@@ -120,6 +115,35 @@ class SelfPlay(Player):
 
     def _shared(self) -> Past:
         return self.start() if self._past is None else self._past
+
+
+class Frozen(Player):
+    """A learner as it is now, which never changes, as an opponent: it acts as in training.
+
+    learner: a `renshu.Learner`. actor_state: what acting needs of its state. name: in messages.
+    """
+
+    def __init__(self, learner: Any, actor_state: PyTree, name: str) -> None:
+        self._learner, self._actor_state, self.name = learner, actor_state, name
+
+    def begin(self, key: Key) -> PyTree:
+        """Return the network's memory at the start of a game."""
+        return self._learner.initial_carry(1)
+
+    def move(self, memory: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
+        """Act as the learner does."""
+        return moved(self._learner, self._actor_state, memory, sight, key)
+
+
+def moved(learner: Any, actor_state: PyTree, carry: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
+    """Let a learner act in one game: an action, [] int32, and its carry after it."""
+    obs = {MASK: sight.legal.astype(jnp.int8), OBSERVATION: sight.obs} if learner.spec.masks else sight.obs
+    obs, first, state = jax.tree.map(lambda x: x[None], (obs, sight.first, sight.state))
+    timestep = TimeStep(obs, first, env_state=state if learner.needs.env_state else ())
+    if learner.spec.players > 1:
+        timestep = timestep._replace(to_play=jax.vmap(learner.spec.model.to_play)(state))
+    done = learner.act(learner.prepare(actor_state, jnp.arange(1)), carry, timestep, key, explore=True)
+    return done.action[0].astype(jnp.int32), done.carry
 
 
 def opponents_of(env: DeviceEnv) -> SelfPlay | None:

@@ -55,7 +55,7 @@ class Explained(Protocol):
 
     @property
     def plans(self) -> bool:
-        """Whether it looks at the environment's own state."""
+        """True where it looks at the environment's own state."""
         ...
 
     def predict(self, observation: Any, *, deterministic: bool, env_state: Any = None) -> Any:

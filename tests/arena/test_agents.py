@@ -12,6 +12,7 @@ from renshu.envs.builtin.connect_four import ConnectFour
 from renshu.envs.builtin.othello import Othello
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.errors import CheckpointError, HyperparameterError, RenshuError, SpaceError
+from tests.arena.toys import Whose
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
 TINY = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "net_arch": [8]}
@@ -68,28 +69,27 @@ def test_an_agent_without_masks_is_told_where_it_chooses_what_is_not_allowed():
         play_games(TicTacToe(), [Pure(), agent_competitor(agent)], 60, seed=0)
 
 
-@pytest.mark.parametrize("stack", [1, 3])
-def test_memory_is_kept_for_each_game_by_itself(stack):
-    """Rows that play at once choose as each does alone, though their games end at different times."""
-    agent = (
-        PPO(**TINY, recurrent="gru").on(TicTacToe(), num_envs=2, seed=1)
-        if stack == 1
-        else (DQN(net_arch=[8]).on(TicTacToe(), num_envs=2, seed=1, frame_stack=stack))
-    )
-    watching = Watching(agent_competitor(agent))
-    games = play_games(TicTacToe(), [Pure(), watching], 5, seed=2)
-    learner = agent.trainer.learner
-    for row in range(5):
-        carry = learner.initial_carry(1)
+@pytest.mark.parametrize("way", ["recurrent", "frame_stack"])
+def test_memory_is_kept_for_each_game_by_itself(way):
+    """Rows that play at once choose as each does alone, though each has its own moves and end."""
+    if way == "recurrent":
+        agent = PPO(**TINY, recurrent="gru").on(Whose(), num_envs=2, seed=1)
+    else:
+        agent = DQN(net_arch=[8]).on(Whose(), num_envs=2, seed=1, frame_stack=3)
+    player = agent_competitor(agent)
+    watching = Watching(player)
+    games = play_games(Whose(), [watching, Pure()], 6, seed=2, openings=1)
+    assert any(0 < view.mine.sum() < 6 for view, _ in watching.seen)
+    for row in range(6):
+        carry = agent.trainer.learner.initial_carry(1)
         for view, answer in watching.seen:
-            if not view.mine[row]:
-                continue
-            obs = {"action_mask": view.legal[[row]].astype(np.int8), "observation": np.asarray(view.obs)[[row]]}
-            step = agent.predict(obs, carry=carry, first=view.first[[row]])
-            assert answer[row] == step[0][0]
-            carry = step[1]
+            if view.mine[row]:
+                obs = {"action_mask": view.legal[[row]].astype(np.int8), "observation": np.asarray(view.obs)[[row]]}
+                chosen, carry = agent.predict(obs, carry=carry, first=view.first[[row]])
+                assert answer[row] == chosen[0]
+        for ours, alone in zip(jax.tree.leaves(player._carry), jax.tree.leaves(carry), strict=True):
+            np.testing.assert_allclose(ours[row], alone[0], rtol=1e-4, atol=1e-6)
     assert len(set(games.lengths.tolist())) > 1
-    assert jax.tree.leaves(learner.initial_carry(1))
 
 
 def test_search_beats_random():
@@ -134,10 +134,16 @@ def test_simulations_without_a_search(ppo):
         agent_competitor(ppo, simulations=10)
 
 
-def test_a_loaded_agent_needs_its_game_to_plan(tmp_path, planner):
+def test_a_loaded_agent_plays_the_same(tmp_path, planner):
     planner.save(tmp_path / "agent")
-    with pytest.raises(CheckpointError, match="env=game"):
-        agent_competitor(load(tmp_path / "agent"))
-    players = [agent_competitor(planner), agent_competitor(load(tmp_path / "agent", env=TicTacToe()))]
+    players = [agent_competitor(agent) for agent in (planner, load(tmp_path / "agent"))]
     ours, theirs = (play_games(TicTacToe(), [player, Pure()], 4, seed=0) for player in players)
     assert np.array_equal(ours.actions, theirs.actions)
+
+
+def test_a_loaded_agent_needs_a_game_of_ones_own_to_plan(tmp_path):
+    agent = MCTS(num_simulations=2).on(Whose())
+    agent.save(tmp_path / "agent")
+    with pytest.raises(CheckpointError, match="env=game"):
+        agent_competitor(load(tmp_path / "agent"))
+    agent_competitor(load(tmp_path / "agent", env=Whose())).check(Whose())

@@ -1,5 +1,8 @@
 """Alpha-beta: the same values and moves as plain recursion, in games of all shapes."""
 
+import copy
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +18,7 @@ from renshu.envs.builtin.stone_taking import StoneTaking
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.envs.builtin.two_picks import TwoPicks
 from renshu.errors import HyperparameterError, RenshuError, SpaceError
-from tests.arena.toys import PAID, TURNS, Chain, ChainState, chain_value, crosses_value
+from tests.arena.toys import PAID, TABLES, TURNS, Chain, ChainState, chain_value, crosses_value
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
 
@@ -36,10 +39,26 @@ def test_chain_where_turns_do_not_alternate_and_each_move_is_paid():
     assert search.search(begun(Chain())) == chain_value()
     for moves in range(len(TURNS)):
         for last in range(3):
-            found, best = search.search(ChainState(jnp.int32(moves), jnp.int32(last)))
+            found, best = search.search(ChainState(jnp.int32(moves), jnp.int32(last), jnp.int32(0)))
             wanted, actions = chain_value(moves, last)
             assert found == pytest.approx(wanted if TURNS[moves] == 0 else -wanted)
             assert best == actions
+
+
+def test_bounds_that_are_remembered_are_never_taken_for_values():
+    search = AlphaBeta(Chain())
+    for table in range(len(TABLES)):
+        state = ChainState(jnp.int32(0), jnp.int32(3), jnp.int32(table))
+        assert search.search(state) == chain_value(table=table), table
+    for table in range(len(TABLES)):
+        fresh, true = copy.copy(search), chain_value(table=table)[0]
+        fresh._bounds, fresh._first = {}, {}
+        state = jax.tree.map(lambda x: jnp.asarray([x]), ChainState(0, 3, table))
+        row = np.asarray(fresh._pack(state))[0]
+        for low, high in ((true + 6, true + 7), (true - 7, true - 6), (-math.inf, math.inf)):
+            found = fresh._value(row, 0, math.inf, low, high, 1)
+            assert (found <= low, found >= high) == (true <= low, true >= high)
+        assert found == true
 
 
 def test_depth_counts_moves_and_the_heuristic_judges_beyond():
@@ -89,9 +108,11 @@ def test_othello_of_four_squares_is_lost_for_black():
 
 
 def test_a_win_at_once_is_taken():
-    # X has two in the top row, and other moves would win as well, later.
-    search, game = AlphaBeta(TicTacToe()), TicTacToe()
-    assert search.search(after(game, 0, 3, 1, 4))[1] == [2]
+    # Two of these squares only make threats that cannot be met.
+    game, actions = TicTacToe(), (0, 3, 1, 7)
+    board = (1, 1, 0, 2, 0, 0, 0, 2, 0)
+    assert crosses_value(board) == (1, [2, 4, 8])
+    assert AlphaBeta(game).search(after(game, *actions)) == (1, [2])
 
 
 def test_ties_are_broken_by_the_seed():

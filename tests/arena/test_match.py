@@ -16,7 +16,7 @@ from renshu.envs.device import MaskedDeviceEnv
 from renshu.envs.gymnasium.registration import with_limit
 from renshu.envs.seats import Player
 from renshu.errors import HyperparameterError, RenshuError, SpaceError
-from tests.arena.toys import PAID, TURNS, Chain, Dice
+from tests.arena.toys import PAID, TURNS, Chain, Dice, Whose
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
 
@@ -96,22 +96,44 @@ def test_the_seed_decides_everything():
 
 
 class Counting(Player):
-    """Plays its number of moves so far, which it keeps in its memory, on squares that are free from there on."""
+    """Chooses 1 in every third of its moves, which it counts in its memory."""
 
     def begin(self, key):
         return jnp.int32(0)
 
     def move(self, memory, sight, key):
-        free = jnp.where(sight.legal, (jnp.arange(9) - memory) % 9, 99)
-        return jnp.argmin(free), jnp.where(sight.first, 0, memory) + 1
+        return (memory % 3 == 2).astype(jnp.int32), memory + 1
 
 
-def test_a_pure_player_remembers_its_own_games_only():
-    watched = Scripted("watched")
-    games = play_games(TicTacToe(), [Pure(Counting()), watched], 4, seed=0)
-    # Its own squares: 0, then from 1 on the next free one, ...; the other takes the first free one.
-    assert games.actions[:5, 0].tolist() == [0, 1, 2, 3, 4]
-    assert games.actions[6, 0] == 6
+def test_games_in_which_it_is_now_one_and_now_the_other_to_move():
+    """Each remembers its own moves alone, and a game that is over waits with an allowed action."""
+    watched, count = Watched(Pure(Counting())), 16
+    games = play_games(Whose(), [watched, Pure(Counting())], count, seed=1, openings=2)
+    assert len(set(games.lengths.tolist())) > 1
+    for row in range(count):
+        own, seat = [0, 0], 0
+        for move, action in enumerate(games.actions[: games.lengths[row], row]):
+            if move >= 2:
+                assert action == (own[seat] % 3 == 2)
+                own[seat] += 1
+            last, seat = seat, int(action)
+        assert games.returns[row].tolist() == [1 - 2 * last, 2 * last - 1]
+    assert any(0 < view.mine.sum() < count for view in watched.views)
+    assert all(np.asarray(view.legal).all() for view in watched.views)
+
+
+class Watched(Competitor):
+    """Asks another competitor, and keeps what it saw."""
+
+    def __init__(self, other):
+        self.other, self.name, self.views = other, other.name, []
+
+    def begin(self, count, seed):
+        self.other.begin(count, seed)
+
+    def choose(self, view):
+        self.views.append(view)
+        return self.other.choose(view)
 
 
 def test_random_is_uniform():

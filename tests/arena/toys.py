@@ -12,13 +12,15 @@ from renshu.envs.games import Game
 
 TURNS = (0, 0, 1, 0, 1, 1, 0)
 """Who moves when in `Chain`."""
-PAID = np.random.default_rng(3).integers(-3, 4, (len(TURNS), 4, 3)).astype(np.float32)
-"""What seat 0 is paid by seat 1: by move, by what was chosen before (of 4), by action."""
+TABLES = np.random.default_rng(3).integers(-3, 4, (40, len(TURNS), 4, 3)).astype(np.float32)
+"""What seat 0 is paid by seat 1: by move, by what was chosen before (of 4), by action. A table is played by."""
+PAID = TABLES[0]
 
 
 class ChainState(NamedTuple):
     moves: jax.Array
     last: jax.Array  # 3 before the first
+    table: jax.Array  # of TABLES
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,12 @@ class Chain(Game):
     action_space = spaces.Discrete(3)
 
     def begin(self, key):
-        return ChainState(jnp.int32(0), jnp.int32(3))
+        return ChainState(jnp.int32(0), jnp.int32(3), jnp.int32(0))
 
     def move(self, state, action, key):
-        paid = jnp.asarray(PAID)[state.moves, state.last, action]
-        return ChainState(state.moves + 1, jnp.int32(action)), jnp.stack([paid, -paid]), state.moves + 1 == len(TURNS)
+        paid = jnp.asarray(TABLES)[state.table, state.moves, state.last, action]
+        after = ChainState(state.moves + 1, jnp.int32(action), state.table)
+        return after, jnp.stack([paid, -paid]), state.moves + 1 == len(TURNS)
 
     def observe(self, state):
         return jnp.stack([state.moves, state.last])
@@ -49,15 +52,47 @@ class Chain(Game):
         return f"{int(state.moves)} moves, the last {int(state.last)}"
 
 
-def chain_value(moves=0, last=3):
+def chain_value(moves=0, last=3, table=0):
     """Value of Chain for seat 0 by plain recursion, and the best actions."""
     values = {}
     for action in range(3):
         if action != last:
-            after = chain_value(moves + 1, action)[0] if moves + 1 < len(TURNS) else 0.0
-            values[action] = float(PAID[moves, last, action]) + after
+            after = chain_value(moves + 1, action, table)[0] if moves + 1 < len(TURNS) else 0.0
+            values[action] = float(TABLES[table, moves, last, action]) + after
     best = max(values.values()) if TURNS[moves] == 0 else min(values.values())
     return best, [action for action, value in values.items() if value == best]
+
+
+class WhoseState(NamedTuple):
+    moves: jax.Array
+    ones: jax.Array
+    seat: jax.Array
+
+
+@dataclass(frozen=True)
+class Whose(Game):
+    """Choose who moves next. Over when moves and choices of seat 1 are 8 together; who moved last is paid."""
+
+    id = "test/Whose-v0"
+    observation_space = spaces.Box(0, 9, (3,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def begin(self, key):
+        return WhoseState(jnp.int32(0), jnp.int32(0), jnp.int32(0))
+
+    def move(self, state, action, key):
+        after = WhoseState(state.moves + 1, state.ones + (action == 1), jnp.int32(action))
+        over = after.moves + after.ones >= 8
+        return after, jnp.where(over, jnp.where(jnp.arange(2) == state.seat, 1.0, -1.0), 0.0), over
+
+    def observe(self, state):
+        return jnp.stack([state.moves, state.ones, state.seat]).astype(jnp.float32)
+
+    def to_play(self, state):
+        return state.seat
+
+    def action_mask(self, state):
+        return jnp.broadcast_to(state.moves + state.ones < 8, (2,))
 
 
 class DiceState(NamedTuple):

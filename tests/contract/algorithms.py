@@ -163,9 +163,27 @@ MINIBATCHES = {**ON_POLICY, "batch_size": 8}
 # Without a lag all ratios are 1: bounds below that matter.
 CORRECTED = {"ent_coef": 0.01, "rho_bar": 0.9, "c_bar": 0.8}
 
+PLANNED = {**REPLAY, "gradient_steps": 1, "num_simulations": 4}
+IMAGINED = {
+    **PLANNED,
+    "buffer_size": 1_024,
+    "learning_starts": 32,
+    "train_freq": 4,
+    "num_unroll_steps": 2,
+    "n_steps": 2,
+    "target_update_interval": 16,
+    "support": 4,
+    "latent": 8,
+    "max_grad_norm": None,
+}
+
+LEARNS_NOTHING = {"MCTS"}
+"""Algorithms that only plan, of which there is nothing to ask here: see tests/algorithms/planning."""
+
 CASES: dict[str, Case] = {
     "A2C": Case("A2C", Choices(), {**ON_POLICY, **NORMED, "ent_coef": 0.01}),
     "APPO": Case("APPO", Choices(), {**MINIBATCHES, **NORMED, **CORRECTED, "n_epochs": 2, "clip_range": 0.05}),
+    "AlphaZero": Case("AlphaZero", Choices(), PLANNED),
     "ApeX": Case("ApeX", Choices(), {**VALUES, **OF_EACH, "exploration_initial_eps": 0.8}),
     "ApeXDDPG": Case("ApeXDDPG", Points(), {**NOISY, **OF_EACH}),
     "CrossQ": Case("CrossQ", Points(), AUTO),
@@ -174,7 +192,10 @@ CASES: dict[str, Case] = {
     "DQN": Case("DQN", Choices(), VALUES),
     "DynaQ": Case("DynaQ", Choices(), {**TABLE, "planning_steps": 2}),
     "ExpectedSARSA": Case("ExpectedSARSA", Choices(), TABLE),
+    "GumbelAlphaZero": Case("GumbelAlphaZero", Choices(), PLANNED),
+    "GumbelMuZero": Case("GumbelMuZero", Choices(), IMAGINED),
     "IMPALA": Case("IMPALA", Choices(), {**ON_POLICY, **NORMED, **CORRECTED}),
+    "MuZero": Case("MuZero", Choices(), IMAGINED),
     "PPO": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "ent_coef": 0.01, "n_epochs": 2, "clip_range": 0.05}),
     "PPO-recurrent": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "n_epochs": 2, "recurrent": "gru"}),
     "PQN": Case("PQN", Choices(), {**MINIBATCHES, "exploration_fraction": 0.9}),
@@ -237,7 +258,8 @@ class Trained:
     def greedy(self, agent: Agent) -> np.ndarray:
         """Return the greedy actions in the four contexts."""
         masks = (self.env.masks.astype(np.int8),) if self.env.gives_masks else ()
-        return np.asarray(agent.predict(self.env.contexts, *masks))
+        # A search would find the right actions before anything is learned.
+        return np.asarray(agent.predict(self.env.contexts, *masks, **({"search": False} if agent.plans else {})))
 
     @cached_property
     def host(self) -> tuple[Agent, Any]:

@@ -74,6 +74,15 @@ def test_value_learners_and_memory_too():
     agent.on("renshu/StoneTaking-v0", num_envs=8, opponent=SelfPlay(2, 1)).learn(400, progress=False)
 
 
+def test_an_agent_is_an_opponent_that_stays_as_it_is():
+    options = {**SMALL, "n_steps": 8, "learning_rate": 1e-2}
+    strong = PPO(**options).on("renshu/TwoPicks-v0", num_envs=32, seed=0).learn(6_000, progress=False)
+    weak = PPO(**options).on("renshu/TwoPicks-v0", num_envs=8, seed=1, opponent=strong)
+    assert weak.evaluate(100).mean < 0  # a newcomer picks 1 in some games, the other in all
+    weak.learn(4_000, progress=False)
+    assert weak.evaluate(100).mean > -0.2
+
+
 def test_what_cannot_be():
     with pytest.raises(HyperparameterError, match="at least 2"):
         SelfPlay(size=1)

@@ -84,7 +84,7 @@ class AlphaZeroLearner(ReplayLearner[AlphaZero]):
             raise HyperparameterError(
                 f"{type(config).__name__} plans for one player or two; {spec.id or 'this game'} has {spec.players}"
             )
-        unused = [name for name in ("prioritized", "elite_episodes", "reward_clipping") if getattr(config, name)]
+        unused = [name for name in ("elite_episodes", "reward_clipping") if getattr(config, name)]
         if unused or config.n_steps != 1:
             raise HyperparameterError(
                 f"{type(config).__name__} has no {' and no '.join(unused or ['n_steps'])}: leave it out"

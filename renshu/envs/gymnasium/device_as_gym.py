@@ -92,7 +92,9 @@ class GymEnv(gymnasium.Env):
         self.state, self._count, self._ended = done.state, self._count + 1, terminated or truncated
         if self.render_mode == "human":
             self.render()
-        return _single(self.observation_space, done.obs), float(done.reward), terminated, truncated, _owned(info)
+        # NaN stands for numbers that are of other episodes, as the return in the other seat of a game.
+        known = {name: value for name, value in _owned(info).items() if not np.isnan(value).all()}
+        return _single(self.observation_space, done.obs), float(done.reward), terminated, truncated, known
 
     def render(self) -> Any:
         """Render as [H, W, 3] uint8 ("rgb_array"), as text ("ansi"), in a window ("human"), or not at all (None).

@@ -125,12 +125,12 @@ def test_metrics_of_both_seats(agent):
 def test_an_environment_without_a_model_is_refused():
     with pytest.raises(SpaceError, match="MuZero"):
         AlphaZero(**SMALL).on("CartPole-v1")
-    with pytest.raises(HyperparameterError, match="no prioritized"):
-        AlphaZero(prioritized=True).on("renshu/TicTacToe-v0")
+    with pytest.raises(HyperparameterError, match="no reward_clipping"):
+        AlphaZero(reward_clipping=True).on("renshu/TicTacToe-v0")
 
 
 def test_it_learns_to_lose_less():
-    options = {**SMALL, "n_channels": 16, "batch_size": 256, "learning_rate": 3e-3, "gradient_steps": 8}
+    options = {**SMALL, "num_simulations": 16, "n_channels": 16, "batch_size": 256, "learning_rate": 3e-3, "gradient_steps": 8}
     agent = GumbelAlphaZero(**options).on("renshu/TicTacToe-v0", num_envs=64, seed=0)
     player = agent_competitor(agent)
 
@@ -139,4 +139,4 @@ def test_it_learns_to_lose_less():
 
     before = losses()
     agent.learn(12_000, progress=False)
-    assert losses() < before / 3
+    assert losses() < before / 2

@@ -1,0 +1,180 @@
+"""AlphaZero in two-player games: wall time until it never loses Tic-tac-toe, and how strong it gets in Connect Four.
+
+    python -m bench.alphazero --part tictactoe [--seeds 3]
+    python -m bench.alphazero --part connect_four --minutes 60
+
+Parts are kept in docs/benchmarks/alphazero.json; connect_four goes on from runs/connect-four where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.report import DOCS, publish, revision, table
+from renshu import MCTS, Agent, AlphaZero, GumbelAlphaZero
+from renshu.agent.players import agent_competitor
+from renshu.arena.exhaustive import never_loses
+from renshu.arena.match import match
+from renshu.arena.players import AlphaBeta, Pure
+from renshu.envs.builtin.connect_four import ConnectFour
+from renshu.envs.builtin.tic_tac_toe import TicTacToe
+
+KEPT = DOCS / "alphazero.json"
+RUN = Path("runs/connect-four")
+LIMIT, CHECK, SIMULATIONS = 300, 8_000, 100
+"""Seconds that Tic-tac-toe has, moves between two checks, and simulations of a move in them."""
+TICTACTOE: dict[str, Any] = {
+    "num_simulations": 32,
+    "n_blocks": 1,
+    "n_channels": 32,
+    "learning_rate": 2e-3,
+    "gradient_steps": 16,
+    "train_freq": 8,
+    "learning_starts": 500,
+    "buffer_size": 20_000,
+}
+CONNECT_FOUR: dict[str, Any] = {
+    "num_simulations": 24,
+    "n_blocks": 3,
+    "n_channels": 48,
+    "learning_rate": 1e-3,
+    "gradient_steps": 16,
+    "train_freq": 8,
+    "buffer_size": 200_000,
+}
+GAMES_AT_ONCE = 128
+MATCH = 100
+"""Games of a match, half of them in each seat."""
+
+
+def tictactoe(seed: int) -> dict[str, Any]:
+    """Train until no reply of the other side beats the agent, or five minutes are over; twice in a row, to be sure."""
+    began, thinking = time.perf_counter(), 0.0
+    agent = AlphaZero(**TICTACTOE).on("renshu/TicTacToe-v0", num_envs=64, seed=seed)
+    player, course = agent_competitor(agent, simulations=SIMULATIONS), []
+    while (spent := time.perf_counter() - began - thinking) < LIMIT:
+        agent.learn(CHECK, progress=False)
+        spent = time.perf_counter() - began - thinking
+        asked = time.perf_counter()
+        leaves = [never_loses(TicTacToe(), player, seat) for seat in (0, 1)]
+        thinking += time.perf_counter() - asked
+        course.append({"seconds": spent, "moves": agent.steps, "losses": sum(found.losses for found in leaves)})
+        print(seed, course[-1], flush=True)
+        if len(course) > 1 and course[-1]["losses"] == course[-2]["losses"] == 0:
+            break
+    return {"seed": seed, "course": course, "games": sum(sum(found) for found in leaves)}
+
+
+def connect_four(minutes: float, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train for some more minutes, with matches on the way. before: what was found in earlier minutes."""
+    env, found = "renshu/ConnectFour-v0", list(before)
+    if RUN.exists():
+        agent = Agent.resume(RUN)
+    else:
+        agent = GumbelAlphaZero(**CONNECT_FOUR).on(env, num_envs=GAMES_AT_ONCE, seed=0)
+    known = found[-1]["minutes"] if found else 0.0
+    left, each = minutes, max(5.0, minutes / 6)
+    while left > 0.1:
+        goal, began = min(left, each) * 60, time.perf_counter()
+        agent.learn(
+            100_000_000, progress=False, run=agent.run or RUN, callbacks=[stop_after(goal)], checkpoint_every=200_000
+        )
+        agent.checkpoint() if agent.run else None
+        spent = (time.perf_counter() - began) / 60
+        known, left = known + spent, left - spent
+        found.append({"minutes": known, "moves": agent.steps, **strength(agent)})
+        print(found[-1], flush=True)
+        keep("connect_four", {"course": found, "settings": CONNECT_FOUR, "revision": revision()})
+    return found
+
+
+def stop_after(seconds: float) -> Any:
+    """Make a callback that ends training after some seconds."""
+    began = time.perf_counter()
+
+    def stop(agent: Agent, *_: Any) -> bool:
+        return time.perf_counter() - began < seconds
+
+    return stop
+
+
+def strength(agent: Agent) -> dict[str, Any]:
+    """Play matches: with search against UCT, without against a one-ply player and random play."""
+    game = ConnectFour()
+    uct = agent_competitor(MCTS(num_simulations=1000).on(game, seed=1), name="uct")
+    searching = match(game, agent_competitor(agent, simulations=100), uct, MATCH, seed=0)
+    one_ply = AlphaBeta(game, 1, heuristic=None)
+    bare = match(game, agent_competitor(agent, simulations=1), one_ply, MATCH, seed=0)
+    at_random = match(game, agent_competitor(agent, simulations=1), Pure(), MATCH, seed=0)
+    return {"uct": searching.score, "one_ply": bare.score, "random": at_random.score}
+
+
+def keep(part: str, result: Any) -> None:
+    """Keep the result of a part beside those of others."""
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    KEPT.write_text(json.dumps(kept | {part: result}, indent=1))
+
+
+def page() -> None:
+    """Write the page of all parts that were measured."""
+    kept = json.loads(KEPT.read_text())
+    body = []
+    if "tictactoe" in kept:
+        rows = [[run["seed"], *first_without_losses(run), f"{run['games']:,}"] for run in kept["tictactoe"]["runs"]]
+        body.append(
+            "## Tic-tac-toe\n\nAlphaZero trains until no reply of the other side beats it, in either seat, with "
+            f"{SIMULATIONS} simulations a move: all games that its choices can lead to are played, by every reply. Training ends with the second check without a "
+            f"loss in a row, or after {LIMIT} s.\n\n"
+            + table(["seed", "seconds", "moves", "losses at the end", "games of the last check"], rows)
+        )
+    if "connect_four" in kept:
+        rows = [
+            [
+                f"{row['minutes']:.0f}",
+                f"{row['moves']:,}",
+                *(f"{row[name]:.3f}" for name in ("uct", "one_ply", "random")),
+            ]
+            for row in kept["connect_four"]["course"]
+        ]
+        body.append(
+            f"## Connect Four\n\nScores (draws count half) over {MATCH} games, half in each seat: with 100 simulations "
+            "against UCT with 1,000; with one simulation, which is the network's policy alone, against a player that "
+            "sees wins one move ahead, and against random play. Public marks: 0.945 and 0.539.\n\n"
+            + table(["minutes", "moves", "against UCT 1,000", "policy against one ply", "against random"], rows)
+        )
+    publish("alphazero", "AlphaZero", "python -m bench.alphazero", "\n\n".join(body))
+
+
+def first_without_losses(run: dict[str, Any]) -> list[object]:
+    """Name the time and the moves of the first of the last two checks without a loss, and the losses at the end."""
+    course = run["course"]
+    done = course[-1]["losses"] == 0
+    at = course[-2] if done and len(course) > 1 else course[-1]
+    return [f"{at['seconds']:.0f}" if done else f"not in {LIMIT}", f"{at['moves']:,}", course[-1]["losses"]]
+
+
+def main() -> None:
+    """Measure a part, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["tictactoe", "connect_four", "page"], default="page")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed; settings are chosen on 10 and above")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    args = parser.parse_args()
+    if args.part == "tictactoe":
+        runs = [tictactoe(seed) for seed in range(args.first, args.first + args.seeds)]
+        if args.first < 10:
+            keep("tictactoe", {"runs": runs, "settings": TICTACTOE, "revision": revision()})
+    elif args.part == "connect_four":
+        kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+        connect_four(args.minutes, kept.get("connect_four", {}).get("course", []))
+    if KEPT.exists():
+        page()
+
+
+if __name__ == "__main__":
+    main()
