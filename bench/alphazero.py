@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import renshu
 from bench.report import DOCS, publish, revision, table
 from renshu import MCTS, Agent, AlphaZero, GumbelAlphaZero
 from renshu.agent.players import agent_competitor
@@ -25,17 +26,20 @@ from renshu.envs.builtin.tic_tac_toe import TicTacToe
 
 KEPT = DOCS / "alphazero.json"
 RUN = Path("runs/connect-four")
-LIMIT, CHECK, SIMULATIONS = 300, 8_000, 100
-"""Seconds that Tic-tac-toe has, moves between two checks, and simulations of a move in them."""
+LIMIT, MOVES, CHECK, SIMULATIONS = 300, 240_000, 16_000, 100
+"""Seconds and moves that Tic-tac-toe has, moves between two checks, and simulations of a move in them."""
 TICTACTOE: dict[str, Any] = {
     "num_simulations": 32,
     "n_blocks": 1,
     "n_channels": 32,
-    "learning_rate": 2e-3,
+    "learning_rate": renshu.Linear(3e-3),
     "gradient_steps": 16,
     "train_freq": 8,
     "learning_starts": 500,
-    "buffer_size": 20_000,
+    "buffer_size": 60_000,
+    "dirichlet_alpha": 1.0,
+    "dirichlet_fraction": 0.5,
+    "temperature": 2.0,
 }
 CONNECT_FOUR: dict[str, Any] = {
     "num_simulations": 24,
@@ -53,19 +57,23 @@ MATCH = 100
 
 def tictactoe(seed: int) -> dict[str, Any]:
     """Train until no reply of the other side beats the agent, or five minutes are over; twice in a row, to be sure."""
-    began, thinking = time.perf_counter(), 0.0
     agent = AlphaZero(**TICTACTOE).on("renshu/TicTacToe-v0", num_envs=64, seed=seed)
     player, course = agent_competitor(agent, simulations=SIMULATIONS), []
-    while (spent := time.perf_counter() - began - thinking) < LIMIT:
-        agent.learn(CHECK, progress=False)
-        spent = time.perf_counter() - began - thinking
+    began, thinking, leaves = time.perf_counter(), 0.0, []
+
+    def check(agent: Agent, *_: Any) -> bool:
+        nonlocal thinking, leaves
         asked = time.perf_counter()
+        spent = asked - began - thinking
+        if agent.steps < CHECK * (len(course) + 1):
+            return spent < LIMIT
         leaves = [never_loses(TicTacToe(), player, seat) for seat in (0, 1)]
-        thinking += time.perf_counter() - asked
         course.append({"seconds": spent, "moves": agent.steps, "losses": sum(found.losses for found in leaves)})
         print(seed, course[-1], flush=True)
-        if len(course) > 1 and course[-1]["losses"] == course[-2]["losses"] == 0:
-            break
+        thinking += time.perf_counter() - asked
+        return spent < LIMIT and not (len(course) > 1 and course[-1]["losses"] == course[-2]["losses"] == 0)
+
+    agent.learn(MOVES, progress=False, callbacks=[check])
     return {"seed": seed, "course": course, "games": sum(sum(found) for found in leaves)}
 
 
@@ -116,7 +124,7 @@ def strength(agent: Agent) -> dict[str, Any]:
 def keep(part: str, result: Any) -> None:
     """Keep the result of a part beside those of others."""
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    KEPT.write_text(json.dumps(kept | {part: result}, indent=1))
+    KEPT.write_text(json.dumps(kept | {part: result}, indent=1, default=repr))
 
 
 def page() -> None:
@@ -126,9 +134,9 @@ def page() -> None:
     if "tictactoe" in kept:
         rows = [[run["seed"], *first_without_losses(run), f"{run['games']:,}"] for run in kept["tictactoe"]["runs"]]
         body.append(
-            "## Tic-tac-toe\n\nAlphaZero trains until no reply of the other side beats it, in either seat, with "
-            f"{SIMULATIONS} simulations a move: all games that its choices can lead to are played, by every reply. Training ends with the second check without a "
-            f"loss in a row, or after {LIMIT} s.\n\n"
+            "## Tic-tac-toe\n\nAlphaZero trains until no reply of the other side beats it, in either seat: all games "
+            f"that its choices (of {SIMULATIONS} simulations) can lead to are played, by every reply. Training "
+            f"ends with the second check without a loss in a row, or after {LIMIT} s.\n\n"
             + table(["seed", "seconds", "moves", "losses at the end", "games of the last check"], rows)
         )
     if "connect_four" in kept:

@@ -153,8 +153,8 @@ def main() -> None:
     )
     how = (
         f"Positions per second of random play: {ENVIRONMENTS:,} games at once, {MOVES:,} moves of each in one compiled "
-        f"loop, in which a game that has ended begins again; the same random moves for both, median of {CALLS} calls "
-        f"in turn. Load of the machine as this began: {load:.1f}."
+        "loop, in which a game that has ended begins again; moves are drawn the same way for both. Median of "
+        f"{CALLS} calls in turn. Load of the machine as this began: {load:.1f}."
     )
     parts = [
         "## The rules",

@@ -65,7 +65,7 @@ def model_step(model: DeviceEnv, evaluate: Evaluate, gamma: float | Array) -> Ca
         truncated = jnp.broadcast_to(jnp.asarray(after.truncated), after.terminated.shape)
         over = Node(state, node.ended | after.terminated | truncated)
         logits, value = evaluate(params, key_value, after.obs, over)
-        goes_on = jnp.logical_not(node.ended | after.terminated)
+        goes_on = jnp.where(node.ended, False, ~after.terminated)
         return library().RecurrentFnOutput(
             reward=jnp.where(node.ended, 0.0, reward),
             discount=jnp.where(goes_on, jnp.where(mover == follower, gamma, -gamma), 0.0),

@@ -130,7 +130,7 @@ def test_an_environment_without_a_model_is_refused():
 
 
 def test_it_learns_to_lose_less():
-    options = {**SMALL, "num_simulations": 16, "n_channels": 16, "batch_size": 256, "learning_rate": 3e-3, "gradient_steps": 8}
+    options = {**SMALL, "num_simulations": 16, "n_channels": 16, "batch_size": 256, "learning_rate": 3e-3}
     agent = GumbelAlphaZero(**options).on("renshu/TicTacToe-v0", num_envs=64, seed=0)
     player = agent_competitor(agent)
 
