@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from renshu.agent import acting, collecting, training
+from renshu.agent import acting, collecting, players, training
 from renshu.agent.loading import load_trainer, resume_trainer, save_checkpoint, save_trainer
 from renshu.agent.options import COUNT, answering
 from renshu.agent.readings import Readings
@@ -24,6 +24,7 @@ from renshu.viewing import play, recording
 
 if TYPE_CHECKING:
     from renshu.agent.callbacks import Callback
+    from renshu.arena.match import Result
     from renshu.loops.cluster_settings import Cluster
     from renshu.tracking.run import Run
 
@@ -247,6 +248,26 @@ class Agent(Readings):
         count = min(episodes, COUNT.check("num_envs", 10 if num_envs is None else num_envs))
         how: dict[str, Any] = {"count": count, "episodes": episodes, "deterministic": deterministic, "seed": seed}
         return acting.evaluate(self.trainer, env, opponent=opponent, **how)
+
+    def play(
+        self,
+        against: Any = "random",
+        games: int = 100,
+        *,
+        seed: int = 0,
+        openings: int = 2,
+        simulations: int | None = None,
+        deterministic: bool = True,
+    ) -> Result:
+        """Play games of two against another, half of them in each seat.
+
+        against: another agent, "random", "person" (at the terminal), a function (key, observation, legal actions) ->
+        action, or a `renshu.arena.players.Competitor` such as AlphaBeta. games: even, 2 or more. openings: moves at the
+        beginning that are drawn at random. simulations: of agents that plan, in place of their own number.
+        deterministic: greedy actions. Raises SpaceError where the agent has learned no game of two.
+        """
+        options = {"openings": openings, "simulations": simulations, "deterministic": deterministic}
+        return players.play(self, against, games, seed=seed, **options)  # type: ignore[arg-type]
 
     def record(
         self,

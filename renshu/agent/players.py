@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ import numpy as np
 
 from renshu.agent.acting import check_compatible
 from renshu.agent.trainer import Trainer
-from renshu.arena.players import Competitor, View
+from renshu.arena.match import Result, match
+from renshu.arena.person import Person
+from renshu.arena.players import Competitor, Pure, View
 from renshu.envs.device import DeviceEnv, MaskedDeviceEnv, choose
 from renshu.errors import CheckpointError, HyperparameterError, SpaceError
 from renshu.loops.programs import Programs
@@ -33,6 +35,26 @@ def agent_competitor(
     environment to plan in; SpaceError, naming both, when it sits down at another game than its own.
     """
     return AgentCompetitor(agent.trainer, deterministic, simulations, name or type(agent.algorithm).__name__.lower())
+
+
+def play(
+    agent: Agent, against: Any, games: int, *, seed: int, openings: int, simulations: int | None, deterministic: bool
+) -> Result:
+    """Let an agent play against another in the game that it has learned; see `Agent.play`."""
+    model = agent.trainer.spec.model
+    if model is None or model.players < 2:
+        raise SpaceError(f"{agent.name} is no game of two players that can be played here: evaluate(...) is for others")
+    game = model.env if isinstance(model, MaskedDeviceEnv) else model
+    mine = agent_competitor(agent, deterministic=deterministic, simulations=simulations)
+    if isinstance(against, Competitor):
+        other = against
+    elif against == "person":
+        other = Person(game, explain=mine.explain)
+    elif hasattr(against, "trainer"):
+        other = agent_competitor(against, deterministic=deterministic, simulations=simulations)
+    else:
+        other = Pure(against)
+    return match(game, mine, other, games, seed, openings=openings)
 
 
 class AgentCompetitor(Competitor):

@@ -7,7 +7,7 @@ import pytest
 from renshu import DQN, MCTS, PPO, AlphaZero, load
 from renshu.agent.players import agent_competitor
 from renshu.arena.match import match, play_games
-from renshu.arena.players import Competitor, Pure
+from renshu.arena.players import AlphaBeta, Competitor, Pure
 from renshu.envs.builtin.connect_four import ConnectFour
 from renshu.envs.builtin.othello import Othello
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
@@ -147,3 +147,17 @@ def test_a_loaded_agent_needs_a_game_of_ones_own_to_plan(tmp_path):
     with pytest.raises(CheckpointError, match="env=game"):
         agent_competitor(load(tmp_path / "agent"))
     agent_competitor(load(tmp_path / "agent", env=Whose())).check(Whose())
+
+
+def test_an_agent_plays_against_whom_one_likes(ppo, planner):
+    def lowest(key, observation, legal):
+        return legal.argmax()
+
+    perfect = AlphaBeta(TicTacToe())
+    against = {"random": "random", "lowest": lowest, "agent": planner, "perfect": perfect}
+    results = {name: ppo.play(other, games=20) for name, other in against.items()}
+    assert all(result.games == 20 for result in results.values())
+    assert results["perfect"].wins == 0
+    assert results["agent"].names[1] == type(planner.algorithm).__name__.lower()
+    with pytest.raises(SpaceError, match="no game of two"):
+        PPO(n_steps=8, batch_size=8).on("CartPole-v1").play("random")
