@@ -60,6 +60,12 @@ def make_backend(
     return CompiledBackend(source, device, num_envs or 1)
 
 
+def refuse_self_play(source: EnvSource) -> None:
+    """Raise SpaceError where opponents are copies of the learner's past, which the compiled loop alone has."""
+    if source.device is not None and opponents_of(source.device) is not None:
+        raise SpaceError(f'opponent="self" is for loop="compiled", which has the copies to play {source.name} with')
+
+
 class HostBackend:
     """Environments that step in Python. They are made when first needed, or to read their spaces."""
 
@@ -121,13 +127,16 @@ class HostBackend:
 
     def check(self, learner: Learner) -> None:
         """Raise SpaceError where a learner needs what these environments do not give."""
-        if self.source.device is not None and opponents_of(self.source.device) is not None:
-            raise SpaceError(f'opponent="self" is for loop="compiled", which has the copies of {self.source.name}')
+        refuse_self_play(self.source)
+        if learner.spec.players > 1:
+            raise SpaceError(
+                f"{type(learner.config).__name__} moves for all players of {self.source.name}, and "
+                'loop="host" has one seat: leave loop= and processes= out, which takes the compiled loop'
+            )
         if learner.needs.env_state and (self.source.device is None or self.processes):
             raise SpaceError(
                 f"{type(learner.config).__name__} plans in the environment's own state, and {self.source.name} "
-                "gives none: put it on a DeviceEnv, without processes=True (`renshu list` shows those that there are), "
-                "or take MuZero, which learns a model"
+                "gives none: put it on a DeviceEnv, without processes=True. `renshu list` shows those that there are"
             )
 
     def make_loop(

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from renshu import runtime
-from renshu.agent.backends import CompiledBackend, HostBackend, make_backend
+from renshu.agent.backends import CompiledBackend, HostBackend, make_backend, refuse_self_play
 from renshu.algorithms.base import Algorithm, Learner
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, SpaceError
@@ -95,6 +95,7 @@ class ClusterBackend:
         """Raise HyperparameterError or SpaceError where Ray or a learner needs what is not there."""
         ray_actors.check(self.settings.address)
         self.settings.mode_for(type(learner.config).__name__, learner.needs.max_lag)
+        refuse_self_play(self.source)
         self.local.check(learner)
 
     def described(self, learner: Learner) -> str:

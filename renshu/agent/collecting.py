@@ -65,6 +65,11 @@ def fill(trainer: Trainer, steps: int) -> None:
 
 def write(trainer: Trainer, steps: int, path: str | Path) -> Dataset:
     """Act for `steps` environment steps, or a few more, in environments of their own, and write them to a folder."""
+    if trainer.spec.players > 1:
+        raise HyperparameterError(
+            f"a data set has one reward a step, and {trainer.name} pays {trainer.spec.players} players: let them play "
+            "by renshu.arena, whose records make demonstrations"
+        )
     learner = copy.copy(trainer.learner)
     learner.needs = dataclasses.replace(learner.needs, keep=KEEP)
     programs = trainer.programs if learner.needs == trainer.learner.needs else Programs(learner)

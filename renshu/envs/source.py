@@ -260,6 +260,7 @@ class EnvSource:
         limit = self.kwargs.get("max_episode_steps", spec.max_episode_steps)
         limit = limit if self.atari is None else self.atari.max_episode_steps
         known = {"max_episode_steps": limit if limit and limit > 0 else None, "reward_threshold": spec.reward_threshold}
+        known |= {} if self.device is None else {"players": self.device.players, "model": self.device.model}
         registered = registered_as(spec)
         changed = isinstance(self.given, VectorWrapper) or {"wrappers", "vector_kwargs"} & spec.kwargs.keys()
         if registered is None or changed:

@@ -87,4 +87,7 @@ def test_what_cannot_be():
     with pytest.raises(HyperparameterError, match="at least 2"):
         SelfPlay(size=1)
     with pytest.raises(SpaceError, match="compiled"):
-        PPO().on("renshu/TicTacToe-v0", opponent="self", loop="host").learn(100, progress=False)
+        PPO().on("renshu/TicTacToe-v0", opponent="self", loop="host")
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with pytest.raises(SpaceError, match="compiled"):
+        PPO().on("renshu/TicTacToe-v0", opponent="self", workers=2)

@@ -92,8 +92,9 @@ class HostEnvs:
     def state(self) -> PyTree:
         """The environments' own states `[N, ...]`, of a DeviceEnv in this process; None of others."""
         # By name: worker processes import this module, and JAX would cost each a second.
-        held: Any = getattr(self.vector_env.unwrapped, "state", None)
-        return held.inner if type(held).__name__ == "EnvsState" else None
+        inner: Any = self.vector_env.unwrapped
+        held = getattr(inner, "state", None)
+        return inner.env.bare(held.inner) if held is not None and type(held).__name__ == "EnvsState" else None
 
     @property
     def life_lost(self) -> Array | None:

@@ -117,14 +117,21 @@ def test_video_and_terminal(agent, tmp_path, capsys):
     assert "visits" in capsys.readouterr().out
 
 
+def test_games_make_no_data_set(agent, tmp_path):
+    with pytest.raises(HyperparameterError, match="demonstrations"):
+        agent.collect(100, to=tmp_path / "games")
+
+
 def test_metrics_of_both_seats(agent):
     assert set(agent.recent_info) == {"seat_0", "seat_1"}
     np.testing.assert_array_equal(agent.recent_info["seat_0"], -np.array(agent.recent_info["seat_1"]))
 
 
 def test_an_environment_without_a_model_is_refused():
-    with pytest.raises(SpaceError, match="MuZero"):
+    with pytest.raises(SpaceError, match="put it on a DeviceEnv"):
         AlphaZero(**SMALL).on("CartPole-v1")
+    with pytest.raises(SpaceError, match="compiled loop"):
+        AlphaZero(**SMALL).on("renshu/TicTacToe-v0", loop="host")
     with pytest.raises(HyperparameterError, match="no reward_clipping"):
         AlphaZero(reward_clipping=True).on("renshu/TicTacToe-v0")
 
