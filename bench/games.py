@@ -28,7 +28,8 @@ from renshu.envs.builtin.stone_taking import StoneTaking
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.envs.builtin.tiger import Tiger
 from renshu.envs.builtin.two_picks import TwoPicks
-from renshu.envs.device import DeviceEnv, choose
+from renshu.envs.device import DeviceEnv
+from renshu.ops.rows import choose
 
 BATCH = 2500
 """Games compared at a time."""

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from renshu.agent.backends import make_backend
-from renshu.agent.opponents import seated
+from renshu.agent.opponents import reseated, seated
 from renshu.agent.options import COUNT
 from renshu.agent.trainer import Trainer, fit_spaces_for
 from renshu.algorithms import migration
@@ -94,7 +94,7 @@ def evaluate(
     """Run whole episodes apart from training; see `Agent.evaluate`. count: environments that step together."""
     backend, fitted = None, trainer.fitted
     if env is not None or opponent is not None:
-        source = other_source(trainer, trainer.backend.source.given if env is None else env, opponent)
+        source = other_source(trainer, env, opponent)
         backend = make_backend(source, None, loop=None, processes=False, timeout=trainer.timeout)
     try:
         if backend is not None:
@@ -153,8 +153,12 @@ class Snapshot:
 
 
 def other_source(trainer: Trainer, env: Any, opponent: Any = None) -> EnvSource:
-    """Take another environment, with masks if the trainer's learner uses them, or a game with another opponent."""
-    return seated(EnvSource.of(env), trainer.algorithm, opponent).with_masks(trainer.space_config.masks)
+    """Take another environment, with masks if the trainer's learner uses them; None: its own, with another opponent."""
+    if env is None:
+        source = reseated(trainer.backend.source, trainer.algorithm, opponent)
+    else:
+        source = seated(EnvSource.of(env), trainer.algorithm, opponent)
+    return source.with_masks(trainer.space_config.masks)
 
 
 def hand_over(trainer: Trainer, other: Trainer) -> None:

@@ -15,8 +15,8 @@ from renshu.algorithms.base import Learner
 from renshu.envs.checks import fingerprint
 from renshu.envs.device import DeviceEnv, DeviceEnvs
 from renshu.envs.gymnasium.vector import HostEnvs
-from renshu.envs.seats import RANDOM, as_player, seat
-from renshu.envs.self_play import opponents_of, replaced
+from renshu.envs.players import RandomPlayer
+from renshu.envs.seats import opponents_of, replaced, seat
 from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, SpaceError
 from renshu.files.checkpoint import named
@@ -261,9 +261,9 @@ class CompiledBackend:
         """Run whole episodes in `count` environments apart from those of training."""
         known = count, programs.learner
         if known not in self._evaluations:
-            env = seat(self.env) if self.env.players > 1 else self.env
+            env = seat(self.env)
             if opponents_of(env) is not None:  # copies that never were would be no measure
-                env = replaced(env, as_player(RANDOM))
+                env = replaced(env, RandomPlayer())
             self._evaluations[known] = CompiledEvaluation(programs.learner, DeviceEnvs(env, count), decode_action)
         return self._evaluations[known](actor_state, episodes=episodes, deterministic=deterministic, seed=seed, key=key)
 

@@ -13,7 +13,7 @@ import jax
 from renshu.agent.backends import LOOPS, CompiledBackend
 from renshu.agent.cluster import backend_for, group_size
 from renshu.agent.offline import OfflineBackend
-from renshu.agent.opponents import seated
+from renshu.agent.opponents import seated_again
 from renshu.agent.trainer import TIMEOUT, Backend, Trainer
 from renshu.envs.again import named_again
 from renshu.errors import CheckpointError, HyperparameterError, RenshuError
@@ -86,7 +86,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         backend.use_masks(record.spaces.masks)
         spec = backend.probe_spec()
     elif env is not None:
-        source = seated(named_again(env, spec, record.environment), made).with_masks(record.spaces.masks)
+        source = seated_again(named_again(env, spec, record.environment), made, spec).with_masks(record.spaces.masks)
         several = isinstance(source.given, gymnasium.vector.VectorEnv)
         count = spec.num_envs if cluster is None else group_size(cluster, spec)
         backend = backend_for(source, None if several else count, timeout=TIMEOUT, **how, cluster=cluster)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
 
-from renshu.envs.seats import RANDOM
+from renshu.envs.gymnasium.registration import parted
+from renshu.envs.players import RANDOM
+from renshu.envs.seats import name_of, seat, seated_in
 from renshu.envs.self_play import Frozen
+from renshu.errors import SpaceError
 
 if TYPE_CHECKING:
     from renshu.algorithms.base import Algorithm
     from renshu.envs.source import EnvSource
+    from renshu.types import EnvSpec
+
+OPPONENT = "opponent"
+"""Name of the argument of games that says who sits in the other seats."""
 
 
 def seated(source: EnvSource, algorithm: Algorithm, opponent: Any = None) -> EnvSource:
@@ -21,12 +30,59 @@ def seated(source: EnvSource, algorithm: Algorithm, opponent: Any = None) -> Env
     random, or none where the algorithm moves for all players. Raises SpaceError for an opponent where there are no
     seats for one.
     """
-    trainer = getattr(opponent, "trainer", None)
-    if trainer is not None:
-        kept = jax.tree.map(jax.numpy.copy, trainer.actor_state)
-        opponent = Frozen(trainer.learner, kept, type(trainer.algorithm).__name__.lower())
+    game = source.plain_device
+    if opponent is None and (game is None or game.players == 1 or algorithm.accepts.players):
+        return source
+    if game is None or game.players < 2:
+        sits = None if game is None else seated_in(game)
+        why = "is no game of several players" if sits is None else f"has the opponent {sits.name!r} already"
+        raise SpaceError(f"opponent={opponent!r}: {source.name} {why}; leave it out")
+    given = RANDOM if opponent is None else _frozen(opponent)
+    made = seat(game, given)
+    if isinstance(source.given, str) and isinstance(given, str):
+        return replace(source, kwargs={**source.kwargs, OPPONENT: given})
+    return replace(source, given=made, kwargs={})
+
+
+def reseated(source: EnvSource, algorithm: Algorithm, opponent: Any) -> EnvSource:
+    """Seat another opponent in a game, in the place of the one that sits there; see `seated`."""
+    game = source.plain_device
+    if isinstance(source.given, str):
+        kwargs = {name: value for name, value in source.kwargs.items() if name != OPPONENT}
+        source = replace(source, kwargs=kwargs)
+    elif game is not None:
+        source = replace(source, given=parted(game)[0])
+    return seated(source, algorithm, opponent)
+
+
+def seated_again(source: EnvSource, algorithm: Algorithm, spec: EnvSpec) -> EnvSource:
+    """Seat the opponent that the spec of a file names. One that it could not hold is replaced, with a warning."""
+    game = source.plain_device
+    if game is None or game.players == 1 or algorithm.accepts.players:
+        return source
+    if OPPONENT in spec.unsaved:
+        warnings.warn(
+            f"the file does not hold the opponent of {source.name}: random play sits there now. Seat it again by "
+            "agent.on(env, opponent=...), or agent.evaluate(opponent=...)",
+            stacklevel=4,
+        )
+    return seated(source, algorithm, spec.kwargs.get(OPPONENT, RANDOM))
+
+
+def named_opponent(source: EnvSource | None) -> str | None:
+    """Name who sits in the other seats of a game; None where there are none."""
+    game = None if source is None else source.plain_device
+    opponent = None if game is None else seated_in(game)
     if opponent is None:
-        if source.players == 1 or algorithm.accepts.players:
-            return source
-        opponent = RANDOM
-    return source.with_opponent(opponent)
+        return None
+    known = name_of(opponent)
+    return known if isinstance(known, str) else opponent.name
+
+
+def _frozen(opponent: Any) -> Any:
+    """Turn an agent into a player that stays as it is; return anything else as it is."""
+    trainer = getattr(opponent, "trainer", None)
+    if trainer is None:
+        return opponent
+    kept = jax.tree.map(jax.numpy.copy, trainer.actor_state)
+    return Frozen(trainer.learner, kept, type(trainer.algorithm).__name__.lower())

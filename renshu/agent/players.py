@@ -14,9 +14,11 @@ from renshu.agent.trainer import Trainer
 from renshu.arena.match import Result, match
 from renshu.arena.person import Person
 from renshu.arena.players import Competitor, Pure, View
-from renshu.envs.device import DeviceEnv, MaskedDeviceEnv, choose
+from renshu.envs.device import DeviceEnv, MaskedDeviceEnv
+from renshu.envs.seats import game_of
 from renshu.errors import CheckpointError, HyperparameterError, SpaceError
 from renshu.loops.programs import Programs
+from renshu.ops.rows import choose
 from renshu.types import MASK, OBSERVATION, PyTree, TimeStep
 
 if TYPE_CHECKING:
@@ -42,9 +44,11 @@ def play(
 ) -> Result:
     """Let an agent play against another in the game that it has learned; see `Agent.play`."""
     model = agent.trainer.spec.model
-    if model is None or model.players < 2:
+    if model is None:  # after loading it is made when first needed
+        model = agent.trainer.backend.source.plain_device
+    game = None if model is None else game_of(model)
+    if game is None or game.players < 2:
         raise SpaceError(f"{agent.name} is no game of two players that can be played here: evaluate(...) is for others")
-    game = model.env if isinstance(model, MaskedDeviceEnv) else model
     mine = agent_competitor(agent, deterministic=deterministic, simulations=simulations)
     if isinstance(against, Competitor):
         other = against

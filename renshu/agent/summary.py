@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from renshu.agent.opponents import named_opponent
 from renshu.algorithms.hyperparameters import kind_of
 from renshu.envs.gymnasium import atari, retro
 from renshu.loops.evaluation import LIMIT
@@ -35,11 +36,13 @@ def describe(trainer: Trainer) -> str:
     if trainer.dataset is None:
         known = f"{trainer.envs_at_once} at once{' in processes' if trainer.processes else ''}, {known}"
     game = atari.described(spec.id, spec.kwargs) or retro.described(spec.id, spec.kwargs)
+    opponent = named_opponent(None if trainer.dataset or trainer.loop_name is None else trainer.backend.source)
     sections = [
         ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),
         *([] if trainer.dataset is None else [("data", _data(trainer.dataset, trainer.learner.config))]),
         ("environment", known),
         *([] if game is None else [("game", game)]),
+        *([] if opponent is None else [("opponent", opponent)]),
         *([("loop", trainer.loop_described())] if trainer.loop_name else []),
         *(_pair(_without_bounds(note, spec)) for note in trainer.fitted.notes),
         *([] if trainer.dataset else [("rollout", _rollout(trainer))]),

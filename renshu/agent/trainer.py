@@ -15,7 +15,7 @@ from renshu import runtime
 from renshu.agent.backends import CompiledBackend, HostBackend
 from renshu.agent.cluster import ClusterBackend, backend_for, group_size, settings_for
 from renshu.agent.offline import OfflineBackend
-from renshu.agent.opponents import seated
+from renshu.agent.opponents import seated, seated_again
 from renshu.agent.options import COUNT, OPTIONS, SEED, refuse_unknown
 from renshu.agent.sharing import ActingState, Copy, Shared
 from renshu.algorithms import migration
@@ -156,6 +156,8 @@ class Trainer:
         root = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
         backend: Backend
         if isinstance(env, Dataset):
+            if opponent is not None:
+                raise HyperparameterError(f"opponent={opponent!r}: nobody plays in a data set; leave it out")
             backend = OfflineBackend(env, count, **how)
             how["loop"] = None
         else:
@@ -302,7 +304,8 @@ class Trainer:
                     "this agent was loaded from a file, which does not say how to make its environment: "
                     "pass it, as in load(path, env=MyEnv)"
                 )
-            source = EnvSource.of(self.spec.id, dict(self.spec.kwargs)).with_masks(self.space_config.masks)
+            source = seated_again(EnvSource.of(self.spec.id, dict(self.spec.kwargs)), self.algorithm, self.spec)
+            source = source.with_masks(self.space_config.masks)
             cluster, count = self.cluster, self.spec.num_envs
             count = count if cluster is None else group_size(cluster, self.spec)
             how: dict[str, Any] = {"loop": self.requested_loop, "processes": self.processes, "timeout": self.timeout}

@@ -16,7 +16,7 @@ import numpy as np
 from renshu.arena.match import NORMAL_95, Result, match
 from renshu.arena.players import Competitor
 from renshu.envs.device import DeviceEnv
-from renshu.envs.seats import RANDOM
+from renshu.envs.players import RANDOM
 from renshu.errors import HyperparameterError
 from renshu.tracking.figures import COLOURS, INK, save_figure
 from renshu.tracking.provenance import write_atomically, writing

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from renshu.arena.rules import rules_of
-from renshu.envs.device import DeviceEnv, choose
-from renshu.envs.seats import Player, Sight, as_player
+from renshu.envs.device import DeviceEnv
+from renshu.envs.players import Player, Sight
+from renshu.envs.seats import as_player
 from renshu.errors import HyperparameterError, RenshuError, SpaceError
 from renshu.loops.programs import single_threaded
+from renshu.ops.rows import choose
 from renshu.types import Array, PyTree
 
 

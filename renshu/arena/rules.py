@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from renshu import runtime
-from renshu.envs.device import DeviceEnv, MaskedDeviceEnv, choose
+from renshu.envs.device import DeviceEnv, MaskedDeviceEnv
 from renshu.errors import SpaceError
+from renshu.ops.rows import choose
 from renshu.types import Array, Key, PyTree
 
 

@@ -10,21 +10,31 @@ if TYPE_CHECKING:
     from renshu.agent.agent import Agent
 
 
-def find(path: Path, environment: str | None) -> Agent:
-    """Load an agent from a file, or from a run folder its best agent, else its last, else its newest checkpoint."""
-    from renshu.agent.agent import load
+def file_of(path: Path) -> Path:
+    """Find the agent's file in a run folder: of its best agent, else its last, else its newest checkpoint.
+
+    Any other path is returned as it is. Raises CheckpointError where the folder has no agent yet.
+    """
     from renshu.errors import CheckpointError
     from renshu.tracking.run import Run
 
-    if path.is_dir():
-        run = Run.open(path)
-        candidates = [run.best_path, run.agent_path, *reversed(run.checkpoints)]
-        existing = [candidate for candidate in candidates if candidate.exists()]
-        if not existing:
-            raise CheckpointError(f"{path} holds no agent yet")
-        path = existing[0]
-        print(f"agent        {path}")
-    agent = load(path, env=environment_named(environment))
+    if not path.is_dir():
+        return path
+    run = Run.open(path)
+    candidates = [run.best_path, run.agent_path, *reversed(run.checkpoints)]
+    existing = [candidate for candidate in candidates if candidate.exists()]
+    if not existing:
+        raise CheckpointError(f"{path} holds no agent yet")
+    return existing[0]
+
+
+def find(path: Path, environment: str | None) -> Agent:
+    """Load an agent from a file, or from a run folder; see `file_of`."""
+    from renshu.agent.agent import load
+
+    if (file := file_of(path)) != path:
+        print(f"agent        {file}")
+    agent = load(file, env=environment_named(environment))
     check_environment(agent, environment, f"--env {agent.spec.id or f'MODULE:{agent.name}'}")
     return agent
 

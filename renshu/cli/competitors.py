@@ -82,17 +82,10 @@ def _uct(game: DeviceEnv, simulations: int) -> Competitor:
 def _agent(path: Path, game: DeviceEnv, simulations: int | None) -> Competitor:
     from renshu.agent.agent import load
     from renshu.agent.players import agent_competitor
-    from renshu.errors import CheckpointError, SpaceError
-    from renshu.tracking.run import Run
+    from renshu.cli.agents import file_of
+    from renshu.errors import SpaceError
 
-    file, name = path, path.stem
-    if path.is_dir():
-        run = Run.open(path)
-        candidates = [run.best_path, run.agent_path, *reversed(run.checkpoints)]
-        existing = [candidate for candidate in candidates if candidate.exists()]
-        if not existing:
-            raise CheckpointError(f"{path} holds no agent yet")
-        file, name = existing[0], path.resolve().name
+    file, name = file_of(path), path.resolve().name if path.is_dir() else path.stem
     agent = load(file)
     if agent.spec.id not in (None, game.id):
         raise SpaceError(f"{path} has learned {agent.spec.id}; this is {game.name}, another game")

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from renshu.envs.masks import with_mask
 from renshu.errors import SpaceError
+from renshu.ops.rows import choose
 from renshu.types import MASK, OBSERVATION, Array, EnvSpec, Key, PyTree
 
 
@@ -242,8 +243,3 @@ class DeviceEnvs:
 
     def _begin(self, key: Key) -> tuple[PyTree, PyTree]:
         return jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
-
-
-def choose(mask: Array, new: Array, old: Array) -> Array:
-    """Choose between two arrays [N, ...] by a mask [N]."""
-    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)

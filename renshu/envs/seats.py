@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import copy
 from typing import Any, NamedTuple
 
 import jax
@@ -12,61 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from renshu.envs.device import DeviceEnv, MaskedDeviceEnv, Step
+from renshu.envs.players import RANDOM, SELF, FunctionPlayer, Player, RandomPlayer, Sight
+from renshu.envs.self_play import SelfPlay
 from renshu.errors import SpaceError
 from renshu.types import Array, Key, PyTree
-
-Opponent = Callable[[Key, PyTree, Array], Array]
-"""The simplest player: a function from a key, its observation and its legal actions ([A] bool) to an action."""
-
-RANDOM, SELF = "random", "self"
-
-
-class Sight(NamedTuple):
-    """Everything that the player to move may look at, of one game."""
-
-    obs: PyTree
-    legal: Array  # [A] bool
-    state: PyTree  # the game's own, for players that plan
-    first: Array  # [] bool   it is this player's first move of the game
-
-
-class Player(ABC):
-    """A player of games as pure functions, for all seats but the learner's. Subclass it for one that remembers."""
-
-    name = ""
-
-    def begin(self, key: Key) -> PyTree:
-        """Return the player's memory at the start of a game: a pytree of arrays of fixed shape and dtype."""
-        return ()
-
-    @abstractmethod
-    def move(self, memory: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
-        """Choose an action, [] int32, and return the memory after it."""
-
-    def filed(self, memory: PyTree) -> dict[str, Array]:
-        """Name who it is that plays, where that differs by game: flags, [] bool, under which returns are filed."""
-        return {}
-
-
-class RandomPlayer(Player):
-    """A player that chooses among the legal actions at random."""
-
-    name = RANDOM
-
-    def move(self, memory: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
-        """Choose a legal action."""
-        return jax.random.categorical(key, jnp.where(sight.legal, 0.0, -jnp.inf)), memory
-
-
-class FunctionPlayer(Player):
-    """A player made of a function; see `Opponent`."""
-
-    def __init__(self, function: Opponent) -> None:
-        self.function, self.name = function, getattr(function, "__name__", type(function).__name__)
-
-    def move(self, memory: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
-        """Choose the function's action."""
-        return jnp.asarray(self.function(key, sight.obs, sight.legal), jnp.int32), memory
 
 
 def as_player(opponent: Any) -> Player:
@@ -80,7 +27,7 @@ def as_player(opponent: Any) -> Player:
     if opponent == RANDOM:
         return RandomPlayer()
     if opponent == SELF:
-        return getattr(importlib.import_module("renshu.envs.self_play"), "SelfPlay")()
+        return SelfPlay()
     if callable(opponent):
         return FunctionPlayer(opponent)
     raise SpaceError(
@@ -224,7 +171,56 @@ class Seated(DeviceEnv):
 
 
 def seat(env: DeviceEnv, opponent: Any = RANDOM) -> DeviceEnv:
-    """Seat an opponent in a game, with a mask in its observations or without."""
+    """Seat an opponent in a game, with a mask in its observations or without; return all else as it is."""
+    if env.players < 2:
+        return env
+    return MaskedDeviceEnv(seat(env.env, opponent)) if isinstance(env, MaskedDeviceEnv) else Seated(env, opponent)
+
+
+def seated_in(env: DeviceEnv) -> Player | None:
+    """Find the opponent that sits in an environment; None where there is none."""
     if isinstance(env, MaskedDeviceEnv):
-        return MaskedDeviceEnv(seat(env.env, opponent))
-    return Seated(env, opponent)
+        return seated_in(env.env)
+    return env.opponent if isinstance(env, Seated) else None
+
+
+def game_of(env: DeviceEnv) -> DeviceEnv:
+    """Return a game without the opponent in it, and without masks in its observations."""
+    while isinstance(env, MaskedDeviceEnv | Seated):
+        env = env.env if isinstance(env, MaskedDeviceEnv) else env.game
+    return env
+
+
+def name_of(opponent: Player) -> str | Player:
+    """Return the name by which `as_player` makes a player again; the player itself where there is none."""
+    if isinstance(opponent, RandomPlayer):
+        return RANDOM
+    usual = SelfPlay()
+    same = isinstance(opponent, SelfPlay) and (opponent.size, opponent.every) == (usual.size, usual.every)
+    return SELF if same else opponent
+
+
+def opponents_of(env: DeviceEnv) -> SelfPlay | None:
+    """Find the past selves that play in an environment; None where there are none."""
+    opponent = seated_in(env)
+    return opponent if isinstance(opponent, SelfPlay) else None
+
+
+def opponents_in(inner: PyTree) -> Array:
+    """Return the slots of the copies that play in the states `[N, ...]` of games, [N, P] int32; -2 for no copy's seat.
+
+    The learner's own seat counts for nobody.
+    """
+    state: Any = inner
+    seats = jnp.arange(state.moved.shape[-1])
+    return jnp.where(seats == state.seat[:, None], -2, state.memory.slot)
+
+
+def replaced(env: DeviceEnv, opponent: Player) -> DeviceEnv:
+    """Return an environment with another opponent in its game."""
+    made = copy.copy(env)
+    if isinstance(made, MaskedDeviceEnv):
+        made.env = replaced(made.env, opponent)
+    elif isinstance(made, Seated):
+        made.opponent = opponent
+    return made

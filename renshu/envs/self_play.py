@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from renshu.envs.device import DeviceEnv, MaskedDeviceEnv
-from renshu.envs.seats import Player, Seated, Sight
+from renshu.envs.players import SELF, Player, Sight
 from renshu.errors import HyperparameterError
 from renshu.types import MASK, OBSERVATION, Array, Key, PyTree, TimeStep
 
@@ -39,7 +38,7 @@ class SelfPlay(Player):
     HyperparameterError for numbers out of range.
     """
 
-    name = "self"
+    name = SELF
 
     def __init__(self, size: int = 8, every: int = 20) -> None:
         if size < 2 or every < 1:
@@ -144,30 +143,3 @@ def moved(learner: Any, actor_state: PyTree, carry: PyTree, sight: Sight, key: K
         timestep = timestep._replace(to_play=jax.vmap(learner.spec.model.to_play)(state))
     done = learner.act(learner.prepare(actor_state, jnp.arange(1)), carry, timestep, key, explore=True)
     return done.action[0].astype(jnp.int32), done.carry
-
-
-def opponents_of(env: DeviceEnv) -> SelfPlay | None:
-    """Find the past selves that play in an environment; None where there are none."""
-    if isinstance(env, MaskedDeviceEnv):
-        return opponents_of(env.env)
-    return env.opponent if isinstance(env, Seated) and isinstance(env.opponent, SelfPlay) else None
-
-
-def opponents_in(inner: PyTree) -> Array:
-    """Return the slots of the copies that play in the states `[N, ...]` of games, [N, P] int32; -2 for no copy's seat.
-
-    The learner's own seat counts for nobody.
-    """
-    state: Any = inner
-    seats = jnp.arange(state.moved.shape[-1])
-    return jnp.where(seats == state.seat[:, None], -2, state.memory.slot)
-
-
-def replaced(env: DeviceEnv, opponent: Player) -> DeviceEnv:
-    """Return an environment with another opponent in its game."""
-    made = copy.copy(env)
-    if isinstance(made, MaskedDeviceEnv):
-        made.env = replaced(made.env, opponent)
-    elif isinstance(made, Seated):
-        made.opponent = opponent
-    return made

@@ -20,7 +20,7 @@ from renshu.envs.checks import CheckedEnv, no_env_hint
 from renshu.envs.gymnasium import atari, retro
 from renshu.envs.gymnasium.lookup import explained, find, portable, registered_as
 from renshu.envs.gymnasium.making import at_once, make_one, next_step, takes
-from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, with_limit
+from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, parted, with_limit
 from renshu.envs.gymnasium.vector import start_workers
 from renshu.envs.masks import MaskInObservation, MasksInObservations, may_take_mask
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
@@ -104,30 +104,10 @@ class EnvSource:
         """
         return replace(self, masks=masks)
 
-    def with_opponent(self, opponent: Any) -> EnvSource:
-        """Return a copy of a game that is for one player: the other seats are the opponent's; see `seats.as_player`.
-
-        Raises SpaceError where this is no game of several players, or the opponent none.
-        """
-        game = self._plain_device
-        if game is None or game.players < 2:
-            raise SpaceError(f"opponent={opponent!r}: {self.name} is no game of several players; leave it out")
-        from renshu.envs.seats import Seated
-
-        seated = Seated(game, opponent)
-        if isinstance(self.given, str) and isinstance(opponent, str):
-            return replace(self, kwargs={**self.kwargs, "opponent": opponent})
-        return replace(self, given=seated, kwargs={})
-
-    @property
-    def players(self) -> int:
-        """Number of players, of whom each has a seat to be taken."""
-        return 1 if self._plain_device is None else self._plain_device.players
-
     @cached_property
     def device(self) -> DeviceEnv | None:
         """The environment as pure functions, for the compiled loop; None where it has no such form."""
-        env = self._plain_device
+        env = self.plain_device
         return _masked_device(env) if env is not None and self.masks is not False else env
 
     @cached_property
@@ -150,17 +130,20 @@ class EnvSource:
         return retro.Preparation.of(cast(GymSpec, self.gym_spec), self.kwargs) if named else None
 
     @cached_property
-    def _plain_device(self) -> DeviceEnv | None:
+    def plain_device(self) -> DeviceEnv | None:
+        """The environment as pure functions, without masks in its observations; None where it has no such form."""
         if _is_device(self.given):
             return self.given
         return device_env(self.gym_spec.id, **self.kwargs) if isinstance(self.given, str) and self.gym_spec else None
 
     def device_spec(self, num_envs: int) -> EnvSpec:
         """Describe `device` for a learner. The id is None where it would not make the same environment again."""
-        env, spec = cast("DeviceEnv", self._plain_device), cast("DeviceEnv", self.device).spec(num_envs)
+        env, spec = cast("DeviceEnv", self.plain_device), cast("DeviceEnv", self.device).spec(num_envs)
         if isinstance(self.given, str):
             return replace(spec, id=cast(GymSpec, self.gym_spec).id, kwargs=self.kwargs)
-        return replace(spec, id=env.id, kwargs=changed_fields(env)) if is_ours(env) else replace(spec, id=None)
+        env, kwargs = parted(env)
+        known = changed_fields(env) if is_ours(env) else None
+        return replace(spec, id=None if known is None else env.id, kwargs={**(known or {}), **kwargs})
 
     def vector(self, num_envs: int, processes: int | bool = False, timeout: float = 120.0) -> VectorEnv:
         """Make the vector environment to train in. Its arrays belong to the caller.

@@ -99,19 +99,20 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     """Describe an EnvSpec as JSON data.
 
     kwargs that JSON cannot hold are left out, and named as `unsaved`; `id` is then None, because the name alone would
-    make a different environment. `frame_stack` and `masks` are left out too, because they belong to the learner, and
-    `model`, which the environment itself has.
+    make a different environment; it stays where the `opponent` in a game is all that is missing. `frame_stack` and
+    `masks` are left out too, because they belong to the learner, and `model`, which the environment itself has.
     Raises SpaceError for spaces that cannot be described.
     """
     kwargs = {name: value for name, value in spec.kwargs.items() if _is_json(value)}
-    unsaved = [*spec.unsaved, *(name for name in spec.kwargs if name not in kwargs)]
+    lost = [name for name in spec.kwargs if name not in kwargs]
+    only_opponent = lost == ["opponent"] and getattr(spec.model, "players", 1) > 1
     return {
         "observation_space": space_to_json(spec.observation_space),
         "action_space": space_to_json(spec.action_space),
         "num_envs": spec.num_envs,
-        "id": None if unsaved else spec.id,
+        "id": spec.id if not lost or only_opponent else None,
         "kwargs": kwargs,
-        "unsaved": unsaved,
+        "unsaved": [*spec.unsaved, *lost],
         "max_episode_steps": spec.max_episode_steps,
         "reward_threshold": spec.reward_threshold,
         "rollout_envs": spec.rollout_envs,

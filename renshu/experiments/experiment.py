@@ -14,6 +14,7 @@ import numpy as np
 
 from renshu.agent.agent import Agent
 from renshu.agent.backends import CompiledBackend, make_backend
+from renshu.agent.opponents import seated
 from renshu.agent.options import COUNT, SEED, refuse_unknown
 from renshu.agent.trainer import TIMEOUT
 from renshu.algorithms.base import Algorithm
@@ -131,6 +132,7 @@ def _train_here(
     """Train rows that one program can train: by one, where the environment is compiled, or one after the other."""
     accepts, options = rows[0].algorithm.accepts, setup.options
     takes = accepts.masks and options["masks"] is not False
+    source = seated(source, rows[0].algorithm)
     masked = source.with_masks(None if takes else False)
     backend = make_backend(masked, options["num_envs"], loop=options["loop"], processes=False, timeout=TIMEOUT)
     if not isinstance(backend, CompiledBackend):

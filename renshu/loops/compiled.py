@@ -14,12 +14,13 @@ import numpy as np
 from jax.lax import optimization_barrier
 
 from renshu.algorithms.base import Learner
-from renshu.envs.device import DeviceEnvs, EnvsState, choose
-from renshu.envs.self_play import opponents_in, opponents_of, replaced
+from renshu.envs.device import DeviceEnvs, EnvsState
+from renshu.envs.seats import opponents_in, opponents_of, replaced
 from renshu.errors import NotFiniteError
 from renshu.files.checkpoint import named, restore
 from renshu.loops.programs import Programs, acting_in, compiler_options, is_small, single_threaded, valid_metrics
 from renshu.loops.report import Clock, Report, StepCount
+from renshu.ops.rows import choose
 from renshu.ops.spaces import map_space, storage_dtype
 from renshu.optim.guards import guarded_learn
 from renshu.types import KEEP, Array, Key, PyTree, Rollout, TimeStep

@@ -161,3 +161,18 @@ def test_an_agent_plays_against_whom_one_likes(ppo, planner):
     assert results["agent"].names[1] == type(planner.algorithm).__name__.lower()
     with pytest.raises(SpaceError, match="no game of two"):
         PPO(n_steps=8, batch_size=8).on("CartPole-v1").play("random")
+
+
+def test_an_agent_from_a_file_plays_its_game(ppo, tmp_path):
+    found = load(ppo.save(tmp_path / "ppo.safetensors")).play("random", 4)
+    assert found.by_seat.sum() == 4
+    np.testing.assert_array_equal(found.by_seat, ppo.play("random", 4).by_seat)
+
+
+def test_without_a_state_a_search_alone_says_what_it_needs():
+    agent = MCTS(num_simulations=4).on(TicTacToe(), num_envs=2)
+    obs = np.zeros((3, 3, 2), np.int8)
+    with pytest.raises(SpaceError, match="env_state="):
+        agent.predict(obs, search=False)
+    with pytest.raises(SpaceError, match="env_state="):
+        agent.explain(obs)

@@ -14,7 +14,7 @@ from renshu.envs.builtin.classic import CartPole
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.envs.device import MaskedDeviceEnv
 from renshu.envs.gymnasium.registration import with_limit
-from renshu.envs.seats import Player
+from renshu.envs.players import Player
 from renshu.errors import HyperparameterError, RenshuError, SpaceError
 from tests.arena.toys import PAID, TURNS, Chain, Dice, Whose
 

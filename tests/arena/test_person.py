@@ -8,7 +8,7 @@ from renshu.arena.person import HELP, Person
 from renshu.arena.players import AlphaBeta, Competitor, Left, Pure
 from renshu.envs.builtin.connect_four import ConnectFour
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
-from renshu.envs.seats import Player
+from renshu.envs.players import Player
 from renshu.errors import HyperparameterError
 from tests.arena.toys import Chain
 

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from renshu import PPO
+from renshu.agent.summary import describe
 from renshu.envs.builtin.connect_four import ConnectFour
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.envs.builtin.two_picks import TwoPicks
 from renshu.envs.device import MaskedDeviceEnv
-from renshu.envs.seats import Player, Seated
+from renshu.envs.players import Player
+from renshu.envs.seats import Seated
 from renshu.errors import SpaceError
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
 WINS = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
 
 
@@ -115,6 +118,8 @@ def test_bad_opponents_are_named():
         PPO().on("CartPole-v1", opponent="random")
     with pytest.raises(SpaceError, match="no game of several players"):
         PPO().on("renshu/CartPole-v1", opponent="random")
+    with pytest.raises(SpaceError, match="has the opponent 'random' already"):
+        PPO().on(Seated(TicTacToe()), opponent="self")
 
 
 def test_gymnasium_seats_an_opponent_by_itself():
@@ -129,12 +134,50 @@ def test_gymnasium_seats_an_opponent_by_itself():
     assert total in (-1.0, 0.0, 1.0)
 
 
-def test_a_learner_for_one_seat_is_the_same_in_both_loops_and_comes_back_from_a_file(tmp_path):
+def test_a_learner_for_one_seat_learns_in_both_loops_and_comes_back_from_a_file(tmp_path):
     import renshu
 
-    agent = PPO(n_steps=16, batch_size=64, n_epochs=2).on("renshu/TwoPicks-v0", num_envs=8, seed=0)
-    agent.learn(4_000, progress=False)
-    assert agent.spec.kwargs == {"opponent": "random"}
-    assert agent.evaluate(200).mean > 0.3  # it picks 1, which pays 1; the other does so in half of the games, 0 to 1
-    again = renshu.load(agent.save(tmp_path / "agent.safetensors"))
-    assert again.evaluate(20).returns == agent.evaluate(20).returns
+    for loop in ("compiled", "host"):
+        small = {"n_steps": 16, "batch_size": 32, "n_epochs": 4, "net_arch": [16], "learning_rate": 3e-3}
+        agent = PPO(**small).on("renshu/TwoPicks-v0", num_envs=8, seed=0, loop=loop)
+        agent.learn(1_500, progress=False)
+        assert agent.spec.kwargs == {"opponent": "random"}
+        assert agent.evaluate(200).mean > 0.3  # it picks 1, which pays 1; the other does so in half of the games
+        again = renshu.load(agent.save(tmp_path / f"{loop}.safetensors"))
+        assert again.evaluate(20).returns == agent.evaluate(20).returns
+
+
+def test_an_evaluation_with_another_opponent_keeps_the_game_and_its_limit():
+    from renshu.envs.builtin.stone_taking import StoneTaking
+
+    def takes_one(key, obs, legal):
+        return 0
+
+    kwargs = {"stones": 9, "max_stones": 2}
+    small = {"n_steps": 8, "batch_size": 16, "net_arch": [8]}
+    for env, options in (("renshu/StoneTaking-v0", {"env_kwargs": kwargs}), (StoneTaking(9, 2), {})):
+        agent = PPO(**small).on(env, num_envs=2, seed=0, max_episode_steps=3, **options)
+        assert agent.spec.kwargs == {**kwargs, "max_episode_steps": 3, "opponent": "random"}
+        found = agent.evaluate(10, opponent=takes_one)
+        assert max(found.lengths) == 3  # 9 stones, of which 3 of its own moves take at least 3 and the replies 3
+        assert agent.evaluate(10, opponent="random").lengths == agent.evaluate(10).lengths
+
+
+def test_a_file_tells_the_opponent_or_that_it_is_missing(tmp_path):
+    import renshu
+    from renshu.envs.builtin.stone_taking import StoneTaking
+
+    small = {"n_steps": 8, "batch_size": 16, "net_arch": [8]}
+    with_self = PPO(**small).on(StoneTaking(9, 2), num_envs=2, seed=0, opponent="self")
+    again = renshu.load(with_self.save(tmp_path / "self.safetensors"))
+    assert again.trainer.backend.spec().kwargs == {"stones": 9, "max_stones": 2, "opponent": "self"}
+    assert "opponent         self" in describe(with_self.trainer)
+    agent = PPO(**small).on("renshu/StoneTaking-v0", num_envs=2, seed=0, opponent=lowest)
+    assert agent.spec.id == "renshu/StoneTaking-v0"
+    assert "opponent         lowest" in describe(agent.trainer)
+    path = agent.save(tmp_path / "lowest.safetensors")
+    alone = renshu.load(path)
+    with pytest.warns(UserWarning, match="does not hold the opponent"):
+        alone.evaluate(2)
+    with pytest.warns(UserWarning, match="does not hold the opponent"):
+        renshu.load(path, env=StoneTaking())

@@ -9,6 +9,7 @@ from renshu import DQN, PPO
 from renshu.envs.self_play import SelfPlay
 from renshu.errors import HyperparameterError, SpaceError
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
 SMALL = {"n_steps": 4, "batch_size": 32, "n_epochs": 1, "net_arch": [8]}
 
 
@@ -62,16 +63,34 @@ def test_it_goes_on_from_a_checkpoint_to_the_bit(tmp_path):
     again = renshu.Agent.resume(tmp_path / "half")
     again.learn(2_000 - again.steps, progress=False, restart_schedules=False)
     assert again.spec.kwargs == {"opponent": "self"}
-    a, b = (agent.trainer.loop_snapshot().past for agent in (whole, again))
-    assert int(a.count) == int(b.count) > 0
+    assert whole.steps == again.steps
+    a, b = (agent.trainer.loop_snapshot() for agent in (whole, again))
+    assert int(a.past.count) > 0
+    a, b = (whole.trainer.state.params, a), (again.trainer.state.params, b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
-def test_value_learners_and_memory_too():
-    DQN(learning_starts=50, net_arch=[8]).on("renshu/StoneTaking-v0", num_envs=4, opponent="self").learn(
-        400, progress=False
-    )
-    agent = PPO(**SMALL, recurrent="gru", recurrent_size=8)
-    agent.on("renshu/StoneTaking-v0", num_envs=8, opponent=SelfPlay(2, 1)).learn(400, progress=False)
+@pytest.mark.parametrize(
+    "algorithm",
+    [DQN(learning_starts=1, net_arch=[8]), PPO(**SMALL, recurrent="gru", recurrent_size=8)],
+    ids=["values", "memory"],
+)
+def test_a_copy_is_the_learner_as_it_was(algorithm):
+    agent = algorithm.on("renshu/StoneTaking-v0", num_envs=8, seed=0, opponent=SelfPlay(2, 1))
+    count, copies = 0, []
+    for _ in range(30):
+        agent.learn(2, progress=False)
+        past = agent.trainer.loop_snapshot().past
+        if int(past.count) > count:
+            count = int(past.count)
+            newest = [np.asarray(x[(count - 1) % 2]) for x in jax.tree.leaves(past.copies)]
+            for kept, now in zip(newest, jax.tree.leaves(agent.trainer.actor_state), strict=True):
+                np.testing.assert_array_equal(kept, now)
+            copies.append(b"".join(x.tobytes() for x in newest))
+    assert count > 5
+    assert len(set(copies)) > 5
+    assert sum(len(agent.recent_info[name]) for name in ("past_0", "past_1")) > 0
 
 
 def test_an_agent_is_an_opponent_that_stays_as_it_is():

@@ -261,6 +261,20 @@ def test_what_cannot_be_is_refused(algorithms, options, match):
         experiment(algorithms, "renshu/CartPole-v1", **{"seeds": 1, "steps": 16, "progress": False, **options})
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"opponent": "self"}], ids=["random", "self"])
+def test_games_get_opponents_as_in_training_alone(kwargs):
+    found = experiment(TINY, "renshu/StoneTaking-v0", seeds=[3, 4], steps=96, points=3, env_kwargs=kwargs, **OPTIONS)
+    assert np.isfinite(found.curves[0].returns[:, -1]).all()
+    agent = TINY.on("renshu/StoneTaking-v0", num_envs=2, seed=4, **kwargs)
+    assert found.agents[1].spec.kwargs == agent.spec.kwargs == {"opponent": "random", **kwargs}
+    agent.trainer.set_target(96)
+    loop = agent.trainer.start_loop(nullcontext)
+    iterations = found.agents[1].trainer.iteration
+    while agent.trainer.iteration < iterations:
+        loop.advance((iterations - agent.trainer.iteration) * loop.size)
+    assert close(found.agents[1].trainer.state.params, agent.trainer.state.params)
+
+
 def test_compiled_needs_a_device_env():
     with pytest.raises(SpaceError, match="needs a DeviceEnv"):
         experiment(TINY, "CartPole-v1", seeds=1, steps=16, loop="compiled", progress=False)

@@ -130,6 +130,8 @@ def test_what_cannot_learn_from_data_is_refused():
         TD3(elite_episodes=True).on(pendulum())
     with pytest.raises(HyperparameterError, match="no environments to step"):
         TD3().on(pendulum(), num_envs=4)
+    with pytest.raises(HyperparameterError, match="nobody plays in a data set"):
+        TD3().on(pendulum(), opponent="random")
     with pytest.raises(HyperparameterError, match="leave loop= out"):
         TD3().on(pendulum(), loop="host")
     with pytest.raises(HyperparameterError, match="nothing can be collected"):

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from renshu.algorithms.base import OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.hyperparameters import integer, number
-from renshu.algorithms.planning.search import UCT, Node, library, model_step, playout, search
-from renshu.errors import HyperparameterError
+from renshu.algorithms.planning.search import UCT, Found, Node, library, model_step, playout, search
+from renshu.errors import HyperparameterError, SpaceError
 from renshu.ops.masks import mask_for_display, mask_values
 from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
 
@@ -62,23 +62,24 @@ class MCTSLearner(Learner[MCTS, State]):
 
     def judge(self, params: PyTree, key: Key, obs: PyTree, node: Node) -> tuple[Array, Array]:
         """Return even logits `[B, A]`, very low where not allowed, and the returns of a random playout `[B]`."""
-        count = len(node.ended)
-        model = self.spec.model
-        mask = self.split(obs)[1]
+        mask, shape = self.split(obs)[1], (len(node.ended), self.actions)
 
-        def mask_of(state: PyTree) -> Array:
-            if not self.spec.masks:
-                return jnp.ones(self.actions, jnp.bool_)
-            legal = model.env.action_mask(state) != 0
-            return legal | ~legal.any()
+        def legal_in(obs: PyTree) -> Array:
+            mask = self.split(obs)[1]
+            return jnp.ones(shape, jnp.bool_) if mask is None else mask
 
-        value = playout(model, node, mask_of, key, self.config.gamma, self.config.playout_steps)
-        return mask_values(jnp.zeros((count, self.actions)), mask), value
+        most = self.config.playout_steps
+        value = playout(self.spec.model, node, legal_in(obs), legal_in, key, self.config.gamma, most)
+        return mask_values(jnp.zeros(shape), mask), value
 
     def act(self, acting: PyTree, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
         return ActorOutput(self._find(timestep, key).action, carry)
 
-    def _find(self, timestep: TimeStep, key: Key):
+    def _find(self, timestep: TimeStep, key: Key) -> Found:
+        if not jax.tree.leaves(timestep.env_state):
+            raise SpaceError(
+                "MCTS has no network to choose by: it searches from the environment's own state, so give env_state="
+            )
         key_root, key_search = jax.random.split(key)
         root = Node(timestep.env_state, jnp.zeros(timestep.first.shape, jnp.bool_))
         logits, value = self.judge({}, key_root, timestep.obs, root)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from renshu.envs.device import DeviceEnv, choose
 from renshu.errors import HyperparameterError
+from renshu.ops.masks import FORBIDDEN, uniform_actions
+from renshu.ops.rows import choose
 from renshu.types import Array, Key, PyTree
+
+if TYPE_CHECKING:
+    from renshu.envs.device import DeviceEnv
 
 GUMBEL, PUCT, UCT = "gumbel", "puct", "uct"
 
@@ -123,7 +127,7 @@ def _uct(mctx: Any, params: PyTree, key: Key, root: Any, step: Callable, mask: A
         total = jnp.maximum(visits.sum(), 1)
         bonus = c * jnp.sqrt(jnp.log(total) / jnp.maximum(visits, 1))
         score = jnp.where(visits > 0, tree.qvalues(node) + bonus, jnp.inf)
-        score = jnp.where(tree.children_prior_logits[node] > FORBIDDEN, score, -jnp.inf)
+        score = jnp.where(tree.children_prior_logits[node] > FORBIDDEN / 2, score, -jnp.inf)
         # Of several best ones any: the first would be all that small searches ever look at.
         return jnp.argmax(jnp.where(score == score.max(), jax.random.uniform(key, score.shape), -1.0))
 
@@ -142,10 +146,6 @@ def _uct(mctx: Any, params: PyTree, key: Key, root: Any, step: Callable, mask: A
     )
 
 
-FORBIDDEN = -1e20
-"""Bound of the logits of actions that are allowed, from below."""
-
-
 def _found_by_visits(tree: Any, mask: Array | None) -> Found:
     summary = tree.summary()
     # Among the most visited the one of the highest value.
@@ -156,27 +156,36 @@ def _found_by_visits(tree: Any, mask: Array | None) -> Found:
 
 
 def playout(
-    model: DeviceEnv, node: Node, mask_of: Callable[[PyTree], Array], key: Key, gamma: float, most: int
+    model: DeviceEnv,
+    node: Node,
+    legal: Array,
+    legal_in: Callable[[PyTree], Array],
+    key: Key,
+    gamma: float,
+    most: int,
 ) -> Array:
-    """Play from B nodes to the end at random, at most `most` steps: returns of the players to move there, [B]."""
+    """Play from B nodes to the end at random, at most `most` steps: returns of the players to move there, [B].
+
+    legal: [B, A] bool, the actions that are allowed at the nodes. legal_in: from observations to the same.
+    """
     count = len(node.ended)
     seat = jax.vmap(model.to_play)(node.state)
 
-    def going(at: tuple[Node, Array, Array, Array]) -> Array:
-        return (~at[0].ended).any() & (at[3] < most)
+    def going(at: tuple[Node, Array, Array, Array, Array]) -> Array:
+        return (~at[0].ended).any() & (at[4] < most)
 
-    def step(at: tuple[Node, Array, Array, Array]) -> tuple[Node, Array, Array, Array]:
-        node, total, discount, i = at
+    def step(at: tuple[Node, Array, Array, Array, Array]) -> tuple[Node, Array, Array, Array, Array]:
+        node, legal, total, discount, i = at
         key_action, key_step = jax.random.split(jax.random.fold_in(key, i))
-        legal = jax.vmap(mask_of)(node.state)
-        action = jax.random.categorical(key_action, jnp.where(legal, 0.0, -1e30)).astype(jnp.int32)
+        action = uniform_actions(key_action, count, legal.shape[-1], legal)
         after = jax.vmap(model.step)(node.state, action, jax.random.split(key_step, count))
         paid = after.reward
         if model.players > 1:
             paid = jnp.take_along_axis(paid, seat[:, None], axis=1)[:, 0]
         total = total + jnp.where(node.ended, 0.0, discount * paid)
         state = jax.tree.map(lambda new, old: choose(node.ended, old, new), after.state, node.state)
-        return Node(state, node.ended | after.terminated | after.truncated), total, discount * gamma, i + 1
+        over = node.ended | after.terminated | after.truncated
+        return Node(state, over), legal_in(after.obs), total, discount * gamma, i + 1
 
-    begin = (node, jnp.zeros(count), jnp.float32(1.0), jnp.int32(0))
-    return jax.lax.while_loop(going, step, begin)[1]
+    begin = (node, legal, jnp.zeros(count), jnp.float32(1.0), jnp.int32(0))
+    return jax.lax.while_loop(going, step, begin)[2]

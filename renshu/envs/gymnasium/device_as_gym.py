@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from renshu.envs.device import DeviceEnv, DeviceEnvs, EnvsState, Outcome, Step
 from renshu.envs.gymnasium.registration import device_env, with_limit
-from renshu.envs.seats import Seated
+from renshu.envs.seats import seat
 from renshu.errors import EnvironmentFault, HyperparameterError, UnknownNameError
 from renshu.types import MASK, Array, Key, PyTree
 
@@ -33,7 +33,7 @@ class GymEnv(gymnasium.Env):
     """
 
     def __init__(self, env: DeviceEnv, render_mode: str | None = None, time_limit: bool = False) -> None:
-        self.env = env = single_player(env)
+        self.env = env = seat(env)
         self._limit = env.max_episode_steps if time_limit else None
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.metadata = {"render_modes": _render_modes(env), "render_fps": FPS}
@@ -129,7 +129,7 @@ class GymVectorEnv(VectorEnv):
     def __init__(self, env: DeviceEnv, num_envs: int = 1, render_mode: str | None = None) -> None:
         if num_envs < 1:
             raise HyperparameterError(f"num_envs={num_envs}: expected at least 1")
-        self.env, self.num_envs = (env := single_player(env)), num_envs
+        self.env, self.num_envs = (env := seat(env)), num_envs
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
         self.observation_space = batch_space(env.observation_space, num_envs)
         self.action_space = batch_space(env.action_space, num_envs)
@@ -221,11 +221,6 @@ def make_vec(
     max_episode_steps: None for the environment's own limit, -1 for none.
     """
     return GymVectorEnv(with_limit(_found(device_env, fields), max_episode_steps), num_envs, render_mode)
-
-
-def single_player(env: DeviceEnv) -> DeviceEnv:
-    """Return a game with opponents that move at random in all seats but one; anything else as it is."""
-    return Seated(env) if env.players > 1 else env
 
 
 class _Window:

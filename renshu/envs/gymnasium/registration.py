@@ -121,6 +121,19 @@ def changed_fields(env: DeviceEnv) -> dict[str, Any]:
     return changed
 
 
+def parted(env: DeviceEnv) -> tuple[DeviceEnv, dict[str, Any]]:
+    """Take an environment apart: the game with its time limit, and its `opponent` as an argument; {} where none sits.
+
+    The argument is a name where that makes the same opponent again, else the player itself.
+    """
+    from renshu.envs.seats import Seated, name_of
+
+    if not isinstance(env, Seated):
+        return env, {}
+    known = name_of(env.opponent) if env.seat is None else env.opponent
+    return with_limit(env.game, env.max_episode_steps or -1), {"opponent": known}
+
+
 def with_limit(env: DeviceEnv, max_episode_steps: int | None) -> DeviceEnv:
     """Return the environment with a time limit in steps: None for the one it has, -1 for none, as in Gymnasium.
 
