@@ -50,7 +50,8 @@ CONNECT_FOUR: dict[str, Any] = {
     "train_freq": 8,
     "buffer_size": 200_000,
 }
-GAMES_AT_ONCE = 128
+GAMES_AT_ONCE, MOST = 128, 100_000_000
+"""Games of Connect Four that are played side by side, and moves that no training reaches."""
 MATCH = 100
 """Games of a match, half of them in each seat."""
 
@@ -77,21 +78,18 @@ def tictactoe(seed: int) -> dict[str, Any]:
     return {"seed": seed, "course": course, "games": sum(sum(found) for found in leaves)}
 
 
-def connect_four(minutes: float, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Train for some more minutes, with matches on the way. before: what was found in earlier minutes."""
+def connect_four(minutes: float, every: float, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train for some more minutes, with matches after `every` minutes. before: what was found in earlier minutes."""
     env, found = "renshu/ConnectFour-v0", list(before)
-    if RUN.exists():
-        agent = Agent.resume(RUN)
-    else:
-        agent = GumbelAlphaZero(**CONNECT_FOUR).on(env, num_envs=GAMES_AT_ONCE, seed=0)
     known = found[-1]["minutes"] if found else 0.0
-    left, each = minutes, max(5.0, minutes / 6)
+    left = minutes
     while left > 0.1:
-        goal, began = min(left, each) * 60, time.perf_counter()
-        agent.learn(
-            100_000_000, progress=False, run=agent.run or RUN, callbacks=[stop_after(goal)], checkpoint_every=200_000
-        )
-        agent.checkpoint() if agent.run else None
+        goal, began = min(left, every) * 60, time.perf_counter()
+        ways: dict[str, Any] = {"callbacks": [stop_after(goal)], "checkpoint_every": 200_000, "progress": False}
+        if RUN.exists():
+            agent = Agent.resume(RUN).learn(MOST, restart_schedules=False, **ways)
+        else:
+            agent = GumbelAlphaZero(**CONNECT_FOUR).on(env, num_envs=GAMES_AT_ONCE, seed=0).learn(MOST, run=RUN, **ways)
         spent = (time.perf_counter() - began) / 60
         known, left = known + spent, left - spent
         found.append({"minutes": known, "moves": agent.steps, **strength(agent)})
@@ -172,6 +170,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed; settings are chosen on 10 and above")
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--every", type=float, default=20.0, help="minutes between two rounds of matches")
     args = parser.parse_args()
     if args.part == "tictactoe":
         runs = [tictactoe(seed) for seed in range(args.first, args.first + args.seeds)]
@@ -179,7 +178,7 @@ def main() -> None:
             keep("tictactoe", {"runs": runs, "settings": TICTACTOE, "revision": revision()})
     elif args.part == "connect_four":
         kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        connect_four(args.minutes, kept.get("connect_four", {}).get("course", []))
+        connect_four(args.minutes, args.every, kept.get("connect_four", {}).get("course", []))
     if KEPT.exists():
         page()
 
