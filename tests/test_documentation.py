@@ -31,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("compiled_fast")
 HOME = Path(__file__).parent.parent
 PAGES = [HOME / "README.md", HOME / "docs" / "guide.md"]
 EXTRAS = {
+    "pettingzoo": "pettingzoo",
     "ALE/": "ale_py",
     "renshu.envs.adapters import": "gymnax",
     "Pgx(": "pgx",

@@ -82,8 +82,7 @@ class HostBackend:
         self._evaluation_envs: dict[int, HostEnvs] = {}
         self._owned = not isinstance(source.given, gymnasium.Env | gymnasium.vector.VectorEnv)
         if isinstance(source.given, gymnasium.vector.VectorEnv):
-            if num_envs not in (None, source.given.num_envs):
-                raise HyperparameterError(f"num_envs={num_envs}, but {source.name} has {source.given.num_envs} already")
+            self.source = source = source.repeated(num_envs or source.given.num_envs)
             self.num_envs = source.given.num_envs
 
     @property

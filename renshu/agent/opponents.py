@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from renshu.envs.adapters.pettingzoo import SeatInTurns
 from renshu.envs.gymnasium.registration import parted
 from renshu.envs.players import RANDOM
 from renshu.envs.seats import name_of, seat, seated_in
@@ -31,6 +32,8 @@ def seated(source: EnvSource, algorithm: Algorithm, opponent: Any = None) -> Env
     seats for one.
     """
     game = source.plain_device
+    if opponent is not None and isinstance(source.given, SeatInTurns):
+        return replace(source, given=source.given.against(_frozen(opponent)))
     if opponent is None and (game is None or game.players == 1 or algorithm.accepts.players):
         return source
     if game is None or game.players < 2:
@@ -71,6 +74,8 @@ def seated_again(source: EnvSource, algorithm: Algorithm, spec: EnvSpec) -> EnvS
 
 def named_opponent(source: EnvSource | None) -> str | None:
     """Name who sits in the other seats of a game; None where there are none."""
+    if source is not None and isinstance(source.given, SeatInTurns):
+        return source.given.opponent.name
     game = None if source is None else source.plain_device
     opponent = None if game is None else seated_in(game)
     if opponent is None:

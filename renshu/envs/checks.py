@@ -177,7 +177,10 @@ def no_env_hint(env: Any) -> str:
     """Say what makes a Gymnasium environment of an object that has reset and step, but is none; "" for others."""
     if not (hasattr(env, "reset") and hasattr(env, "step")):
         return ""
-    old = any(kind.__module__.partition(".")[0] == "gym" for kind in type(env).__mro__)
+    kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(env).__mro__]
+    if ("pettingzoo", "ParallelEnv") in kinds:
+        return ". Agents in parallel are rows: pass the environment itself, as in on(make(), num_envs=ROWS)"
+    old = any(module == "gym" for module, _ in kinds)
     return f". {_SHIMMY}" if old else f". Let it be one: class {type(env).__name__}(gymnasium.Env)"
 
 

@@ -80,7 +80,8 @@ class EnvSource:
             if kwargs:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
             spec = portable(env.spec) if env.spec else None
-            name = spec.id if spec and registered_as(spec) else type(env.unwrapped).__name__
+            made = getattr(env, "name", None) or type(env.unwrapped).__name__
+            name = spec.id if spec and registered_as(spec) else made
             if max_episode_steps is not None:
                 if isinstance(env, VectorEnv):
                     raise SpaceError(f"{env} is made already: give it max_episode_steps where you make it")
@@ -95,6 +96,14 @@ class EnvSource:
             return cls(env, name, kwargs, limit=max_episode_steps)
         hint = no_env_hint(env)
         raise SpaceError(f"expected {_WANTED}; this is a {type(env).__module__}.{type(env).__qualname__}{hint}")
+
+    def repeated(self, num_envs: int) -> EnvSource:
+        """Return a copy whose vector environment has so many rows. Raises HyperparameterError where it cannot have."""
+        if num_envs == self.given.num_envs:
+            return self
+        if not hasattr(self.given, "repeated"):
+            raise HyperparameterError(f"num_envs={num_envs}, but {self.name} has {self.given.num_envs} already")
+        return replace(self, given=self.given.repeated(num_envs))
 
     def with_masks(self, masks: bool | None) -> EnvSource:
         """Return a copy that puts the environments' action masks into observations: {MASK: [n], OBSERVATION: ...}.
@@ -338,7 +347,7 @@ class EnvSource:
 
 
 def _adapted(env: Any) -> Any:
-    """Adapt another library's environment to a DeviceEnv where that is possible; return anything else as it is."""
+    """Adapt another library's environment where that is possible; return anything else as it is."""
     if isinstance(env, str | gymnasium.Env | VectorEnv):
         return env
     from renshu.envs.adapters import adapt

@@ -120,7 +120,7 @@ class Collector:
         self._check_observations(rows, T + 1)
         if not np.isfinite(reward).all():
             self._bad(reward, "the reward", None)
-        ended = marks[2:] & ~marks[1:-1] if needs.fresh else marks[2:]  # what is over stays marked
+        ended = marks[2:] & ~marks[1:-1]  # what is over stays marked while it waits for others
         ended = ended if lives is None else ended & ~lives
         obs = unflatten(space, rows)
         rollout = self._rollout(obs, marks[: T + 1], actions, reward, terminated, start, extras)

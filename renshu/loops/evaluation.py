@@ -128,7 +128,8 @@ def evaluate(
         lengths += ~ended
         first, ended = ended, np.logical_or(terminated, truncated)
         cut = ~ended & (lengths >= limit)
-        over = ended if envs.life_lost is None else ended & ~envs.life_lost
+        over = ended & ~first  # who is out stays marked while it waits for others
+        over = over if envs.life_lost is None else over & ~envs.life_lost
         for i in np.flatnonzero(over | cut):
             if len(found[i]) < share[i]:
                 numbers = {} if cut[i] else info_numbers(envs.infos, int(i))

@@ -26,6 +26,10 @@ def make_one(
         env = explained(name, how, lambda: atari.make(how, **kwargs))
     else:
         env = explained(name, None, lambda: how(**kwargs))
+    if _is_in_turns(env):
+        from renshu.envs.adapters import adapt
+
+        env = adapt(env)
     if not isinstance(env, gymnasium.Env):
         hint = ". Pass the vector environment itself" if isinstance(env, VectorEnv) else ""
         hint = hint or no_env_hint(env)
@@ -34,6 +38,12 @@ def make_one(
         if not isinstance(getattr(env, attribute, None), spaces.Space):
             raise SpaceError(f"{name} has no {attribute}: set it in __init__ to a space from gymnasium.spaces")
     return env if limit is None or isinstance(how, GymSpec) else TimeLimit(env, limit)
+
+
+def _is_in_turns(env: Any) -> bool:
+    """Tell whether this is an environment of PettingZoo in which agents act in turns, without importing any of it."""
+    named = ((kind.__module__.partition(".")[0], kind.__name__) for kind in type(env).__mro__)
+    return ("pettingzoo", "AECEnv") in named
 
 
 def next_step(env: VectorEnv) -> VectorEnv:
