@@ -2,6 +2,7 @@
 
     python -m bench.alphazero --part tictactoe [--seeds 3]
     python -m bench.alphazero --part connect_four --minutes 60
+    python -m bench.alphazero --part speed --example pgx/examples/alphazero     # a checkout of pgx's repository
 
 Parts are kept in docs/benchmarks/alphazero.json; connect_four goes on from runs/connect-four where it stopped.
 """
@@ -10,12 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import renshu
 from bench.report import DOCS, publish, revision, table
+from bench.speed import ROOT, peers_python
 from renshu import MCTS, Agent, AlphaZero, GumbelAlphaZero
 from renshu.agent.players import agent_competitor
 from renshu.arena.exhaustive import never_loses
@@ -98,6 +103,33 @@ def connect_four(minutes: float, every: float, before: list[dict[str, Any]]) -> 
     return found
 
 
+def speed(example: Path, repeats: int = 3) -> dict[str, Any]:
+    """Time self-play and learning in Connect Four beside pgx's own example: a process each, in turn.
+
+    example: the folder examples/alphazero of pgx's repository. As many games at once, simulations, blocks and channels,
+    and each move is learned from once, in minibatches of the same size.
+    """
+    names = {"env_id": "connect_four", "num_layers": "n_blocks", "num_channels": "n_channels"}
+    shared = {"num_channels": 32, "num_layers": 2, "num_simulations": 32}
+    theirs = {"env_id": "connect_four", **shared, "selfplay_batch_size": 64, "max_num_steps": 64}
+    theirs["training_batch_size"] = 512
+    ours = {names.get(name, name): value for name, value in shared.items()}
+    python = peers_python(ROOT / ".venv-pgx", ROOT / "bench" / "pgx.txt")
+    commands = {
+        "Renshu": [sys.executable, "-m", "bench.run_alphazero", json.dumps(ours)],
+        "pgx": [str(python), "bench/run_pgx.py", str(example), *(f"{name}={value}" for name, value in theirs.items())],
+    }
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for _ in range(repeats):
+        for name, command in commands.items():
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+            runs[name].append(json.loads(done.stdout.splitlines()[-1]))
+            print(name, runs[name][-1], flush=True)
+    return {"runs": runs, "settings": theirs, "revision": revision()}
+
+
 def stop_after(seconds: float) -> Any:
     """Make a callback that ends training after some seconds."""
     began = time.perf_counter()
@@ -152,7 +184,27 @@ def page() -> None:
             "sees wins one move ahead, and against random play. Public marks: 0.945 and 0.539.\n\n"
             + table(["minutes", "moves", "against UCT 1,000", "policy against one ply", "against random"], rows)
         )
+    if "speed" in kept:
+        body.append(speed_section(kept["speed"]))
     publish("alphazero", "AlphaZero", "python -m bench.alphazero", "\n\n".join(body))
+
+
+def speed_section(found: dict[str, Any]) -> str:
+    """Write the section on speed."""
+    simulations, rows = found["settings"]["num_simulations"], []
+    for name, runs in found["runs"].items():
+        moves = [run["moves"] / run["seconds"] for run in runs]
+        games = [run["games"] / run["seconds"] * 3600 for run in runs]
+        ratios = [a / (run["moves"] / run["seconds"]) for a, run in zip(moves, found["runs"]["pgx"], strict=True)]
+        rate, spread = statistics.median(moves), f" ({min(ratios):.2f} to {max(ratios):.2f})"
+        ratio = f"{statistics.median(ratios):.2f}{spread}" if name != "pgx" else ""
+        rows.append([name, f"{rate:,.0f}", f"{rate * simulations:,.0f}", f"{statistics.median(games):,.0f}", ratio])
+    settings = ", ".join(f"{name} {value}" for name, value in found["settings"].items())
+    return (
+        "## Speed\n\nSelf-play and learning in Connect Four beside pgx's own example of Gumbel AlphaZero, by its settings "
+        f"{settings}; each move is learned from once by both. Medians of {len(found['runs']['pgx'])} processes in turn, "
+        "after compiling.\n\n" + table(["", "searches/s", "simulations/s", "games an hour", "/ pgx"], rows)
+    )
 
 
 def first_without_losses(run: dict[str, Any]) -> list[object]:
@@ -166,10 +218,11 @@ def first_without_losses(run: dict[str, Any]) -> list[object]:
 def main() -> None:
     """Measure a part, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["tictactoe", "connect_four", "page"], default="page")
+    parser.add_argument("--part", choices=["tictactoe", "connect_four", "speed", "page"], default="page")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed; settings are chosen on 10 and above")
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--example", type=Path, help="folder examples/alphazero of pgx's repository")
     parser.add_argument("--every", type=float, default=20.0, help="minutes between two rounds of matches")
     args = parser.parse_args()
     if args.part == "tictactoe":
@@ -179,6 +232,10 @@ def main() -> None:
     elif args.part == "connect_four":
         kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
         connect_four(args.minutes, args.every, kept.get("connect_four", {}).get("course", []))
+    elif args.part == "speed":
+        if args.example is None or not (args.example / "train.py").exists():
+            parser.error("--part speed needs --example, the folder examples/alphazero of github.com/sotetsuk/pgx")
+        keep("speed", speed(args.example.resolve()))
     if KEPT.exists():
         page()
 

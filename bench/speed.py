@@ -38,13 +38,15 @@ TARGETS = {
 TITLES = {"speed": "Speed of learn()", "speed_replay": "Speed of learn() from replay"}
 
 
-def peers_python() -> Path:
-    """Return the interpreter of the peers' virtual environment, which is made if it is missing."""
-    python = PEERS / "bin" / "python"
-    done, wanted = PEERS / "installed", ROOT / "bench" / "peers.txt"
+def peers_python(folder: Path = PEERS, wanted: Path = ROOT / "bench" / "peers.txt") -> Path:
+    """Return the interpreter of a virtual environment of peers, which is made if it is missing.
+
+    folder: where it is. wanted: its requirements.
+    """
+    python, done = folder / "bin" / "python", folder / "installed"
     if not done.exists() or done.read_text() != wanted.read_text():
-        print("making .venv-peers ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
+        print(f"making {folder.name} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted], check=True)
         done.write_text(wanted.read_text())
     return python
