@@ -164,6 +164,21 @@ MINIBATCHES = {**ON_POLICY, "batch_size": 8}
 CORRECTED = {"ent_coef": 0.01, "rho_bar": 0.9, "c_bar": 0.8}
 
 PLANNED = {**REPLAY, "gradient_steps": 1, "num_simulations": 4}
+IMAGINED = {
+    **PLANNED,
+    "buffer_size": 1_024,
+    "learning_starts": 48,
+    "train_freq": 4,
+    "gradient_steps": 2,
+    "num_unroll_steps": 2,
+    "n_steps": 2,
+    "target_update_interval": 16,
+    "support": 4,
+    "latent": 8,
+    "ent_coef": 0.1,
+    "prioritized_replay_alpha": 1.0,
+}
+
 LEARNS_NOTHING = {"MCTS"}
 """Algorithms that only plan, of which there is nothing to ask here: see tests/algorithms/planning."""
 
@@ -180,7 +195,9 @@ CASES: dict[str, Case] = {
     "DynaQ": Case("DynaQ", Choices(), {**TABLE, "planning_steps": 2}),
     "ExpectedSARSA": Case("ExpectedSARSA", Choices(), TABLE),
     "GumbelAlphaZero": Case("GumbelAlphaZero", Choices(), PLANNED),
+    "GumbelMuZero": Case("GumbelMuZero", Choices(), IMAGINED),
     "IMPALA": Case("IMPALA", Choices(), {**ON_POLICY, **NORMED, **CORRECTED}),
+    "MuZero": Case("MuZero", Choices(), IMAGINED),
     "PPO": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "ent_coef": 0.01, "n_epochs": 2, "clip_range": 0.05}),
     "PPO-recurrent": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "n_epochs": 2, "recurrent": "gru"}),
     "PQN": Case("PQN", Choices(), {**MINIBATCHES, "exploration_fraction": 0.9}),
@@ -191,6 +208,8 @@ CASES: dict[str, Case] = {
     "SAC": Case("SAC", Points(), AUTO),
     "SAC-discrete": Case("SAC", Choices(), FIXED),
     "SARSA": Case("SARSA", Choices(), TABLE),
+    "SampledMuZero": Case("SampledMuZero", Points(), {**IMAGINED, "num_sampled_actions": 8, "ent_coef": 0.01}),
+    "StochasticMuZero": Case("StochasticMuZero", Choices(), {**IMAGINED, "num_codes": 4}),
     "TD3": Case("TD3", Points(), NOISY),
     "TQC": Case("TQC", Points(), {**AUTO, "n_quantiles": 5}),
     "TQC-fixed": Case("TQC", Points(), {**FIXED, "n_quantiles": 5}),
