@@ -57,6 +57,7 @@ class Faulty(gymnasium.Env):
 @pytest.fixture(scope="module")
 def ray():
     """One session of Ray for all tests, as a user may have one."""
+    importlib.import_module("ray").shutdown()  # one that another module's test may have left
     folder = ray_actors.connect(None, 4)
     yield importlib.import_module("ray")
     importlib.import_module("ray").shutdown()
