@@ -43,7 +43,7 @@ class Imagined(NamedTuple):
     """States as the model imagines them."""
 
     latent: Array  # [B, ...]
-    prefix: Prefix | tuple[()] = ()
+    prefix: PyTree = ()  # a Prefix, where the model sums up rewards
     choices: Array = ()  # [B, C, D]  actions to choose from there, where these were drawn
 
 
@@ -232,9 +232,9 @@ class ImaginingLearner(ReplayLearner["MuZero"]):
         """Return the part of a search's result that is learned."""
         return {"policy": searched.found.policy, "value": searched.found.value}
 
-    def random_share(self, counters: Counters) -> Array:
-        """Return the temperature, which actors know as their exploration."""
-        return jnp.asarray(value_of(self.config.temperature, counters.progress_remaining), jnp.float32)
+    def exploration_after(self, counters: Counters, before: Array | float = jnp.inf) -> Array:
+        """Compute the temperature, [] float32, which actors know as their exploration; it may be above 1."""
+        return jnp.minimum(before, value_of(self.config.temperature, counters.progress_remaining)).astype(jnp.float32)
 
     def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
         obs, carry = stack_frames(carry, timestep.obs, timestep.first)

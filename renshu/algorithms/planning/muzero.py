@@ -37,9 +37,10 @@ from renshu.types import Accepts, Array, EnvSpec, Key, Metrics, PyTree, Rollout
 class MuZero(ReplayAlgorithm):
     """Learn a model in which search finds good actions, from what search in it found before.
 
-    It moves for both players of a game, and takes it that they move in turn: in a game in which one may move twice,
-    search has the sign of what follows wrong. EfficientZero is consistency_coef=2, value_prefix=True, and reanalyse=1
-    with search_value=True, which stands for its correction of old targets.
+    It moves for both players of a game, and takes it that they move in turn, and that one gains what the other loses:
+    in a game in which one may move twice, search has the sign of what follows wrong. EfficientZero is
+    consistency_coef=2, value_prefix=True, and reanalyse=1 with search_value=True, which stands for its correction of
+    old targets.
     """
 
     accepts: ClassVar[Accepts] = Accepts(
@@ -154,8 +155,11 @@ class MuZeroLearner(ImaginingLearner):
             parts = self.losses({"model": model}, out, lesson)
             metrics = {name: over_steps(x, where, batch.weight, K) for name, (_, x, where) in parts.items()}
             total = sum((weight * metrics[name] for name, (weight, _, _) in parts.items()), start=jnp.float32(0.0))
-            value = scalar(out.value[0], config.support)
-            return total, ({"loss": total, "value": value.mean(), **metrics}, lesson.targets.value[0] - value)
+            value, begun = scalar(out.value[0], config.support), lesson.targets.going[0]
+            # From where an episode is over there is nothing to learn, and no reason to draw it again.
+            error = jnp.where(begun, lesson.targets.value[0] - value, 0.0)
+            mean = jnp.where(begun, value, 0.0).sum() / jnp.maximum(begun.sum(), 1)
+            return total, ({"loss": total, "value": mean, **metrics}, error)
 
         train_state, (metrics, error) = self.optim.step(train_state, "model", loss, learning_rate)
         train_state = train_state._replace(updates=train_state.updates + 1)

@@ -106,9 +106,10 @@ class StochasticMuZeroLearner(MuZeroLearner):
         steps, root = len(lesson.action), self.root(params, at(lesson.seen, 0))
         before, after = (self.split(flat(at(lesson.seen, slice(i, i + steps))))[0] for i in (0, 1))
         encoded = by_step(self.run(params, "encode", before, after), lesson.targets.reward)
-        code = one_hot_of(encoded, jax.random.gumbel(key, encoded.shape))
-        # Nothing happens any more where an episode is over.
-        code = jnp.where(expanded(lesson.targets.going[:-1], code), code, 0.0)
+        noise = jax.random.gumbel(key, encoded.shape)
+        # Where an episode is over search still has some outcome happen, of which none may change anything.
+        beyond = one_hot_of(jnp.zeros_like(encoded), noise)
+        code = jnp.where(expanded(lesson.targets.going[:-1], noise), one_hot_of(encoded, noise), beyond)
 
         def step(latent: Array, row: tuple[Array, Array]) -> tuple[Array, tuple[Array, ...]]:
             action, code = row
@@ -123,12 +124,13 @@ class StochasticMuZeroLearner(MuZeroLearner):
 
     def losses(self, params: PyTree, out: Unrolled, lesson: Lesson) -> Parts:
         """Compare what the model says with what it should say (equations 5 to 7)."""
-        config, chance, where = self.config, out.chance, lesson.targets.going[:-1]
+        config, chance, targets = self.config, out.chance, lesson.targets
+        where, known = targets.going[:-1], targets.known[:-1]
         code = jax.lax.stop_gradient(chance.code)
-        value = two_hot(lesson.targets.value[:-1], config.support)
+        value = two_hot(targets.value[:-1], config.support)
         commitment = ((jax.nn.softmax(chance.encoded) - code) ** 2).sum(axis=-1)
         return super().losses(params, out, lesson) | {
             "chance_loss": (config.chance_coef, cross_entropy(chance.logits, code), where),
-            "afterstate_loss": (config.chance_coef * config.vf_coef, cross_entropy(chance.value, value), where),
+            "afterstate_loss": (config.chance_coef * config.vf_coef, cross_entropy(chance.value, value), known),
             "commitment_loss": (config.commitment_coef, commitment, where),
         }
