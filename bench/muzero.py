@@ -71,9 +71,11 @@ CATCH: dict[str, Any] = {
     "support": 5,
     "latent": 64,
     "net_arch": [64],
-    "n_steps": 5,
+    "n_steps": 9,
+    "vf_coef": 1.0,
     "batch_size": 64,
-    "gradient_steps": 8,
+    "learning_rate": 2e-3,
+    "gradient_steps": 32,
     "buffer_size": 20_000,
     "learning_starts": 500,
 }
@@ -217,7 +219,7 @@ PARTS: dict[str, tuple[Callable[[Seeds, int], dict[str, Course]], int, str]] = {
     "simulations": (simulations, 50_000, "CartPole-v1 with few simulations"),
     "tictactoe": (tictactoe, MOVES, "Tic-tac-toe"),
     "stochastic": (stochastic, 200_000, "2048, whose tiles come by chance"),
-    "efficient": (efficient, 30_000, "EfficientZero's options on pictures of a falling ball"),
+    "efficient": (efficient, 40_000, "EfficientZero's options on pictures of a falling ball"),
     "pendulum": (pendulum, 40_000, "Pendulum-v1, continuous actions"),
 }
 """Functions of the parts, the steps of a training there, and headings."""
