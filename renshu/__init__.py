@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from renshu.algorithms.planning.alphazero import AlphaZero as AlphaZero
     from renshu.algorithms.planning.alphazero import GumbelAlphaZero as GumbelAlphaZero
     from renshu.algorithms.planning.mcts import MCTS as MCTS
+    from renshu.algorithms.planning.muzero import GumbelMuZero as GumbelMuZero
+    from renshu.algorithms.planning.muzero import MuZero as MuZero
+    from renshu.algorithms.planning.sampled_muzero import SampledMuZero as SampledMuZero
+    from renshu.algorithms.planning.stochastic_muzero import StochasticMuZero as StochasticMuZero
     from renshu.algorithms.policy_gradient.a2c import A2C as A2C
     from renshu.algorithms.policy_gradient.appo import APPO as APPO
     from renshu.algorithms.policy_gradient.impala import IMPALA as IMPALA

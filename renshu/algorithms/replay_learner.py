@@ -166,6 +166,14 @@ class ReplayLearner(Learner[Config, State]):
         """Return the share of random actions after the first `learning_starts` steps. Default: none."""
         return jnp.float32(0.0)
 
+    def exploration_after(self, counters: Counters, before: Array | float = 1.0) -> Array:
+        """Compute the share of random actions, [] float32. It never rises: more training is not more chance.
+
+        Learners that explore in another way give actors a number of their own in its place.
+        """
+        random = counters.steps < self.config.learning_starts
+        return jnp.minimum(before, jnp.where(random, 1.0, self.random_share(counters))).astype(jnp.float32)
+
     def pack(self, train_state: TrainState) -> TrainState:
         """Put a train state into the form that `gradient_step` takes. Default: as it is."""
         return train_state
@@ -178,7 +186,7 @@ class ReplayLearner(Learner[Config, State]):
 
     def init(self, key: Key) -> State:
         counters = Counters.zeros()
-        exploration = self._exploration(counters._replace(target=jnp.int32(1)))
+        exploration = self.exploration_after(counters._replace(target=jnp.int32(1)))
         train = self.unpack(self.init_train(key))
         memory = self.replay.init(*self._recorded(ActorState(train.params, exploration, train.aux)))
         return State(train, memory, counters, exploration)
@@ -208,7 +216,7 @@ class ReplayLearner(Learner[Config, State]):
 
     def after_steps(self, state: State, counters: Counters) -> State:
         """Put newer counters in place; change what goes by the number of steps."""
-        return state._replace(counters=counters, exploration=self._exploration(counters, state.exploration))
+        return state._replace(counters=counters, exploration=self.exploration_after(counters, state.exploration))
 
     def relearn(self, state: State, key: Key) -> tuple[State, Metrics]:
         """Take one gradient step on what the memory holds already, as on a data set. It counts as a step."""
@@ -311,11 +319,6 @@ class ReplayLearner(Learner[Config, State]):
         # A loop whose count is not known needs no branch, which could copy what it carries.
         train, kept, total = jax.lax.fori_loop(0, count, step, (train, kept, nothing))
         return train, with_kept(memory, kept), total
-
-    def _exploration(self, counters: Counters, before: Array | float = 1.0) -> Array:
-        """Compute the share of random actions, [] float32. It never rises: more training is not more chance."""
-        random = counters.steps < self.config.learning_starts
-        return jnp.minimum(before, jnp.where(random, 1.0, self.random_share(counters))).astype(jnp.float32)
 
 
 def _shapes(memory: ReplayState, from_axis: int = 0) -> Any:

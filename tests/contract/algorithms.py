@@ -106,12 +106,14 @@ STEADY, STILL, WRONG, HUGE = 0.9, 0.15, 0.05, 0.02
 class Case:
     """An algorithm of the registry with tiny settings, and an environment: `Choices` has masks, `Points` has none.
 
-    Many options are on at once, so that the hyperparameters that may be traced are numbers that matter.
+    Many options are on at once, so that the hyperparameters that may be traced are numbers that matter. magnified: how
+    much larger than elsewhere differences of rounding may be.
     """
 
     algorithm: str
     env: DeviceEnv
     settings: dict[str, Any]
+    magnified: float = 1.0
 
 
 # Adam knows no scale: of networks apart the weight of a loss would hardly matter.
@@ -164,6 +166,23 @@ MINIBATCHES = {**ON_POLICY, "batch_size": 8}
 CORRECTED = {"ent_coef": 0.01, "rho_bar": 0.9, "c_bar": 0.8}
 
 PLANNED = {**REPLAY, "gradient_steps": 1, "num_simulations": 4}
+IMAGINED = {
+    **PLANNED,
+    "buffer_size": 1_024,
+    "learning_starts": 48,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "num_unroll_steps": 2,
+    "n_steps": 2,
+    "target_update_interval": 16,
+    "support": 4,
+    "latent": 8,
+    "ent_coef": 0.1,
+    "prioritized_replay_alpha": 1.0,
+}
+RANGED = 20.0
+"""Search with Gumbel divides differences of values by the range that they have, and policies are exponents of that."""
+
 LEARNS_NOTHING = {"MCTS"}
 """Algorithms that only plan, of which there is nothing to ask here: see tests/algorithms/planning."""
 
@@ -180,7 +199,9 @@ CASES: dict[str, Case] = {
     "DynaQ": Case("DynaQ", Choices(), {**TABLE, "planning_steps": 2}),
     "ExpectedSARSA": Case("ExpectedSARSA", Choices(), TABLE),
     "GumbelAlphaZero": Case("GumbelAlphaZero", Choices(), PLANNED),
+    "GumbelMuZero": Case("GumbelMuZero", Choices(), IMAGINED, RANGED),
     "IMPALA": Case("IMPALA", Choices(), {**ON_POLICY, **NORMED, **CORRECTED}),
+    "MuZero": Case("MuZero", Choices(), IMAGINED),
     "PPO": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "ent_coef": 0.01, "n_epochs": 2, "clip_range": 0.05}),
     "PPO-recurrent": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "n_epochs": 2, "recurrent": "gru"}),
     "PQN": Case("PQN", Choices(), {**MINIBATCHES, "exploration_fraction": 0.9}),
@@ -191,6 +212,8 @@ CASES: dict[str, Case] = {
     "SAC": Case("SAC", Points(), AUTO),
     "SAC-discrete": Case("SAC", Choices(), FIXED),
     "SARSA": Case("SARSA", Choices(), TABLE),
+    "SampledMuZero": Case("SampledMuZero", Points(), {**IMAGINED, "num_sampled_actions": 8, "ent_coef": 0.01}, RANGED),
+    "StochasticMuZero": Case("StochasticMuZero", Choices(), {**IMAGINED, "num_codes": 4}),
     "TD3": Case("TD3", Points(), NOISY),
     "TQC": Case("TQC", Points(), {**AUTO, "n_quantiles": 5}),
     "TQC-fixed": Case("TQC", Points(), {**FIXED, "n_quantiles": 5}),

@@ -190,5 +190,6 @@ def test_rows_of_one_program_are_single_runs(case):
     assert np.asarray(population.finite).all()
     stacked = jax.device_get(population.state)
     states = {row.label: jax.tree.map(lambda x, i=i: x[i], stacked) for i, row in enumerate(rows)}
-    assert distance(states["its own"], made.compiled.few) < 1e-5
-    assert [label for label, state in states.items() if distance(state, states["its own"]) < 1e-4] == ["its own"]
+    near = 1e-5 * CASES[case].magnified
+    assert distance(states["its own"], made.compiled.few) < near
+    assert [label for label, state in states.items() if distance(state, states["its own"]) < 10 * near] == ["its own"]
