@@ -29,7 +29,9 @@ MOST = 0.999
 class SampledMuZero(GumbelMuZero):
     """MuZero for continuous actions: each state of a search has a few that were drawn from the policy there.
 
-    At the root, in training, half of them are drawn from all actions alike: the policy finds what it lacks.
+    At the root, in training, half of them are drawn from all actions alike: the policy finds what it lacks. To search,
+    all that were drawn are equally good beforehand, where the paper weights them by the policy over what they are drawn
+    from: what a search improves is this mixture.
     """
 
     accepts: ClassVar[Accepts] = Accepts(
