@@ -200,11 +200,12 @@ def speed_section(found: dict[str, Any]) -> str:
         ratio = f"{statistics.median(ratios):.2f}{spread}" if name != "pgx" else ""
         rows.append([name, f"{rate:,.0f}", f"{rate * simulations:,.0f}", f"{statistics.median(games):,.0f}", ratio])
     settings = ", ".join(f"{name} {value}" for name, value in found["settings"].items())
-    return (
-        "## Speed\n\nSelf-play and learning in Connect Four beside pgx's own example of Gumbel AlphaZero, by its settings "
-        f"{settings}; each move is learned from once by both. Medians of {len(found['runs']['pgx'])} processes in turn, "
-        "after compiling.\n\n" + table(["", "searches/s", "simulations/s", "games an hour", "/ pgx"], rows)
+    about = (
+        "Self-play and learning in Connect Four beside pgx's own example of Gumbel AlphaZero, with its settings "
+        f"{settings}; each move is learned from once by both. Medians of {len(found['runs']['pgx'])} processes in "
+        "turn, after compiling."
     )
+    return f"## Speed\n\n{about}\n\n" + table(["", "searches/s", "simulations/s", "games an hour", "/ pgx"], rows)
 
 
 def first_without_losses(run: dict[str, Any]) -> list[object]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from renshu.algorithms.planning.backups import backing_up_in_place
 from renshu.algorithms.planning.search import GUMBEL, Found, library
 from renshu.algorithms.replay_learner import ActorState, ReplayLearner, State, examples
 from renshu.errors import HyperparameterError
@@ -199,7 +200,8 @@ class ImaginingLearner(ReplayLearner["MuZero"]):
         logits, choices = self.offered(policy, mask, key_choices, explore)
         root = root._replace(choices=choices)
         begin = library().RootFnOutput(prior_logits=logits, value=value, embedding=root)
-        found = self.search(params, key_search, begin, None if mask is None else ~mask, explore, temperature)
+        with backing_up_in_place():
+            found = self.search(params, key_search, begin, None if mask is None else ~mask, explore, temperature)
         summary, action = found.search_tree.summary(), found.action.astype(jnp.int32)
         return Searched(Found(action, found.action_weights, summary.value, summary.visit_counts, summary.qvalues), root)
 

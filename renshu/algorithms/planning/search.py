@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from renshu.algorithms.planning.backups import backing_up_in_place
 from renshu.errors import HyperparameterError
 from renshu.ops.masks import FORBIDDEN, uniform_actions
 from renshu.ops.rows import choose
@@ -80,6 +81,7 @@ def model_step(model: DeviceEnv, evaluate: Evaluate, gamma: float | Array) -> Ca
     return step
 
 
+@backing_up_in_place()
 def search(
     kind: str,
     params: PyTree,
