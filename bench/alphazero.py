@@ -46,16 +46,28 @@ TICTACTOE: dict[str, Any] = {
     "dirichlet_fraction": 0.5,
     "temperature": 2.0,
 }
-CONNECT_FOUR: dict[str, Any] = {
-    "num_simulations": 24,
-    "n_blocks": 3,
-    "n_channels": 48,
-    "learning_rate": 1e-3,
-    "gradient_steps": 16,
-    "train_freq": 8,
-    "buffer_size": 200_000,
+CONNECT_FOUR: dict[str, dict[str, Any]] = {
+    "wide": {
+        "num_simulations": 24,
+        "n_blocks": 3,
+        "n_channels": 48,
+        "learning_rate": 1e-3,
+        "gradient_steps": 16,
+        "train_freq": 8,
+        "buffer_size": 200_000,
+    },
+    "fast": {
+        "num_simulations": 16,
+        "n_blocks": 2,
+        "n_channels": 32,
+        "learning_rate": 2e-3,
+        "gradient_steps": 16,
+        "train_freq": 8,
+        "buffer_size": 500_000,
+    },
 }
-GAMES_AT_ONCE, MOST = 128, 100_000_000
+"""Two tries: a network that learns more from each move, and one that plays three times as many."""
+GAMES_AT_ONCE, MOST = {"wide": 128, "fast": 256}, 100_000_000
 """Games of Connect Four that are played side by side, and moves that no training reaches."""
 MATCH = 100
 """Games of a match, half of them in each seat."""
@@ -83,23 +95,24 @@ def tictactoe(seed: int) -> dict[str, Any]:
     return {"seed": seed, "course": course, "games": sum(sum(found) for found in leaves)}
 
 
-def connect_four(minutes: float, every: float, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Train for some more minutes, with matches after `every` minutes. before: what was found in earlier minutes."""
-    env, found = "renshu/ConnectFour-v0", list(before)
+def connect_four(name: str, minutes: float, every: float, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train a try for some more minutes, with matches after `every` minutes. before: what was found in earlier ones."""
+    env, found, run = "renshu/ConnectFour-v0", list(before), Path(f"{RUN}-{name}")
     known = found[-1]["minutes"] if found else 0.0
     left = minutes
     while left > 0.1:
         goal, began = min(left, every) * 60, time.perf_counter()
         ways: dict[str, Any] = {"callbacks": [stop_after(goal)], "checkpoint_every": 200_000, "progress": False}
-        if RUN.exists():
-            agent = Agent.resume(RUN).learn(MOST, restart_schedules=False, **ways)
+        if run.exists():
+            agent = Agent.resume(run).learn(MOST, restart_schedules=False, **ways)
         else:
-            agent = GumbelAlphaZero(**CONNECT_FOUR).on(env, num_envs=GAMES_AT_ONCE, seed=0).learn(MOST, run=RUN, **ways)
+            algorithm = GumbelAlphaZero(**CONNECT_FOUR[name])
+            agent = algorithm.on(env, num_envs=GAMES_AT_ONCE[name], seed=0).learn(MOST, run=run, **ways)
         spent = (time.perf_counter() - began) / 60
         known, left = known + spent, left - spent
         found.append({"minutes": known, "moves": agent.steps, **strength(agent)})
         print(found[-1], flush=True)
-        keep("connect_four", {"course": found, "settings": CONNECT_FOUR, "revision": revision()})
+        keep(f"connect_four_{name}", {"course": found, "settings": CONNECT_FOUR[name], "revision": revision()})
     return found
 
 
@@ -169,20 +182,24 @@ def page() -> None:
             f"ends with the second check without a loss in a row, or after {LIMIT} s.\n\n"
             + table(["seed", "seconds", "moves", "losses at the end", "games of the last check"], rows)
         )
-    if "connect_four" in kept:
+    tries = {name: kept[key] for name in CONNECT_FOUR if (key := f"connect_four_{name}") in kept}
+    if tries:
         rows = [
             [
+                name,
                 f"{row['minutes']:.0f}",
                 f"{row['moves']:,}",
-                *(f"{row[name]:.3f}" for name in ("uct", "one_ply", "random")),
+                *(f"{row[opponent]:.3f}" for opponent in ("uct", "one_ply", "random")),
             ]
-            for row in kept["connect_four"]["course"]
+            for name, found in tries.items()
+            for row in found["course"]
         ]
+        settings = "\n".join(f"- {name}: {found['settings']}" for name, found in tries.items())
         body.append(
             f"## Connect Four\n\nScores (draws count half) over {MATCH} games, half in each seat: with 100 simulations "
             "against UCT with 1,000; with one simulation, which is the network's policy alone, against a player that "
-            "sees wins one move ahead, and against random play. Public marks: 0.945 and 0.539.\n\n"
-            + table(["minutes", "moves", "against UCT 1,000", "policy against one ply", "against random"], rows)
+            f"sees wins one move ahead, and against random play. Public marks: 0.945 and 0.539.\n\n{settings}\n\n"
+            + table(["try", "minutes", "moves", "against UCT 1,000", "policy against one ply", "against random"], rows)
         )
     if "speed" in kept:
         body.append(speed_section(kept["speed"]))
@@ -222,6 +239,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["tictactoe", "connect_four", "speed", "page"], default="page")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed; settings are chosen on 10 and above")
+    parser.add_argument("--try", dest="name", choices=[*CONNECT_FOUR], default="fast", help="of Connect Four")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--example", type=Path, help="folder examples/alphazero of pgx's repository")
     parser.add_argument("--every", type=float, default=20.0, help="minutes between two rounds of matches")
@@ -232,7 +250,7 @@ def main() -> None:
             keep("tictactoe", {"runs": runs, "settings": TICTACTOE, "revision": revision()})
     elif args.part == "connect_four":
         kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        connect_four(args.minutes, args.every, kept.get("connect_four", {}).get("course", []))
+        connect_four(args.name, args.minutes, args.every, kept.get(f"connect_four_{args.name}", {}).get("course", []))
     elif args.part == "speed":
         if args.example is None or not (args.example / "train.py").exists():
             parser.error("--part speed needs --example, the folder examples/alphazero of github.com/sotetsuk/pgx")

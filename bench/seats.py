@@ -21,7 +21,7 @@ import numpy as np
 
 import renshu
 from bench.report import DOCS, publish, revision, table
-from renshu import A2C, DQN, MCTS, PPO, Agent, AlphaZero, GumbelAlphaZero, QLearning
+from renshu import A2C, DQN, MCTS, PPO, Agent, AlphaZero, GumbelAlphaZero, GumbelMuZero, QLearning
 from renshu.agent.players import agent_competitor
 from renshu.algorithms import registry
 from renshu.arena.league import play_league
@@ -119,6 +119,7 @@ def league(seeds: list[int]) -> dict[str, Any]:
         "a2c, self-play": (A2C(n_steps=8, net_arch=[64, 64], ent_coef=0.01, learning_rate=1e-3), 400_000),
         "dqn, self-play": (DQN(net_arch=[64, 64], **VALUES), 300_000),
         "alphazero": (AlphaZero(num_simulations=32, n_blocks=1, n_channels=32, learning_rate=3e-3), 40_000),
+        "gumbel muzero": (GumbelMuZero(num_simulations=16, n_steps=9, gradient_steps=32, learning_rate=2e-3), 60_000),
         "gumbel alphazero": (GumbelAlphaZero(num_simulations=16, n_blocks=1, n_channels=32), 40_000),
     }
     everyone: list[Any] = [Pure(), AlphaBeta(TicTacToe())]
