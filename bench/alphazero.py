@@ -31,7 +31,7 @@ from renshu.envs.builtin.tic_tac_toe import TicTacToe
 
 KEPT = DOCS / "alphazero.json"
 RUN = Path("runs/connect-four")
-LIMIT, MOVES, CHECK, SIMULATIONS = 300, 240_000, 16_000, 100
+LIMIT, MOVES, CHECK, SIMULATIONS = 300, 800_000, 16_000, 200
 """Seconds and moves that Tic-tac-toe has, moves between two checks, and simulations of a move in them."""
 TICTACTOE: dict[str, Any] = {
     "num_simulations": 32,
