@@ -1,35 +1,26 @@
-"""Learners that search in a latent model of their own: how they act, and what they remember of it."""
+"""Search in a latent model: how learners that have one choose."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from renshu.algorithms.planning.backups import backing_up_in_place
 from renshu.algorithms.planning.search import GUMBEL, Found, library
-from renshu.algorithms.replay_learner import ActorState, ReplayLearner, State, examples
-from renshu.errors import HyperparameterError
-from renshu.networks.latent import LatentModel, has_planes
+from renshu.networks.latent import LatentModel
 from renshu.ops.categorical import scalar
-from renshu.ops.frame_stack import empty_frames, stack_frames, stack_rollout
-from renshu.ops.masks import mask_for_display, mask_values
-from renshu.ops.schedules import value_of
-from renshu.ops.spaces import dummy
-from renshu.optim.train_state import Optimizers, TrainState
-from renshu.replay.sequences import SequenceBuffer
-from renshu.types import ActorOutput, Array, Counters, EnvSpec, Key, PyTree, Rollout, TimeStep
+from renshu.ops.masks import mask_values, split
+from renshu.types import Array, EnvSpec, Key, PyTree
 
 if TYPE_CHECKING:
     from renshu.algorithms.planning.muzero import MuZero
 
 LEAST_RANGE = 0.01
 """Bound from below of what search divides the values of actions by: less is the networks' noise (Ye et al. 2021)."""
-MEMORY = 64
-"""Units of the network that sums up rewards."""
 
 
 class Prefix(NamedTuple):
@@ -55,69 +46,20 @@ class Searched(NamedTuple):
     root: Imagined
 
 
-class ImaginingLearner(ReplayLearner["MuZero"]):
-    """A latent model, the search in it that acts, and a memory of sequences. A subclass has `gradient_step`."""
+@dataclass(frozen=True)
+class Imagination:
+    """A latent model, and the search in it.
 
-    def __init__(self, config: MuZero, spec: EnvSpec) -> None:
-        name = type(config).__name__
-        if spec.players > 2:
-            raise HyperparameterError(
-                f"{name} plans for one player or two; {spec.id or 'this game'} has {spec.players}"
-            )
-        if config.elite_episodes:
-            raise HyperparameterError(f"{name}: elite_episodes moves episodes, and sequences go on after them")
-        if config.search_value and not config.reanalyse:
-            raise HyperparameterError(f"{name}: search_value=True is for what is searched anew: give reanalyse > 0")
-        library()
-        super().__init__(config, spec)
-        self.convolves = True if has_planes(self.observation_space) else None
-        self.model = self.make_model()
-        clip = optax.identity() if config.max_grad_norm is None else optax.clip_by_global_norm(config.max_grad_norm)
-        adam = optax.chain(clip, optax.scale_by_adam(eps=1e-5), optax.add_decayed_weights(config.weight_decay))
-        self.optim = Optimizers({"model": adam}, guard=self.guards_each_step)
+    config: hyperparameters, some of which may be traced numbers. spec: of the environments. model: the networks.
+    """
 
-    def make_model(self) -> LatentModel:
-        """Make the networks."""
-        return LatentModel(**self.sizes())
+    config: MuZero
+    spec: EnvSpec
+    model: LatentModel
 
-    def widths(self) -> tuple[int, int]:
-        """Return how many numbers describe an action, and how many a policy."""
-        return (int(self.spec.action_space.n),) * 2  # type: ignore[attr-defined]
-
-    def sizes(self) -> dict[str, Any]:
-        """Return what networks are made with."""
-        config, (actions, policy) = self.config, self.widths()
-        return {
-            "space": self.observation_space,
-            "actions": actions,
-            "policy": policy,
-            "bins": 2 * config.support + 1,
-            "widths": config.net_arch.pi,
-            "latent": config.latent,
-            "blocks": config.n_blocks,
-            "channels": config.n_channels,
-            "cnn": config.cnn,
-            "memory": MEMORY if config.value_prefix else 0,
-            "projection": config.latent if config.consistency_coef else 0,
-        }
-
-    def make_replay(self) -> SequenceBuffer:
-        config = self.config
-        return SequenceBuffer(
-            config.buffer_size,
-            *examples(self.spec),
-            num_envs=self.spec.num_envs,
-            rollout_length=config.train_freq,
-            # Rows that only fill the first frame stack come before, and the row of the last value after.
-            sequence_length=self.spec.frame_stack + config.num_unroll_steps + config.n_steps,
-            alpha=config.prioritized_replay_alpha if config.prioritized else None,
-            own_heads=self.spec.rollout_envs is not None,
-        )
-
-    def init_train(self, key: Key) -> TrainState:
-        params = {"model": self.model.init(key, dummy(self.observation_space, 1))["params"]}
-        target = {} if self.config.target_update_interval is None else jax.tree.map(jnp.copy, params)
-        return TrainState(params, target, self.optim.init(params), jnp.int32(0))
+    def split(self, obs: PyTree) -> tuple[PyTree, Array | None]:
+        """Split observations `[B, ...]` into the network's input and the mask of actions, `[B, A]` bool or None."""
+        return split(obs) if self.spec.masks else (obs, None)
 
     # --- the model --------------------------------------------------------------------------------------------------
 
@@ -173,7 +115,7 @@ class ImaginingLearner(ReplayLearner["MuZero"]):
         """Draw actions, all of them alike."""
         return jax.random.randint(key, shape, 0, self.model.actions)
 
-    # --- acting -----------------------------------------------------------------------------------------------------
+    # --- search -----------------------------------------------------------------------------------------------------
 
     def imagine(self, params: PyTree, key: Key, index: Array, node: Imagined) -> tuple[Any, Imagined]:
         """Step the model: mctx's `recurrent_fn`. Of two players one moves after the other."""
@@ -234,59 +176,6 @@ class ImaginingLearner(ReplayLearner["MuZero"]):
         """Return the part of a search's result that is learned."""
         return {"policy": searched.found.policy, "value": searched.found.value}
 
-    def exploration_after(self, counters: Counters, before: Array | float = jnp.inf) -> Array:
-        """Compute the temperature, [] float32, which actors know as their exploration; it may be above 1."""
-        return jnp.minimum(before, value_of(self.config.temperature, counters.progress_remaining)).astype(jnp.float32)
-
-    def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
-        obs, carry = stack_frames(carry, timestep.obs, timestep.first)
-        searched = self.find(acting.params, obs, key, explore, acting.exploration)
-        extras, nothing = self.learned_of(searched), jnp.zeros(timestep.first.shape, jnp.int32)
-        if self.spec.players > 1:
-            extras["to_play"] = nothing if isinstance(timestep.to_play, tuple) else timestep.to_play
-        if self.config.search_value:
-            extras["updates"] = nothing  # `observe` knows
-        return ActorOutput(self.chosen(searched.found.action, searched.root.choices), carry, extras)
-
-    def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
-        """Return the network's policy and `value` [N]; of a search also its policy, values and visits, `[N, A]`."""
-        obs, _ = stack_frames(carry, timestep.obs, timestep.first)
-        mask = self.split(obs)[1]
-        policy, value = self.predict(acting.params, self.root(acting.params, obs).latent)
-        searched = self.find(acting.params, obs, jax.random.key(0), explore=False)
-        found, choices = searched.found, searched.root.choices
-        return {
-            **({} if isinstance(choices, tuple) else {"choices": jnp.tanh(choices)}),
-            **self.shown(policy, mask),
-            "value": value,
-            "search_policy": found.policy,
-            "action_values": mask_for_display(jnp.where(found.visits > 0, found.values, jnp.nan), mask),
-            "visits": found.visits,
-            "search_value": found.value,
-        }
-
     def shown(self, policy: Array, mask: Array | None) -> dict[str, Array]:
         """Return the network's policy as users see it."""
         return {"probabilities": jax.nn.softmax(mask_values(policy, mask))}
-
-    # --- memory -----------------------------------------------------------------------------------------------------
-
-    def observe(self, state: State, rollout: Rollout, key: Key) -> State:
-        """Keep of the rewards of all players that of the one who moved, and how much had been learned by then."""
-        if rollout.reward.ndim == 3:
-            mover = rollout.to_play[:-1, :, None]
-            reward = jnp.take_along_axis(rollout.reward, mover, axis=2)[..., 0]
-            rollout = rollout._replace(reward=reward, to_play=())
-        if self.config.search_value:
-            updates = jnp.full(rollout.reward.shape, state.train.updates)
-            rollout = rollout._replace(extras={**rollout.extras, "updates": updates})
-        return super().observe(state, rollout, key)
-
-    def stacked(self, rollout: Rollout) -> tuple[Rollout, PyTree]:
-        """Return sequences without the rows that only fill the first frame stack, and the stacks `[T+1, B, ...]`."""
-        count = self.spec.frame_stack
-        if count == 1:
-            return rollout, rollout.obs
-        frames = empty_frames(self.spec.observation_space, count, rollout.first.shape[1])
-        stacks = stack_rollout(frames, rollout.obs, rollout.first)
-        return jax.tree.map(lambda x: x[count - 1 :], (rollout._replace(carry=()), stacks))

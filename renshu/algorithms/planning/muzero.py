@@ -6,10 +6,11 @@ With the options of EfficientZero (Ye et al. 2021, "Mastering Atari games with l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from renshu.algorithms.base import OBSERVATIONS
 from renshu.algorithms.hyperparameters import (
@@ -23,14 +24,34 @@ from renshu.algorithms.hyperparameters import (
     number,
     schedule,
 )
-from renshu.algorithms.planning.imagination import Imagined, ImaginingLearner
-from renshu.algorithms.planning.search import GUMBEL, PUCT
-from renshu.algorithms.planning.targets import Targets, unroll_targets
-from renshu.algorithms.replay_learner import ReplayAlgorithm
+from renshu.algorithms.planning.imagination import Imagination, Imagined
+from renshu.algorithms.planning.search import GUMBEL, PUCT, library
+from renshu.algorithms.planning.targets import unroll_targets
+from renshu.algorithms.planning.unrolling import (
+    Lesson,
+    Parts,
+    Unrolled,
+    at,
+    by_step,
+    expanded,
+    flat,
+    halved,
+    over_steps,
+)
+from renshu.algorithms.replay_learner import ActorState, ReplayAlgorithm, ReplayLearner, State, examples
+from renshu.errors import HyperparameterError
+from renshu.networks.latent import LatentModel, has_planes
 from renshu.ops.categorical import cross_entropy, scalar, two_hot
-from renshu.optim.train_state import TrainState, apply_every, polyak
-from renshu.replay.sequences import Sequences
-from renshu.types import Accepts, Array, EnvSpec, Key, Metrics, PyTree, Rollout
+from renshu.ops.frame_stack import empty_frames, stack_frames, stack_rollout
+from renshu.ops.masks import mask_for_display
+from renshu.ops.schedules import value_of
+from renshu.ops.spaces import dummy
+from renshu.optim.train_state import Optimizers, TrainState, apply_every, polyak
+from renshu.replay.sequences import SequenceBuffer, Sequences
+from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout, TimeStep
+
+MEMORY = 64
+"""Units of the network that sums up rewards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,31 +137,113 @@ class GumbelMuZero(MuZero):
     num_simulations: int = integer(16, "states that a search looks at before each action", least=1)
 
 
-class Lesson(NamedTuple):
-    """Sequences to unroll the model along, and everything that it should say there."""
+class MuZeroLearner(ReplayLearner[MuZero]):
+    """A latent model, a memory of sequences, and the loss of unrolling the one along the other."""
 
-    seen: PyTree  # [T+1, B, ...]  observations
-    action: Array  # [K, B, ...]
-    targets: Targets
-    found: dict[str, Array]  # [K+1, B, ...]  by search: policies among it
+    imagines: ClassVar[type[Imagination]] = Imagination
+    """How choices are offered and searched."""
 
+    def __init__(self, config: MuZero, spec: EnvSpec) -> None:
+        name = type(config).__name__
+        if spec.players > 2:
+            raise HyperparameterError(
+                f"{name} plans for one player or two; {spec.id or 'this game'} has {spec.players}"
+            )
+        if config.elite_episodes:
+            raise HyperparameterError(f"{name}: elite_episodes moves episodes, and sequences go on after them")
+        if config.search_value and not config.reanalyse:
+            raise HyperparameterError(f"{name}: search_value=True is for what is searched anew: give reanalyse > 0")
+        library()
+        super().__init__(config, spec)
+        self.convolves = True if has_planes(self.observation_space) else None
+        self.model = self.make_model()
+        clip = optax.identity() if config.max_grad_norm is None else optax.clip_by_global_norm(config.max_grad_norm)
+        adam = optax.chain(clip, optax.scale_by_adam(eps=1e-5), optax.add_decayed_weights(config.weight_decay))
+        self.optim = Optimizers({"model": adam}, guard=self.guards_each_step)
 
-class Unrolled(NamedTuple):
-    """Outputs of the model in K steps from B observations."""
+    @property
+    def imagination(self) -> Imagination:
+        """The model and its search, by the hyperparameters of now."""
+        return self.imagines(self.config, self.spec, self.model)
 
-    policy: Array  # [K+1, B, ...]
-    value: Array  # [K+1, B, bins]
-    reward: Array  # [K, B, bins]  or value prefixes
-    latent: Array  # [K+1, B, ...]
-    chance: PyTree = ()  # of models with chance
+    def make_model(self) -> LatentModel:
+        """Make the networks."""
+        return LatentModel(**self.sizes())
 
+    def widths(self) -> tuple[int, int]:
+        """Return how many numbers describe an action, and how many a policy."""
+        return (int(self.spec.action_space.n),) * 2  # type: ignore[attr-defined]
 
-Parts = dict[str, tuple[Any, Array, Array]]
-"""Losses by name: a weight, losses `[K+1, B]` or `[K, B]` of the unrolled steps alone, and where they count."""
+    def sizes(self) -> dict[str, Any]:
+        """Return what networks are made with."""
+        config, (actions, policy) = self.config, self.widths()
+        return {
+            "space": self.observation_space,
+            "actions": actions,
+            "policy": policy,
+            "bins": 2 * config.support + 1,
+            "widths": config.net_arch.pi,
+            "latent": config.latent,
+            "blocks": config.n_blocks,
+            "channels": config.n_channels,
+            "cnn": config.cnn,
+            "memory": MEMORY if config.value_prefix else 0,
+            "projection": config.latent if config.consistency_coef else 0,
+        }
 
+    def make_replay(self) -> SequenceBuffer:
+        config = self.config
+        return SequenceBuffer(
+            config.buffer_size,
+            *examples(self.spec),
+            num_envs=self.spec.num_envs,
+            rollout_length=config.train_freq,
+            # Rows that only fill the first frame stack come before, and the row of the last value after.
+            sequence_length=self.spec.frame_stack + config.num_unroll_steps + config.n_steps,
+            alpha=config.prioritized_replay_alpha if config.prioritized else None,
+            own_heads=self.spec.rollout_envs is not None,
+        )
 
-class MuZeroLearner(ImaginingLearner):
-    """The loss of unrolling the model."""
+    def init_train(self, key: Key) -> TrainState:
+        params = {"model": self.model.init(key, dummy(self.observation_space, 1))["params"]}
+        target = {} if self.config.target_update_interval is None else jax.tree.map(jnp.copy, params)
+        return TrainState(params, target, self.optim.init(params), jnp.int32(0))
+
+    # --- acting -----------------------------------------------------------------------------------------------------
+
+    def exploration_after(self, counters: Counters, before: Array | float = jnp.inf) -> Array:
+        """Compute the temperature, [] float32, which actors know as their exploration; it may be above 1."""
+        return jnp.minimum(before, value_of(self.config.temperature, counters.progress_remaining)).astype(jnp.float32)
+
+    def act(self, acting: ActorState, carry: PyTree, timestep: TimeStep, key: Key, *, explore: bool) -> ActorOutput:
+        obs, carry = stack_frames(carry, timestep.obs, timestep.first)
+        imagination = self.imagination
+        searched = imagination.find(acting.params, obs, key, explore, acting.exploration)
+        extras, nothing = imagination.learned_of(searched), jnp.zeros(timestep.first.shape, jnp.int32)
+        if self.spec.players > 1:
+            extras["to_play"] = nothing if isinstance(timestep.to_play, tuple) else timestep.to_play
+        if self.config.search_value:
+            extras["updates"] = nothing  # `observe` knows
+        return ActorOutput(imagination.chosen(searched.found.action, searched.root.choices), carry, extras)
+
+    def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
+        """Return the network's policy and `value` [N]; of a search also its policy, values and visits, `[N, A]`."""
+        obs, _ = stack_frames(carry, timestep.obs, timestep.first)
+        mask, imagination = self.split(obs)[1], self.imagination
+        policy, value = imagination.predict(acting.params, imagination.root(acting.params, obs).latent)
+        searched = imagination.find(acting.params, obs, jax.random.key(0), explore=False)
+        found, choices = searched.found, searched.root.choices
+        return {
+            **({} if isinstance(choices, tuple) else {"choices": jnp.tanh(choices)}),
+            **imagination.shown(policy, mask),
+            "value": value,
+            "search_policy": found.policy,
+            "action_values": mask_for_display(jnp.where(found.visits > 0, found.values, jnp.nan), mask),
+            "visits": found.visits,
+            "search_value": found.value,
+        }
+
+    # --- learning ---------------------------------------------------------------------------------------------------
 
     def gradient_step(
         self, train_state: TrainState, batch: Sequences, key: Key, learning_rate: Array
@@ -169,15 +272,16 @@ class MuZeroLearner(ImaginingLearner):
 
     def unroll(self, params: PyTree, lesson: Lesson, key: Key) -> Unrolled:
         """Run the model from the first observations through the actions."""
-        root = self.root(params, at(lesson.seen, 0))
+        imagination = self.imagination
+        root = imagination.root(params, at(lesson.seen, 0))
 
         def step(node: Imagined, action: Array) -> tuple[Imagined, tuple[Array, Array]]:
-            node, reward = self.advance(params, node._replace(latent=halved(node.latent)), action)
+            node, reward = imagination.advance(params, node._replace(latent=halved(node.latent)), action)
             return node, (node.latent, reward)
 
         _, (latents, reward) = jax.lax.scan(step, root, lesson.action)
         latents = jnp.concatenate([root.latent[None], latents])
-        policy, value = (by_step(x, latents) for x in self.run(params, "predict", flat(latents)))
+        policy, value = (by_step(x, latents) for x in imagination.run(params, "predict", flat(latents)))
         return Unrolled(policy, value, reward, latents)
 
     # --- losses -----------------------------------------------------------------------------------------------------
@@ -207,8 +311,9 @@ class MuZeroLearner(ImaginingLearner):
 
         As in SimSiam: the other branch is not moved (Ye et al. 2021, equation 2).
         """
-        goal = self.run(params, "project", self.root(params, flat(seen)).latent, False)
-        ours = self.run(params, "project", flat(latent), True)
+        imagination = self.imagination
+        goal = imagination.run(params, "project", imagination.root(params, flat(seen)).latent, False)
+        ours = imagination.run(params, "project", flat(latent), True)
         unit = [x / jnp.sqrt((x**2).sum(axis=1, keepdims=True) + 1e-8) for x in (ours, jax.lax.stop_gradient(goal))]
         return by_step(-(unit[0] * unit[1]).sum(axis=1), latent)
 
@@ -216,15 +321,15 @@ class MuZeroLearner(ImaginingLearner):
 
     def lesson(self, train_state: TrainState, rollout: Rollout, key: Key) -> Lesson:
         """Make of sequences what there is to learn. Beyond the end of an episode actions are random (appendix G)."""
-        config, K = self.config, self.config.num_unroll_steps
+        config, K, imagination = self.config, self.config.num_unroll_steps, self.imagination
         key_search, key_beyond = jax.random.split(key)
         rollout, seen = self.stacked(rollout)
         value = rollout.extras["value"]
         if config.target_update_interval is not None:
             rows, target = at(seen, slice(None, -1)), train_state.target
-            value = by_step(self.predict(target, self.root(target, flat(rows)).latent)[1], rows)
+            value = by_step(imagination.predict(target, imagination.root(target, flat(rows)).latent)[1], rows)
         targets = unroll_targets(rollout, value, self.discounts(rollout), config.n_steps, K)
-        beyond = self.any_actions(key_beyond, targets.reward.shape)
+        beyond = imagination.any_actions(key_beyond, targets.reward.shape)
         action = jnp.where(expanded(targets.going[:K], beyond), rollout.action[:K], beyond)
         lesson = Lesson(seen, action, targets, at(rollout.extras, slice(None, K + 1)))
         return self.searched_anew(train_state, lesson, key_search) if config.reanalyse else lesson
@@ -234,8 +339,8 @@ class MuZeroLearner(ImaginingLearner):
         going, found, value = lesson.targets.going, lesson.found, lesson.targets.value
         steps, count = len(going), round(self.config.reanalyse * going.shape[1])
         rows = jax.tree.map(lambda x: x[:steps, :count], lesson.seen)
-        searched = self.find(train_state.target or train_state.params, flat(rows), key, explore=True)
-        fresh = {name: by_step(x, rows) for name, x in self.learned_of(searched).items()}
+        searched = self.imagination.find(train_state.target or train_state.params, flat(rows), key, explore=True)
+        fresh = {name: by_step(x, rows) for name, x in self.imagination.learned_of(searched).items()}
         if self.config.search_value:
             old = train_state.updates - found["updates"][:, :count] > self.config.search_value_age
             value = value.at[:, :count].set(jnp.where(old & going[:, :count], fresh["value"], value[:, :count]))
@@ -249,33 +354,24 @@ class MuZeroLearner(ImaginingLearner):
         seat = rollout.extras["to_play"]
         return jnp.where(seat[:-1] == seat[1:], self.config.gamma, -self.config.gamma)
 
+    # --- memory -----------------------------------------------------------------------------------------------------
 
-def over_steps(losses: Array, where: Array, weight: Array, steps: int) -> Array:
-    """Sum up losses `[steps + 1, B]`, or those of unrolled steps alone, which share a weight of 1; average over B."""
-    shares = jnp.concatenate([jnp.ones(1), jnp.full(steps, 1 / steps)])[-len(losses) :, None]
-    return (jnp.where(where, losses, 0.0) * shares * weight).sum(axis=0).mean()
+    def observe(self, state: State, rollout: Rollout, key: Key) -> State:
+        """Keep of the rewards of all players that of the one who moved, and how much had been learned by then."""
+        if rollout.reward.ndim == 3:
+            mover = rollout.to_play[:-1, :, None]
+            reward = jnp.take_along_axis(rollout.reward, mover, axis=2)[..., 0]
+            rollout = rollout._replace(reward=reward, to_play=())
+        if self.config.search_value:
+            updates = jnp.full(rollout.reward.shape, state.train.updates)
+            rollout = rollout._replace(extras={**rollout.extras, "updates": updates})
+        return super().observe(state, rollout, key)
 
-
-def halved(latent: Array) -> Array:
-    """Halve the gradient: at the start of an unrolled model it does not grow with the number of steps then."""
-    return 0.5 * (latent + jax.lax.stop_gradient(latent))
-
-
-def flat(tree: PyTree) -> PyTree:
-    """Join the axes of steps and sequences, `[T, B, ...]` to `[T B, ...]`."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
-
-
-def by_step(x: Array, like: PyTree) -> Array:
-    """Undo `flat`, as in `like`."""
-    return x.reshape(*jax.tree.leaves(like)[0].shape[:2], *x.shape[1:])
-
-
-def at(tree: PyTree, rows: int | slice) -> PyTree:
-    """Take rows of all leaves."""
-    return jax.tree.map(lambda x: x[rows], tree)
-
-
-def expanded(where: Array, like: Array) -> Array:
-    """Give a mask axes of 1 behind, to choose among arrays of more axes."""
-    return where.reshape(*where.shape, *(1,) * (like.ndim - where.ndim))
+    def stacked(self, rollout: Rollout) -> tuple[Rollout, PyTree]:
+        """Return sequences without the rows that only fill the first frame stack, and the stacks `[T+1, B, ...]`."""
+        count = self.spec.frame_stack
+        if count == 1:
+            return rollout, rollout.obs
+        frames = empty_frames(self.spec.observation_space, count, rollout.first.shape[1])
+        stacks = stack_rollout(frames, rollout.obs, rollout.first)
+        return jax.tree.map(lambda x: x[count - 1 :], (rollout._replace(carry=()), stacks))

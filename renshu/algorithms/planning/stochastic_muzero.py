@@ -10,20 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from renshu.algorithms.hyperparameters import choice, integer, number
-from renshu.algorithms.planning.imagination import LEAST_RANGE, Imagined
-from renshu.algorithms.planning.muzero import (
-    Lesson,
-    MuZero,
-    MuZeroLearner,
-    Parts,
-    Unrolled,
-    at,
-    by_step,
-    expanded,
-    flat,
-    halved,
-)
+from renshu.algorithms.planning.imagination import LEAST_RANGE, Imagination, Imagined
+from renshu.algorithms.planning.muzero import MuZero, MuZeroLearner
 from renshu.algorithms.planning.search import PUCT, library
+from renshu.algorithms.planning.unrolling import Lesson, Parts, Unrolled, at, by_step, expanded, flat, halved
 from renshu.errors import HyperparameterError
 from renshu.networks.chance import ChanceModel, one_hot_of
 from renshu.ops.categorical import cross_entropy, scalar, two_hot
@@ -56,20 +46,10 @@ class Chance(NamedTuple):
     value: Array  # [K, B, bins]  of the afterstate
 
 
-class StochasticMuZeroLearner(MuZeroLearner):
-    """A model with afterstates and chance, the search in it, and its losses."""
+class StochasticImagination(Imagination):
+    """Search among what is decided and what chance may bring."""
 
     config: StochasticMuZero
-
-    def __init__(self, config: StochasticMuZero, spec: EnvSpec) -> None:
-        if config.value_prefix:
-            raise HyperparameterError("StochasticMuZero has no value_prefix: leave it out")
-        super().__init__(config, spec)
-
-    def make_model(self) -> ChanceModel:
-        return ChanceModel(**self.sizes(), codes=self.config.num_codes)
-
-    # --- acting -----------------------------------------------------------------------------------------------------
 
     def decide(self, params: PyTree, key: Key, action: Array, node: Imagined) -> tuple[Any, Array]:
         """Step from states to afterstates: mctx's `decision_recurrent_fn`."""
@@ -99,13 +79,27 @@ class StochasticMuZeroLearner(MuZeroLearner):
         ways |= self.noise(explore, temperature)
         return mctx.stochastic_muzero_policy(params, key, root, self.decide, self.befall, **ways)
 
-    # --- learning ---------------------------------------------------------------------------------------------------
+
+class StochasticMuZeroLearner(MuZeroLearner):
+    """A model with afterstates and chance, and its losses."""
+
+    config: StochasticMuZero
+    imagines = StochasticImagination
+
+    def __init__(self, config: StochasticMuZero, spec: EnvSpec) -> None:
+        if config.value_prefix:
+            raise HyperparameterError("StochasticMuZero has no value_prefix: leave it out")
+        super().__init__(config, spec)
+
+    def make_model(self) -> ChanceModel:
+        return ChanceModel(**self.sizes(), codes=self.config.num_codes)
 
     def unroll(self, params: PyTree, lesson: Lesson, key: Key) -> Unrolled:
         """Run the model from the first observations through the actions, and the codes of what happened then."""
-        steps, root = len(lesson.action), self.root(params, at(lesson.seen, 0))
+        imagination = self.imagination
+        steps, root = len(lesson.action), imagination.root(params, at(lesson.seen, 0))
         before, after = (self.split(flat(at(lesson.seen, slice(i, i + steps))))[0] for i in (0, 1))
-        encoded = by_step(self.run(params, "encode", before, after), lesson.targets.reward)
+        encoded = by_step(imagination.run(params, "encode", before, after), lesson.targets.reward)
         noise = jax.random.gumbel(key, encoded.shape)
         # Where an episode is over search still has some outcome happen, of which none may change anything.
         beyond = one_hot_of(jnp.zeros_like(encoded), noise)
@@ -113,13 +107,13 @@ class StochasticMuZeroLearner(MuZeroLearner):
 
         def step(latent: Array, row: tuple[Array, Array]) -> tuple[Array, tuple[Array, ...]]:
             action, code = row
-            after = self.run(params, "act", halved(latent), self.described(action))
-            latent, reward = self.run(params, "happen", after, code)
-            return latent, (latent, reward, *self.run(params, "foresee", after))
+            after = imagination.run(params, "act", halved(latent), imagination.described(action))
+            latent, reward = imagination.run(params, "happen", after, code)
+            return latent, (latent, reward, *imagination.run(params, "foresee", after))
 
         _, (latents, reward, logits, value) = jax.lax.scan(step, root.latent, (lesson.action, code))
         latents = jnp.concatenate([root.latent[None], latents])
-        policy, values = (by_step(x, latents) for x in self.run(params, "predict", flat(latents)))
+        policy, values = (by_step(x, latents) for x in imagination.run(params, "predict", flat(latents)))
         return Unrolled(policy, values, reward, latents, Chance(code, encoded, logits, value))
 
     def losses(self, params: PyTree, out: Unrolled, lesson: Lesson) -> Parts:

@@ -11,9 +11,11 @@ from gymnasium import spaces
 
 from renshu import PPO, GumbelMuZero, MuZero, SampledMuZero, StochasticMuZero
 from renshu.algorithms.planning import muzero
-from renshu.algorithms.planning.muzero import MuZeroLearner, over_steps
-from renshu.algorithms.planning.stochastic_muzero import StochasticMuZeroLearner
+from renshu.algorithms.planning.imagination import Imagination
+from renshu.algorithms.planning.muzero import MuZeroLearner
+from renshu.algorithms.planning.stochastic_muzero import StochasticImagination
 from renshu.algorithms.planning.targets import unroll_targets
+from renshu.algorithms.planning.unrolling import over_steps
 from renshu.envs.device import DeviceEnv, Step
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.ops.categorical import cross_entropy, two_hot
@@ -271,13 +273,13 @@ class ByHand:
         return after, (), squashed(jnp.asarray(self.reward)[state, action])
 
 
-class InModel(ByHand, MuZeroLearner):
-    """Learner with that model."""
+class InModel(ByHand, Imagination):
+    """Search in that model."""
 
 
 def search(kind, config, obs=((0.0,),), players=1, explore=False):
     spec = spec_of(players)
-    found = kind(config, spec).find({}, jnp.asarray(obs), jax.random.key(0), explore).found
+    found = kind(config, spec, config.build(spec).model).find({}, jnp.asarray(obs), jax.random.key(0), explore).found
     return jax.tree.map(lambda x: np.asarray(x)[0], found)
 
 
@@ -305,7 +307,7 @@ def test_of_two_players_one_fears_the_gain_of_the_other():
 
 def test_search_weighs_what_chance_may_bring():
     # Action 0 pays 0.4. Action 1 pays 1 or 0, with three chances in five of 1.
-    class Lottery(StochasticMuZeroLearner):
+    class Lottery(StochasticImagination):
         def run(self, params, part, *args):
             squashed = lambda x: jnp.log(two_hot(x, 5) + 1e-9)  # noqa: E731
             x = args[0]
@@ -364,14 +366,14 @@ def test_rewards_summed_up(learner):
     single = learner.losses(train.params, told, lesson)["reward_loss"][1]
     assert (np.abs(single - loss)[:, 0] > 0.05).tolist() == [False, True, True]
     # In search a reward is the difference of two sums.
-    node = prefixed.root(train.params, jnp.zeros((1, 1)))
+    node = prefixed.imagination.root(train.params, jnp.zeros((1, 1)))
     node = node._replace(prefix=node.prefix._replace(total=jnp.array([2.0]), steps=jnp.array([1])))
-    after, logits = prefixed.advance(train.params, node, jnp.array([0]))
-    assert prefixed.paid(node, after, logits) == pytest.approx(-2.0, abs=1e-4)
+    after, logits = prefixed.imagination.advance(train.params, node, jnp.array([0]))
+    assert prefixed.imagination.paid(node, after, logits) == pytest.approx(-2.0, abs=1e-4)
     assert after.prefix.steps == 2
     anew = node._replace(prefix=node.prefix._replace(steps=jnp.array([3])))  # as long as it is unrolled in learning
-    after, logits = prefixed.advance(train.params, anew, jnp.array([0]))
-    assert prefixed.paid(anew, after, logits) == pytest.approx(0.0, abs=1e-4)
+    after, logits = prefixed.imagination.advance(train.params, anew, jnp.array([0]))
+    assert prefixed.imagination.paid(anew, after, logits) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_self_supervision_compares_what_was_imagined_with_what_was_seen(learner):
