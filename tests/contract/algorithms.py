@@ -106,14 +106,14 @@ STEADY, STILL, WRONG, HUGE = 0.9, 0.15, 0.05, 0.02
 class Case:
     """An algorithm of the registry with tiny settings, and an environment: `Choices` has masks, `Points` has none.
 
-    Many options are on at once, so that the hyperparameters that may be traced are numbers that matter. magnified: how
-    much larger than elsewhere differences of rounding may be.
+    Many options are on at once, so that the hyperparameters that may be traced are numbers that matter. recorded: by
+    how much what acting records may differ between two programs of the same learner.
     """
 
     algorithm: str
     env: DeviceEnv
     settings: dict[str, Any]
-    magnified: float = 1.0
+    recorded: float = 1e-5
 
 
 # Adam knows no scale: of networks apart the weight of a loss would hardly matter.
@@ -180,7 +180,7 @@ IMAGINED = {
     "ent_coef": 0.1,
     "prioritized_replay_alpha": 1.0,
 }
-RANGED = 20.0
+RANGED = 2e-4
 """Search with Gumbel divides differences of values by the range that they have, and policies are exponents of that."""
 
 LEARNS_NOTHING = {"MCTS"}
@@ -212,7 +212,9 @@ CASES: dict[str, Case] = {
     "SAC": Case("SAC", Points(), AUTO),
     "SAC-discrete": Case("SAC", Choices(), FIXED),
     "SARSA": Case("SARSA", Choices(), TABLE),
-    "SampledMuZero": Case("SampledMuZero", Points(), {**IMAGINED, "num_sampled_actions": 8, "ent_coef": 0.01}, RANGED),
+    "SampledMuZero": Case(
+        "SampledMuZero", Points(), {**IMAGINED, "support": 1, "num_sampled_actions": 8, "ent_coef": 0.01}, RANGED
+    ),
     "StochasticMuZero": Case("StochasticMuZero", Choices(), {**IMAGINED, "num_codes": 4}),
     "TD3": Case("TD3", Points(), NOISY),
     "TQC": Case("TQC", Points(), {**AUTO, "n_quantiles": 5}),

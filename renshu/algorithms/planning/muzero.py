@@ -141,7 +141,7 @@ class MuZeroLearner(ReplayLearner[MuZero]):
     """A latent model, a memory of sequences, and the loss of unrolling the one along the other."""
 
     imagines: ClassVar[type[Imagination]] = Imagination
-    """How choices are offered and searched."""
+    """The choices that a search is offered, and the search among them."""
 
     def __init__(self, config: MuZero, spec: EnvSpec) -> None:
         name = type(config).__name__
