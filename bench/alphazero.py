@@ -4,7 +4,8 @@
     python -m bench.alphazero --part connect_four --minutes 60
     python -m bench.alphazero --part speed --example pgx/examples/alphazero     # a checkout of pgx's repository
 
-Parts are kept in docs/benchmarks/alphazero.json; connect_four goes on from runs/connect-four where it stopped.
+Parts are kept in docs/benchmarks/alphazero.json; connect_four goes on from runs/connect-four-TRY, where it
+stopped. Minutes are of training alone, its programs compiled before.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def speed(example: Path, repeats: int = 3) -> dict[str, Any]:
     example: the folder examples/alphazero of pgx's repository. As many games at once, simulations, blocks and channels,
     and each move is learned from once, in minibatches of the same size.
     """
-    names = {"env_id": "connect_four", "num_layers": "n_blocks", "num_channels": "n_channels"}
+    names = {"num_layers": "n_blocks", "num_channels": "n_channels"}
     shared = {"num_channels": 32, "num_layers": 2, "num_simulations": 32}
     theirs = {"env_id": "connect_four", **shared, "selfplay_batch_size": 64, "max_num_steps": 64}
     theirs["training_batch_size"] = 512
@@ -179,7 +180,8 @@ def page() -> None:
         body.append(
             "## Tic-tac-toe\n\nAlphaZero trains until no reply of the other side beats it, in either seat: all games "
             f"that its choices (of {SIMULATIONS} simulations) can lead to are played, by every reply. Training "
-            f"ends with the second check without a loss in a row, or after {LIMIT} s.\n\n"
+            f"ends with the second check without a loss in a row, or after {LIMIT} s. "
+            "Its programs were compiled in an earlier run and are read from disk.\n\n"
             + table(["seed", "seconds", "moves", "losses at the end", "games of the last check"], rows)
         )
     tries = {name: kept[key] for name in CONNECT_FOUR if (key := f"connect_four_{name}") in kept}

@@ -1,7 +1,7 @@
 """Breakout on a machine with a GPU: steps of the agent a second, the GPU's idle share, and scores after minutes.
 
     python -m bench.gpu --minutes 9.5 [--out runs/gpu]
-    python -m bench.gpu --page runs/gpu/results.json       # the page of figures that were made elsewhere
+    python -m bench.gpu --page docs/benchmarks/gpu.json    # the page of figures that were made elsewhere
 
 Every part is a process of its own, so that one that fails costs no other. What a part finds is written to results.json
 in the folder of --out at once; agents are saved there, too. A step of the agent is four frames.
@@ -22,14 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import report
-from bench.report import publish, table
+from bench.report import measured_on, publish, table
 
 ROOT = Path(__file__).parent.parent
 MEASURED = [("stepping", "-", n) for n in (16, 64, 128)]
 MEASURED += [("speed", *case) for case in (("a2c", 64), ("ppo", 64), ("a2c", 16), ("ppo", 128), ("ppo", 8))]
 SMALL = [("stepping", "-", 2), ("speed", "a2c", 4), ("speed", "ppo", 2)]
-ALGORITHMS, HOW = ("ppo", "a2c"), ("sampled", "greedy")
+ALGORITHMS, HOW, GAMES = ("ppo", "a2c"), ("sampled", "greedy"), 64
 SHOWN = ("n_steps", "batch_size", "n_epochs", "learning_rate", "clip_range", "ent_coef", "vf_coef")
 SPEED_SECONDS, KEPT = 150.0, 25.0  # about, for measuring speed; of each training, for its evaluations
 NEW_LINE = "\n"  # which Python 3.11 does not take within an f-string
@@ -82,7 +81,9 @@ def measure(out: Path, asked: argparse.Namespace) -> Found:
     began = time.monotonic()
     end = began + 60 * asked.minutes - 5
     speed_end = began + min(SPEED_SECONDS, 0.27 * 60 * asked.minutes)
-    found: Found = {"measured": report.measured_on(), "minutes": asked.minutes, "parts": {}}
+    games = f"--ppo-games {asked.ppo_games} --a2c-games {asked.a2c_games}"
+    command = f"python -m bench.gpu --minutes {asked.minutes:g} {games}"
+    found: Found = {"measured": measured_on(), "command": command, "parts": {}}
     for part, algorithm, games in SMALL if asked.small else MEASURED:
         left = speed_end - time.monotonic()
         if left < 12:
@@ -154,9 +155,11 @@ def page(found: Found) -> str:
 
 {table(head, speed)}
 
-Presets; only the number of games differs. "act" is choosing actions, "env" stepping, "learn" the update, each with the
-waiting for it. GPU idle: mean of 100 % less its utilisation, read five times a second; it counts as used while anything
-runs on it, however small. Ready: seconds from the start of the process until all is compiled.
+Presets; only the number of games differs. "act" is choosing actions, "env" stepping, "learn" the update, each with
+the waiting for it. Rows without a time under "ready after" are parts started by hand (python -m bench.run_gpu speed
+ALGORITHM GAMES SECONDS), for which the time did not suffice. GPU idle: mean of 100 % less its utilisation, read five
+times a second; it counts as used while anything runs on it, however small. Ready: seconds from the start of the
+process until all is compiled.
 
 ## Minutes of training
 
@@ -178,8 +181,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=9.5, help="of everything together")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu", help="folder of results and agents")
-    parser.add_argument("--ppo-games", type=int, default=64, help="games at once in PPO's training")
-    parser.add_argument("--a2c-games", type=int, default=64, help="games at once in A2C's training")
+    parser.add_argument("--ppo-games", type=int, default=GAMES, help="games at once in PPO's training")
+    parser.add_argument("--a2c-games", type=int, default=GAMES, help="games at once in A2C's training")
     parser.add_argument("--page", type=Path, help="write the page from this results.json and measure nothing")
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)  # a trial of the bench itself
     asked = parser.parse_args()
@@ -191,8 +194,7 @@ def main() -> None:
     if asked.small:
         print(f"\n{page(found)}\n\nnothing written: this was a trial")
         return
-    report.measured_on = lambda: found["measured"]  # the machine of the figures, which may not be this one
-    publish("gpu", "Breakout on a GPU", f"python -m bench.gpu --minutes {found['minutes']:g}", page(found))
+    publish("gpu", "Breakout on a GPU", found["command"], page(found), found["measured"])
 
 
 if __name__ == "__main__":

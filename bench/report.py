@@ -27,9 +27,9 @@ def measured_on() -> str:
     )
 
 
-def publish(name: str, title: str, command: str, body: str) -> None:
-    """Print the figures and write them to docs/benchmarks/NAME.md."""
-    text = f"# {title}\n\n{measured_on()} Command: `{command}`.\n\n{body}\n"
+def publish(name: str, title: str, command: str, body: str, measured: str | None = None) -> None:
+    """Print the figures and write them to docs/benchmarks/NAME.md. measured: where and when, if not here and now."""
+    text = f"# {title}\n\n{measured or measured_on()} Command: `{command}`.\n\n{body}\n"
     DOCS.mkdir(parents=True, exist_ok=True)
     (DOCS / f"{name}.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to docs/benchmarks/{name}.md")

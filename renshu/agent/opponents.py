@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
+from gymnasium.wrappers import TimeLimit
 
 from renshu.envs.adapters.pettingzoo import SeatInTurns
 from renshu.envs.gymnasium.registration import parted
@@ -31,14 +32,17 @@ def seated(source: EnvSource, algorithm: Algorithm, opponent: Any = None) -> Env
     random, or none where the algorithm moves for all players. Raises SpaceError for an opponent where there are no
     seats for one.
     """
-    game = source.plain_device
-    if opponent is not None and isinstance(source.given, SeatInTurns):
-        return replace(source, given=source.given.against(_frozen(opponent)))
+    game, in_turns = source.plain_device, _in_turns(source)
+    if opponent is not None and in_turns is not None:
+        made = in_turns.against(_frozen(opponent))
+        return replace(source, given=made if source.limit is None else TimeLimit(made, source.limit))
     if opponent is None and (game is None or game.players == 1 or algorithm.accepts.players):
         return source
     if game is None or game.players < 2:
         sits = None if game is None else seated_in(game)
         why = "is no game of several players" if sits is None else f"has the opponent {sits.name!r} already"
+        if callable(source.given):
+            why += " before it is made (pass the environment itself, not a function that makes one)"
         raise SpaceError(f"opponent={opponent!r}: {source.name} {why}; leave it out")
     given = RANDOM if opponent is None else _frozen(opponent)
     made = seat(game, given)
@@ -74,14 +78,22 @@ def seated_again(source: EnvSource, algorithm: Algorithm, spec: EnvSpec) -> EnvS
 
 def named_opponent(source: EnvSource | None) -> str | None:
     """Name who sits in the other seats of a game; None where there are none."""
-    if source is not None and isinstance(source.given, SeatInTurns):
-        return source.given.opponent.name
+    if source is not None and (in_turns := _in_turns(source)) is not None:
+        return in_turns.opponent.name
     game = None if source is None else source.plain_device
     opponent = None if game is None else seated_in(game)
     if opponent is None:
         return None
     known = name_of(opponent)
     return known if isinstance(known, str) else opponent.name
+
+
+def _in_turns(source: EnvSource) -> SeatInTurns | None:
+    """Return the seat in a game of PettingZoo that was given; None for all else, and inside a user's own wrappers."""
+    given = source.given
+    if isinstance(given, TimeLimit) and source.limit is not None:
+        given = given.env
+    return given if isinstance(given, SeatInTurns) else None
 
 
 def _frozen(opponent: Any) -> Any:

@@ -173,11 +173,16 @@ def _numbers(info: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in scalars.items() if isinstance(value, _NUMBERS)}
 
 
+def lineage(env: Any) -> list[tuple[str, str]]:
+    """List the classes of an object as (top package, name): it tells what another library's is, importing nothing."""
+    return [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(env).__mro__]
+
+
 def no_env_hint(env: Any) -> str:
     """Say what makes a Gymnasium environment of an object that has reset and step, but is none; "" for others."""
     if not (hasattr(env, "reset") and hasattr(env, "step")):
         return ""
-    kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(env).__mro__]
+    kinds = lineage(env)
     if ("pettingzoo", "ParallelEnv") in kinds:
         return ". Agents in parallel are rows: pass the environment itself, as in on(make(), num_envs=ROWS)"
     old = any(module == "gym" for module, _ in kinds)

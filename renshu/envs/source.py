@@ -67,7 +67,7 @@ class EnvSource:
         Raises SpaceError when `env` is none of these, UnknownNameError for an id that is not registered.
         """
         kwargs = dict(kwargs or {})
-        env = _adapted(env)
+        given, env = env, _adapted(env)
         if _is_device(env):
             if kwargs:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
@@ -80,7 +80,7 @@ class EnvSource:
             if kwargs:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
             spec = portable(env.spec) if env.spec else None
-            made = getattr(env, "name", None) or type(env.unwrapped).__name__
+            made = type(env.unwrapped).__name__ if env is given else cast(Any, env).name
             name = spec.id if spec and registered_as(spec) else made
             if max_episode_steps is not None:
                 if isinstance(env, VectorEnv):
@@ -319,6 +319,10 @@ class EnvSource:
     def _part(self, index: int, what: str, instead: str, **options: Any) -> gymnasium.Env:
         """Make one environment like those in the given vector environment: a copy, where they are in this process."""
         spec, fns, envs = self.gym_spec, getattr(self.given, "env_fns", None), getattr(self.given, "envs", None)
+        if hasattr(self.given, "repeated"):
+            raise SpaceError(
+                f"cannot {what} {self.name}: its rows are agents of one game, which end at different times"
+            )
         if not isinstance(self.given, VectorWrapper):
             if isinstance(envs, Sequence) and envs:
                 return EnvSource(envs[index % len(envs)], self.name)._copy(what, instead)

@@ -18,6 +18,7 @@ from renshu.envs.adapters.functional import Functional
 from renshu.envs.adapters.gymnax import Gymnax
 from renshu.envs.adapters.pettingzoo import AgentsInParallel, SeatInTurns
 from renshu.envs.adapters.pgx import Pgx
+from renshu.envs.checks import lineage
 from renshu.envs.device import DeviceEnv
 
 __all__ = ["AgentsInParallel", "Brax", "Functional", "Gymnax", "Pgx", "Playground", "SeatInTurns", "adapt"]
@@ -40,8 +41,5 @@ def adapt(env: Any) -> DeviceEnv | gymnasium.Env | VectorEnv | None:
     """
     if isinstance(env, DeviceEnv):
         return env
-    for ancestor in type(env).__mro__:
-        adapter = _ADAPTERS.get((ancestor.__module__.partition(".")[0], ancestor.__name__))
-        if adapter is not None:
-            return adapter(env)
-    return None
+    adapter = next((_ADAPTERS[kind] for kind in lineage(env) if kind in _ADAPTERS), None)
+    return None if adapter is None else adapter(env)

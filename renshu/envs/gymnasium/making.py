@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec as GymSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from renshu.envs.checks import no_env_hint
+from renshu.envs.checks import lineage, no_env_hint
 from renshu.envs.gymnasium import atari
 from renshu.envs.gymnasium.lookup import explained
 from renshu.errors import HyperparameterError, SpaceError
@@ -26,7 +26,7 @@ def make_one(
         env = explained(name, how, lambda: atari.make(how, **kwargs))
     else:
         env = explained(name, None, lambda: how(**kwargs))
-    if _is_in_turns(env):
+    if ("pettingzoo", "AECEnv") in lineage(env):
         from renshu.envs.adapters import adapt
 
         env = adapt(env)
@@ -38,12 +38,6 @@ def make_one(
         if not isinstance(getattr(env, attribute, None), spaces.Space):
             raise SpaceError(f"{name} has no {attribute}: set it in __init__ to a space from gymnasium.spaces")
     return env if limit is None or isinstance(how, GymSpec) else TimeLimit(env, limit)
-
-
-def _is_in_turns(env: Any) -> bool:
-    """Tell whether this is an environment of PettingZoo in which agents act in turns, without importing any of it."""
-    named = ((kind.__module__.partition(".")[0], kind.__name__) for kind in type(env).__mro__)
-    return ("pettingzoo", "AECEnv") in named
 
 
 def next_step(env: VectorEnv) -> VectorEnv:

@@ -172,6 +172,14 @@ def test_learning_in_a_seat(tmp_path):
     assert again.record(tmp_path / "game.gif", env=Picks()).exists()
 
 
+def test_an_opponent_within_a_limit_of_steps():
+    agent = PPO(**SMALL).on(Picks(), max_episode_steps=1, opponent=always(1), num_envs=2)
+    assert "opponent         chosen" in describe(agent.trainer)
+    lost, kept = agent.evaluate(8), agent.evaluate(8, opponent=always(0))
+    assert lost.lengths == kept.lengths == [1] * 8
+    assert min(lost.returns) < 0 <= min(kept.returns)
+
+
 def test_masks_in_observations():
     tictactoe = pytest.importorskip("pettingzoo.classic.tictactoe_v3", reason="its games are not installed")
     agent = PPO(**SMALL).on(tictactoe.env(), seed=0).learn(200, progress=False)
@@ -184,6 +192,10 @@ def test_what_cannot_be():
         PPO().on(Duel(), num_envs=4)
     with pytest.raises(SpaceError, match="pass the environment itself"):
         PPO().on(lambda: Duel(), num_envs=3)
+    with pytest.raises(SpaceError, match="pass the environment itself, not a function"):
+        PPO().on(lambda: Picks(), opponent="random")
+    with pytest.raises(SpaceError, match="cannot record duel_v0: its rows are agents of one game"):
+        PPO(**SMALL).on(Duel()).record("game.gif")
     with pytest.raises(SpaceError, match="has the agents"):
         SeatInTurns(Picks(), seat="c")
     with pytest.raises(SpaceError, match="pure functions"):
