@@ -2,6 +2,7 @@
 
     python -m bench.alphazero --part tictactoe [--seeds 3]
     python -m bench.alphazero --part connect_four --minutes 60
+    python -m bench.alphazero --part solver --try fast      # its moves beside a perfect solver's
     python -m bench.alphazero --part speed --example pgx/examples/alphazero     # a checkout of pgx's repository
 
 Parts are kept in docs/benchmarks/alphazero.json; connect_four goes on from runs/connect-four-TRY, where it
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import renshu
+from bench import solver
 from bench.report import DOCS, publish, revision, table
 from bench.speed import ROOT, peers_python
 from renshu import MCTS, Agent, AlphaZero, GumbelAlphaZero
@@ -32,6 +34,7 @@ from renshu.envs.builtin.tic_tac_toe import TicTacToe
 
 KEPT = DOCS / "alphazero.json"
 RUN = Path("runs/connect-four")
+OPPONENTS = {"uct": "100 against UCT", "uct_equal": "1,000", "one_ply": "policy against one ply", "random": "random"}
 LIMIT, MOVES, CHECK, SIMULATIONS = 300, 800_000, 16_000, 200
 """Seconds and moves that Tic-tac-toe has, moves between two checks, and simulations of a move in them."""
 TICTACTOE: dict[str, Any] = {
@@ -70,8 +73,8 @@ CONNECT_FOUR: dict[str, dict[str, Any]] = {
 """Two tries: a network that learns more from each move, and one that plays three times as many."""
 GAMES_AT_ONCE, MOST = {"wide": 128, "fast": 256}, 100_000_000
 """Games of Connect Four that are played side by side, and moves that no training reaches."""
-MATCH = 100
-"""Games of a match, half of them in each seat."""
+MATCH, LOOKED_AT = 100, (1, 100, 1000)
+"""Games of a match, half of them in each seat; simulations of a move beside a solver's, 1 being the policy alone."""
 
 
 def tictactoe(seed: int) -> dict[str, Any]:
@@ -158,11 +161,18 @@ def strength(agent: Agent) -> dict[str, Any]:
     """Play matches: with search against UCT, without against a one-ply player and random play."""
     game = ConnectFour()
     uct = agent_competitor(MCTS(num_simulations=1000).on(game, seed=1), name="uct")
-    searching = match(game, agent_competitor(agent, simulations=100), uct, MATCH, seed=0)
+    little, equally = (match(game, agent_competitor(agent, simulations=n), uct, MATCH, seed=0) for n in (100, 1000))
     one_ply = AlphaBeta(game, 1, heuristic=None)
     bare = match(game, agent_competitor(agent, simulations=1), one_ply, MATCH, seed=0)
     at_random = match(game, agent_competitor(agent, simulations=1), Pure(), MATCH, seed=0)
-    return {"uct": searching.score, "one_ply": bare.score, "random": at_random.score}
+    return {"uct": little.score, "uct_equal": equally.score, "one_ply": bare.score, "random": at_random.score}
+
+
+def solver_part(name: str) -> dict[str, Any]:
+    """Hold the agent of a try against a perfect solver, with the policy alone and with search."""
+    agent, positions = Agent.resume(Path(f"{RUN}-{name}")), solver.solved()
+    found = {n: solver.shares(agent_competitor(agent, simulations=n), positions) for n in LOOKED_AT}
+    return {"try": name, "moves": agent.steps, "found": found, "revision": revision()}
 
 
 def keep(part: str, result: Any) -> None:
@@ -191,21 +201,41 @@ def page() -> None:
                 name,
                 f"{row['minutes']:.0f}",
                 f"{row['moves']:,}",
-                *(f"{row[opponent]:.3f}" for opponent in ("uct", "one_ply", "random")),
+                *(f"{row[opponent]:.3f}" if opponent in row else "" for opponent in OPPONENTS),
             ]
             for name, found in tries.items()
             for row in found["course"]
         ]
         settings = "\n".join(f"- {name}: {found['settings']}" for name, found in tries.items())
         body.append(
-            f"## Connect Four\n\nScores (draws count half) over {MATCH} games, half in each seat: with 100 simulations "
-            "against UCT with 1,000; with one simulation, which is the network's policy alone, against a player that "
-            f"sees wins one move ahead, and against random play. Public marks: 0.945 and 0.539.\n\n{settings}\n\n"
-            + table(["try", "minutes", "moves", "against UCT 1,000", "policy against one ply", "against random"], rows)
+            f"## Connect Four\n\nScores (draws count half) over {MATCH} games, half in each seat: with 100 and 1,000 "
+            "simulations against UCT with 1,000; with one simulation, which is the network's policy alone, against a "
+            "player that sees wins one move ahead, and against random play. Public marks: 0.945 and 0.539.\n\n"
+            f"{settings}\n\n" + table(["try", "minutes", "moves", *OPPONENTS.values()], rows)
         )
+    if "solver" in kept:
+        body.append(solver_section(kept["solver"]))
     if "speed" in kept:
         body.append(speed_section(kept["speed"]))
     publish("alphazero", "AlphaZero", "python -m bench.alphazero", "\n\n".join(body))
+
+
+def solver_section(found: dict[str, Any]) -> str:
+    """Write the section on a solver's moves."""
+    rows = []
+    for same in zip(*found["found"].values(), strict=True):
+        counts = [same[0][name] for name in ("plies", "positions", "decisive")]
+        told = ["" if row[kind] is None else f"{row[kind]:.0%}" for kind in ("kept", "best") for row in same]
+        rows.append([*counts, *told])
+    looked = [f"{int(n):,}" for n in found["found"]]
+    head = ["moves", "positions", "decisive", *(f"keeps, {n}" for n in looked), *(f"best, {n}" for n in looked)]
+    return (
+        f"Moves of {found['try']} after {found['moves']:,} beside those of a perfect solver (bitbully), in positions "
+        "of games between players that win where they can at once and else move at random. Decisive: positions in "
+        "which some move gives the result away; keeps: those of them where the agent's does not. Best: of all "
+        "positions, those where it chose what wins soonest or loses latest. The numbers are simulations; 1 is the "
+        "policy alone.\n\n" + table(head, rows)
+    )
 
 
 def speed_section(found: dict[str, Any]) -> str:
@@ -238,7 +268,7 @@ def first_without_losses(run: dict[str, Any]) -> list[object]:
 def main() -> None:
     """Measure a part, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["tictactoe", "connect_four", "speed", "page"], default="page")
+    parser.add_argument("--part", choices=["tictactoe", "connect_four", "solver", "speed", "page"], default="page")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed; settings are chosen on 10 and above")
     parser.add_argument("--try", dest="name", choices=[*CONNECT_FOUR], default="fast", help="of Connect Four")
@@ -253,6 +283,8 @@ def main() -> None:
     elif args.part == "connect_four":
         kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
         connect_four(args.name, args.minutes, args.every, kept.get(f"connect_four_{args.name}", {}).get("course", []))
+    elif args.part == "solver":
+        keep("solver", solver_part(args.name))
     elif args.part == "speed":
         if args.example is None or not (args.example / "train.py").exists():
             parser.error("--part speed needs --example, the folder examples/alphazero of github.com/sotetsuk/pgx")
