@@ -18,6 +18,9 @@ from renshu.types import Array, Key
 FIELD = ("......", ".   G.", ". . X.", ".S   .", "......")
 """Rows from top to bottom. '.' is wall, G the goal, X the pit, S the start."""
 
+LAYERS = ".GX"
+"""Marks that have a layer of their own in an image, after the agent's."""
+
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
 """Steps (x, y) of the actions left, down, right, up. Neighbours in this order are at right angles to each other."""
 
@@ -37,7 +40,8 @@ class Grid(DeviceEnv):
     """Walk from the bottom left to the goal at the top right, past the pit below it.
 
     Observation: the column and row of the agent, MultiDiscrete([6, 5]). They are two integers rather than a Box,
-    because a cell is a label, not an amount: a network gets it one-hot, a table as the index of the product.
+    because a cell is a label, not an amount: a network gets it one-hot, a table as the index of the product. With
+    layers=True an image instead, MultiBinary([5, 6, 4]): where the agent, the walls, the goal and the pit are.
     Action: Discrete(4), 0 left, 1 down, 2 right, 3 up. A move into a wall leaves the agent where it is.
     Reward: `goal_reward` or `pit_reward` on arriving there, which ends the episode; `move_reward` for any other step.
 
@@ -54,6 +58,7 @@ class Grid(DeviceEnv):
     move_reward: float = -0.04
     goal_reward: float = 1.0
     pit_reward: float = -1.0
+    layers: bool = False
 
     id = "renshu/Grid-v0"
     max_episode_steps = 50
@@ -64,12 +69,14 @@ class Grid(DeviceEnv):
     def __post_init__(self) -> None:
         if not 0 <= self.move_prob <= 1:
             raise HyperparameterError(f"move_prob is a probability, 0 to 1, not {self.move_prob!r}")
+        if self.layers:
+            object.__setattr__(self, "observation_space", spaces.MultiBinary([*_where(".").shape, 1 + len(LAYERS)]))
 
     def reset(self, key: Key) -> tuple[GridState, Array]:
-        """Begin at the start, with the observation [2] int32."""
+        """Begin at the start, with the observation [2] int32, or [5, 6, 4] int8."""
         (y,), (x,) = np.nonzero(_where("S"))
         state = GridState(jnp.int32(x), jnp.int32(y))
-        return state, jnp.stack(state)
+        return state, self._observed(state)
 
     def step(self, state: GridState, action: Array, key: Key) -> Step:
         """Move, or slip to a side."""
@@ -81,7 +88,7 @@ class Grid(DeviceEnv):
         state = GridState(jnp.where(wall, state.x, x), jnp.where(wall, state.y, y))
         goal, pit = (jnp.asarray(_where(mark))[state.y, state.x] for mark in "GX")
         reward = jnp.where(goal, self.goal_reward, jnp.where(pit, self.pit_reward, self.move_reward))
-        return Step(state, jnp.stack(state), reward.astype(jnp.float32), goal | pit)
+        return Step(state, self._observed(state), reward.astype(jnp.float32), goal | pit)
 
     def render(self, state: GridState) -> np.ndarray:
         """Draw the field from above, [240, 288, 3] uint8: goal green, pit red, agent blue."""
@@ -98,6 +105,13 @@ class Grid(DeviceEnv):
         rows = [list(row) for row in FIELD]
         rows[int(state.y)][int(state.x)] = "P"
         return "\n".join("".join(row) for row in rows)
+
+    def _observed(self, state: GridState) -> Array:
+        if not self.layers:
+            return jnp.stack(state)
+        still = np.stack([_where(mark) for mark in LAYERS], -1).astype(np.int8)
+        agent = jnp.zeros(still.shape[:2], jnp.int8).at[state.y, state.x].set(1)
+        return jnp.concatenate([agent[..., None], still], -1)
 
 
 def _where(mark: str) -> np.ndarray:

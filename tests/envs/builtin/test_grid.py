@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import renshu
 from renshu.envs.builtin.grid import Grid, GridState
 from renshu.envs.device import DeviceEnvs
 from renshu.errors import HyperparameterError
@@ -28,6 +29,30 @@ def test_it_starts_at_the_bottom_left():
     _, obs = Grid().reset(jax.random.key(0))
     assert obs.tolist() == [1, 3]
     assert Grid.observation_space.contains(np.asarray(obs))
+
+
+def test_layers_are_the_same_world_as_an_image():
+    env = Grid(layers=True, move_prob=1.0)
+    state, obs = env.reset(jax.random.key(0))
+    assert env.observation_space.contains(np.asarray(obs))
+    assert np.argwhere(obs[..., 0]).tolist() == [[3, 1]]
+    assert np.argwhere(obs[..., 2]).tolist() == [[1, 4]]
+    assert np.argwhere(obs[..., 3]).tolist() == [[2, 4]]
+    assert np.asarray(obs[..., 1]).sum() == 19
+    after, plain = walk(env, state, UP), walk(SURE, state, UP)
+    assert np.argwhere(after.obs[..., 0]).tolist() == [[2, 1]]
+    np.testing.assert_array_equal(after.obs[..., 1:], obs[..., 1:])
+    assert after.state == plain.state
+    assert Grid().observation_space == Grid.observation_space
+
+
+def test_layers_can_be_asked_for_by_name_and_learned_from(tmp_path):
+    settings = {"n_steps": 16, "batch_size": 32, "net_arch": [16]}
+    agent = renshu.PPO(**settings).on("renshu/Grid-v0", env_kwargs={"layers": True}, num_envs=2, seed=0)
+    agent.learn(64, progress=False)
+    again = renshu.load(agent.save(tmp_path / "agent.safetensors"))
+    assert again.evaluate(2).lengths == agent.evaluate(2).lengths
+    assert again.trainer.spec.observation_space.shape == (5, 6, 4)
 
 
 @pytest.mark.parametrize(
