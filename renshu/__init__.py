@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from renshu.algorithms.continuous.sac import SAC as SAC
     from renshu.algorithms.continuous.td3 import TD3 as TD3
     from renshu.algorithms.continuous.tqc import TQC as TQC
+    from renshu.algorithms.evolution.ars import ARS as ARS
+    from renshu.algorithms.evolution.es import ES as ES
     from renshu.algorithms.planning.alphazero import AlphaZero as AlphaZero
     from renshu.algorithms.planning.alphazero import GumbelAlphaZero as GumbelAlphaZero
     from renshu.algorithms.planning.mcts import MCTS as MCTS

@@ -5,12 +5,13 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 _OWN: list[str] = []
-MANY_MAPS = 10_000
+MANY_MAPS = 20_000
 """Mapped stretches of memory, of which each compiled program takes some: Linux gives a process 65,530, then it dies."""
 
 
@@ -20,8 +21,15 @@ def pytest_configure(config):
         _OWN.append(tempfile.mkdtemp(prefix="renshu-cache-"))
         os.environ["RENSHU_CACHE_DIR"] = _OWN[0]
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    # Most of the time goes to compiling: a sixth less at this level. `XLA_FLAGS= make test` has the level of users.
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    # Most of the time goes to compiling: half of it goes with these. `XLA_FLAGS= make test` compiles as for users.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false")
+    # Programs are many small objects that stay: looking through them again and again took a twentieth of the time.
+    gc.set_threshold(100_000, 20, 50)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest, or one worker would be left with it at the end."""
+    items.sort(key=lambda item: "test_documentation" not in item.nodeid)
 
 
 def pytest_unconfigure(config):
@@ -50,6 +58,36 @@ def compiled_fast():
     jax.config.update("jax_disable_most_optimizations", "optimization_level=1" in os.environ.get("XLA_FLAGS", ""))
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@contextmanager
+def _as_for_users():
+    """Compile with XLA's newer fusions, as for users; without them the loops' programs differ in last bits."""
+    from jax._src import compiler
+
+    plain = compiler.get_compile_options
+
+    def options(*args, **kwargs):
+        chosen = {"xla_cpu_use_fusion_emitters": True, **(kwargs.pop("env_options_overrides", None) or {})}
+        return plain(*args, env_options_overrides=chosen, **kwargs)
+
+    compiler.get_compile_options = options
+    yield
+    compiler.get_compile_options = plain
+
+
+@pytest.fixture
+def exact():
+    """Let a test compare two programs bit for bit."""
+    with _as_for_users():
+        yield
+
+
+@pytest.fixture(scope="module")
+def exact_module():
+    """Let a module compare programs bit for bit."""
+    with _as_for_users():
+        yield
 
 
 @pytest.fixture

@@ -179,6 +179,18 @@ class Agent(Readings):
         acting.hand_over(self.trainer, other.trainer)
         return other
 
+    def start_from(self, other: Agent) -> Agent:
+        """Take over the weights of another agent's networks, of those parts that both have; the rest begins anew.
+
+        So a gradient learner goes on from what evolution has found, and the other way round: their policies are the
+        same networks where net_arch and activation_fn are. Statistics of observations are not taken over.
+
+        Raises HyperparameterError where networks differ, or the algorithm cannot; SpaceError for other spaces.
+        """
+        acting.check_compatible(self.name, other.trainer.fitted.spec, self.trainer.fitted.spec)
+        self.trainer.state = self.trainer.learner.start_from(self.trainer.state, other.parameters)
+        return self
+
     @answering(migration.PREDICT)
     def predict(
         self,

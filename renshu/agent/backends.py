@@ -39,15 +39,19 @@ def make_backend(
     processes: bool,
     timeout: float,
     seed: int | None = None,
+    usual: int = 1,
 ) -> HostBackend | CompiledBackend:
     """Choose the loop for an environment, or take the requested one. seed: of the first reset of training.
 
+    usual: environments where neither a number is given nor a vector environment, which has its own.
     Raises HyperparameterError for an unknown loop, SpaceError where the environment cannot be compiled.
     """
     runtime.prepare()
     if loop not in (None, *LOOPS):
         raise HyperparameterError(f'loop={loop!r}: expected "host", "compiled" or None, which chooses')
     device = source.device
+    if num_envs is None and not isinstance(source.given, gymnasium.vector.VectorEnv):
+        num_envs = usual
     if loop == "compiled" and device is None:
         raise SpaceError(
             f'loop="compiled" needs a DeviceEnv, an environment of pure functions, and {source.name} is none. '
@@ -57,7 +61,7 @@ def make_backend(
         raise HyperparameterError('processes=True is for loop="host": a compiled loop has no environments in processes')
     if device is None or loop == "host" or processes:
         return HostBackend(source, num_envs, processes, timeout, seed)
-    return CompiledBackend(source, device, num_envs or 1)
+    return CompiledBackend(source, device, num_envs or usual)
 
 
 def refuse_self_play(source: EnvSource) -> None:
@@ -234,7 +238,7 @@ class CompiledBackend:
                 f"where {self.source.name} stood when the agent was saved does not fit {self.source.name} as it is now "
                 f"({', '.join(differing[:3])}). To begin in new environments name it, as in load(path, env=...)"
             )
-        envs = DeviceEnvs(self.env, self.num_envs)
+        envs = DeviceEnvs(self.env, self.num_envs, programs.learner.needs.alike)
         return CompiledLoop(programs, state, envs, decode_action, snapshot=snapshot, **options)
 
     def mismatches(self, learner: Learner, snapshot: PyTree) -> list[str]:
@@ -270,7 +274,8 @@ class CompiledBackend:
         self, programs: Programs, state: Any, decode_action: Callable, *, key: Key, seed: int
     ) -> Generator[Rollout]:
         """Yield rollouts that follow on each other, endlessly, in environments apart from those of training."""
-        iteration = TrainIteration(programs.learner, DeviceEnvs(self.env, self.num_envs), decode_action)
+        envs = DeviceEnvs(self.env, self.num_envs, programs.learner.needs.alike)
+        iteration = TrainIteration(programs.learner, envs, decode_action)
         steps = programs.learner.needs.steps
         # Where whole episodes are asked for, these are the rollout; of others, long ones are cheaper.
         length = steps if programs.learner.needs.fresh else max(steps, ROLLOUT_STEPS // self.num_envs)

@@ -189,13 +189,17 @@ class ClusterBackend:
 
 
 def backend_for(
-    source: EnvSource, num_envs: int | None, *, loop: str | None, cluster: Cluster | None, **how: Any
+    source: EnvSource, num_envs: int | None, *, loop: str | None, cluster: Cluster | None, usual: int = 1, **how: Any
 ) -> HostBackend | CompiledBackend | ClusterBackend:
-    """Make the backend of a loop; see `make_backend`. num_envs: of each worker, where a cluster trains."""
+    """Make the backend of a loop; see `make_backend`. num_envs: of each worker, where a cluster trains.
+
+    usual: environments of all together where no number is given.
+    """
     if cluster is None:
-        return make_backend(source, num_envs, loop=loop, **how)
+        return make_backend(source, num_envs, loop=loop, usual=usual, **how)
     runtime.prepare()
-    return ClusterBackend(source, num_envs, cluster, how["processes"], how["timeout"])
+    count = num_envs or (None if usual == 1 else max(usual // cluster.workers, 1))
+    return ClusterBackend(source, count, cluster, how["processes"], how["timeout"])
 
 
 def settings_for(loop: str | None, workers: int | None, cluster: Cluster | None) -> Cluster | None:

@@ -166,7 +166,8 @@ class Trainer:
             source = source.with_masks(None if takes_masks else False)
             if frame_stack is None and algorithm.accepts.frame_stack:
                 frame_stack = source.frame_stack
-            backend = backend_for(source, count, **how, seed=derived_seed(root, *FIRST))
+            usual = algorithm.default_num_envs
+            backend = backend_for(source, count, **how, seed=derived_seed(root, *FIRST), usual=usual)
         try:
             config = DEFAULT_SPACES.override(bins, frame_stack, masks)
             spec = backend.spec()

@@ -65,6 +65,11 @@ class Algorithm(metaclass=_AlgorithmClass):
         def __getattr__(self, name: str) -> Any:
             raise AttributeError(migration.without_agent(type(self).__name__, name))
 
+    @property
+    def default_num_envs(self) -> int:
+        """Environments that it is put on where no number is asked for."""
+        return 1
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = kind_of(field).check(f"{type(self).__name__}: {field.name}", getattr(self, field.name))
@@ -193,6 +198,13 @@ class Learner(ABC, Generic[Config, State]):
 
     def check_steps(self, start: int, target: int) -> None:
         """Raise HyperparameterError where training from step `start` to step `target` could not work. Optional."""
+
+    def start_from(self, state: State, params: PyTree) -> State:
+        """Return the state of a learner that begins at weights of another's networks, where names are the same.
+
+        Optional. Raises HyperparameterError where the networks differ; see `ops.adopted`.
+        """
+        raise HyperparameterError(f"{type(self.config).__name__} cannot begin at the weights of another algorithm")
 
     def resize(self, state: State) -> State:
         """Fit a state that was learned with another number of environments to this one. Default: as it is."""

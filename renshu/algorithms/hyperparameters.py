@@ -7,6 +7,7 @@ n_steps: int = integer(2048, "steps collected of each environment for one update
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import numbers
@@ -128,7 +129,9 @@ class Choice(Kind):
 
     def check(self, name: str, value: Any) -> str | None:
         if value not in self.options:
-            raise HyperparameterError(f"{name} must be one of {', '.join(map(str, self.options))}, not {value!r}")
+            near = difflib.get_close_matches(str(value), [x for x in self.options if x], n=3)
+            hint = f". Did you mean {' or '.join(near)}?" if near else ""
+            raise HyperparameterError(f"{name} must be one of {', '.join(map(str, self.options))}, not {value!r}{hint}")
         return value
 
 
@@ -194,6 +197,28 @@ class LayerSizes(Kind):
 
     def to_json(self, value: NetArch | None) -> Any:
         return None if value is None else {"pi": list(value.pi), "vf": list(value.vf)}
+
+
+@dataclass(frozen=True)
+class Parameters(Kind):
+    """Numbers by name, or None; kept as pairs, which are hashable."""
+
+    def check(self, name: str, value: Any) -> tuple[tuple[str, Any], ...] | None:
+        if value is None:
+            return None
+        try:
+            found = dict(value)
+        except (TypeError, ValueError):
+            found = {"": None}
+        for key, number in found.items():
+            if not isinstance(key, str) or not isinstance(number, bool | int | float):
+                raise HyperparameterError(
+                    f'{name} must be numbers by name, as in {{"elite_ratio": 0.5}}, not {value!r}'
+                )
+        return tuple(sorted(found.items()))
+
+    def to_json(self, value: Any) -> Any:
+        return None if value is None else dict(value)
 
 
 @dataclass(frozen=True)
@@ -264,6 +289,11 @@ def layer_sizes(
 ) -> Any:
     """Field: widths of the hidden layers; the value is a NetArch. qf: its "vf" is called "qf", too."""
     return _field(default, LayerSizes(doc, qf, optional))
+
+
+def parameters(doc: str) -> Any:
+    """Field: None, or numbers by name."""
+    return _field(None, Parameters(doc))
 
 
 def convolutions() -> Any:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MODULES: dict[str, str] = {
     "A2C": "renshu.algorithms.policy_gradient.a2c",
     "APPO": "renshu.algorithms.policy_gradient.appo",
+    "ARS": "renshu.algorithms.evolution.ars",
     "AlphaZero": "renshu.algorithms.planning.alphazero",
     "ApeX": "renshu.algorithms.apex",
     "ApeXDDPG": "renshu.algorithms.apex",
@@ -20,6 +21,7 @@ MODULES: dict[str, str] = {
     "DDPG": "renshu.algorithms.continuous.ddpg",
     "DQN": "renshu.algorithms.value_based.dqn",
     "DynaQ": "renshu.algorithms.tabular.dynaq",
+    "ES": "renshu.algorithms.evolution.es",
     "ExpectedSARSA": "renshu.algorithms.tabular.expected_sarsa",
     "GumbelAlphaZero": "renshu.algorithms.planning.alphazero",
     "GumbelMuZero": "renshu.algorithms.planning.muzero",

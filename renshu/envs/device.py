@@ -198,10 +198,13 @@ class Outcome(NamedTuple):
 
 
 class DeviceEnvs:
-    """N copies of a DeviceEnv as two pure functions, with time limit and resets by the NEXT_STEP rule."""
+    """N copies of a DeviceEnv as two pure functions, with time limit and resets by the NEXT_STEP rule.
 
-    def __init__(self, env: DeviceEnv, num_envs: int) -> None:
-        self.env, self.num_envs = env, num_envs
+    alike: so many neighbours have the same randomness. num_envs is a multiple of it.
+    """
+
+    def __init__(self, env: DeviceEnv, num_envs: int, alike: int = 1) -> None:
+        self.env, self.num_envs, self.alike = env, num_envs, alike
 
     def reset(self, key: Key) -> tuple[EnvsState, PyTree]:
         """Begin an episode in each environment. Returns their state and observations [N, ...]."""
@@ -213,7 +216,7 @@ class DeviceEnvs:
     def step(self, state: EnvsState, action: PyTree) -> tuple[EnvsState, Outcome]:
         """Step every environment by its action [N, ...]; those whose episode has ended begin a new one instead."""
         n = self.num_envs
-        stepped = jax.vmap(self.env.step)(state.inner, action, jax.random.split(self._key(state, 1), n))
+        stepped = jax.vmap(self.env.step)(state.inner, action, self._keys(self._key(state, 1)))
         ended = state.ended
 
         def renew() -> tuple[PyTree, PyTree]:
@@ -242,4 +245,8 @@ class DeviceEnvs:
         return jax.random.fold_in(jax.random.fold_in(state.key, state.count), use)
 
     def _begin(self, key: Key) -> tuple[PyTree, PyTree]:
-        return jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
+        return jax.vmap(self.env.reset)(self._keys(key))
+
+    def _keys(self, key: Key) -> Key:
+        keys = jax.random.split(key, self.num_envs // self.alike)
+        return keys if self.alike == 1 else jnp.repeat(keys, self.alike, axis=0)

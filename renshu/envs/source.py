@@ -19,7 +19,7 @@ from gymnasium.wrappers import TimeLimit
 from renshu.envs.checks import CheckedEnv, no_env_hint
 from renshu.envs.gymnasium import atari, retro
 from renshu.envs.gymnasium.lookup import explained, find, portable, registered_as
-from renshu.envs.gymnasium.making import at_once, make_one, next_step, takes
+from renshu.envs.gymnasium.making import at_once, limit_in, make_one, next_step, takes
 from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, parted, with_limit
 from renshu.envs.gymnasium.vector import start_workers
 from renshu.envs.masks import MaskInObservation, MasksInObservations, may_take_mask
@@ -248,7 +248,7 @@ class EnvSource:
             return self.device_spec(num_envs)
         spec = self.gym_spec
         if spec is None:
-            return EnvSpec(*shapes, kwargs=self.kwargs, max_episode_steps=self.limit)
+            return EnvSpec(*shapes, kwargs=self.kwargs, max_episode_steps=self.limit or limit_in(vector_env))
         limit = self.kwargs.get("max_episode_steps", spec.max_episode_steps)
         limit = limit if self.atari is None else self.atari.max_episode_steps
         known = {"max_episode_steps": limit if limit and limit > 0 else None, "reward_threshold": spec.reward_threshold}

@@ -79,8 +79,8 @@ class PopulationTrainer:
     def __init__(self, backend: CompiledBackend, algorithm: Algorithm, space_config: SpaceConfig) -> None:
         self.backend, self.algorithm, self.space_config = backend, algorithm, space_config
         self.fitted = fit_spaces_for(algorithm, backend.spec(), space_config)
-        self.envs = DeviceEnvs(backend.env, backend.num_envs)
         self.learner = algorithm.build(self.fitted.spec)
+        self.envs = DeviceEnvs(backend.env, backend.num_envs, self.learner.needs.alike)
         self.rollout = self.learner.needs.steps * backend.num_envs
         options = compiler_options(self.learner) | single_threaded()
         self.start = jax.jit(self._start, compiler_options=options)

@@ -142,7 +142,7 @@ class Actor:
 class LimitedEnvs(HostEnvs):
     """Environments of this process whose steps may take `timeout` seconds each, within `limited`."""
 
-    def reset(self, seed: int | None = None) -> PyTree:
+    def reset(self, seed: int | list[int] | None = None) -> PyTree:
         """Begin an episode in every environment."""
         signal.setitimer(signal.ITIMER_REAL, self._timeout)
         return super().reset(seed)
@@ -191,7 +191,9 @@ class DeviceCollector:
 
         self.clock, self.name = Clock(), env.name
         self.steps = programs.learner.needs.steps
-        iteration = TrainIteration(programs.learner, DeviceEnvs(env, num_envs), decode_action, env_id=env_id)
+        alike = programs.learner.needs.alike
+        envs = DeviceEnvs(env, num_envs, alike if num_envs % alike == 0 else 1)
+        iteration = TrainIteration(programs.learner, envs, decode_action, env_id=env_id)
         options = compiler_options(programs.learner)
         self._collect = jax.jit(iteration.collect, donate_argnums=1, compiler_options=options)
         self._loop_state = jax.jit(iteration.start)(jax.random.key(np.uint32(seed)))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import NotFiniteError
@@ -49,8 +50,11 @@ class Collector:
         env_id: Array = (),
     ) -> None:
         self.programs, self.envs, self.decode_action, self.env_id = programs, envs, decode_action, env_id
-        self.clock = Clock()
+        self.clock, self.seed = Clock(), seed
         n, space = envs.num_envs, envs.single_observation_space
+        base: Any = envs.vector_env.unwrapped
+        if hasattr(base, "alike"):
+            base.alike = programs.learner.needs.alike
         self.space = space
         self.single = not isinstance(space, spaces.Dict | spaces.Tuple)
         self.storage = [(leaf.shape or (), storage_dtype(leaf.dtype)) for leaf in leaf_spaces(space)]
@@ -118,7 +122,7 @@ class Collector:
         self.obs = [row[T] for row in rows]
         self.first, self.ended = marks[T].copy(), marks[T + 1].copy()
         self._check_observations(rows, T + 1)
-        if not np.isfinite(reward).all():
+        if needs.finite and not np.isfinite(reward).all():
             self._bad(reward, "the reward", None)
         ended = marks[2:] & ~marks[1:-1]  # what is over stays marked while it waits for others
         ended = ended if lives is None else ended & ~lives
@@ -166,8 +170,18 @@ class Collector:
     def begin_anew(self) -> None:
         """Begin an episode in each environment; those that ran are not learned from any further."""
         n = self.envs.num_envs
-        self.obs, self.carry = flatten(self.space, self.envs.reset()), self.programs.learner.initial_carry(n)
+        obs = self.envs.reset(self._seeds())
+        self.obs, self.carry = flatten(self.space, obs), self.programs.learner.initial_carry(n)
         self.first, self.ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
+
+    def _seeds(self) -> list[int] | None:
+        """Return seeds [N] for episodes that neighbours play alike; None where not, or where one seed serves all."""
+        alike = self.programs.learner.needs.alike
+        if alike == 1 or not isinstance(self.envs.vector_env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+            return None
+        ids = np.arange(self.envs.num_envs) if isinstance(self.env_id, tuple) else np.asarray(self.env_id)
+        drawn = [np.random.SeedSequence([self.seed, self._began, int(i)]).generate_state(1)[0] for i in ids // alike]
+        return [int(seed) for seed in drawn]
 
     def _over(self, t: int, rows: list[Array], marks: Array, reward: Array, terminated: Array) -> bool:
         """Leave environments whose episode ended before step t as they were; fill the rest where all are over."""

@@ -88,7 +88,7 @@ class TrainIteration:
         """Return the environments, with the copies of the learner that play in them."""
         if self.opponents is None:
             return self.envs
-        return DeviceEnvs(replaced(self.envs.env, self.opponents.sharing(past)), self.envs.num_envs)
+        return DeviceEnvs(replaced(self.envs.env, self.opponents.sharing(past)), self.envs.num_envs, self.envs.alike)
 
     def _started(self, envs: EnvsState, obs: PyTree, past: PyTree) -> LoopState:
         n = self.envs.num_envs
@@ -196,7 +196,8 @@ class TrainIteration:
         stats = ((~resets).sum(dtype=jnp.int32), ended, returns, length, info)
         faults = ()
         if keep != KEEP:
-            faults = jnp.stack([_not_finite(part) for part in (at.obs, reward, (act.action, act.extras))])
+            judged = (at.obs, reward if self.learner.needs.finite else (), (act.action, act.extras))
+            faults = jnp.stack([_not_finite(part) for part in judged])
         row = Rollout(
             obs=at.obs if "obs" in keep else (),
             first=at.first,

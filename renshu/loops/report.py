@@ -159,16 +159,17 @@ class Episodes:
         found_returns, found_lengths = returns[when, who], lengths[when, who]
         # Each sum runs on over the ends before it in the same environment: take those off.
         before_return, before_length = np.zeros_like(self.running_return), np.zeros_like(self.running_length)
-        for i, n in enumerate(who):
-            total, length = found_returns[i], found_lengths[i]
-            found_returns[i] -= before_return[n]
-            found_lengths[i] -= before_length[n]
-            before_return[n], before_length[n] = total, length
-        self.running_return = returns[-1] - before_return
+        with np.errstate(invalid="ignore"):
+            for i, n in enumerate(who):
+                total, length = found_returns[i], found_lengths[i]
+                found_returns[i] -= before_return[n]
+                found_lengths[i] -= before_length[n]
+                before_return[n], before_length[n] = total, length
+            self.running_return = np.nan_to_num(returns[-1] - before_return, posinf=0.0, neginf=0.0)
         self.running_length = lengths[-1] - before_length
         info = info_columns([infos.get((t, n), {}) for t, n in zip(when.tolist(), who.tolist(), strict=True)])
         found = Finished(self.steps + count[when], who, found_returns, found_lengths, info)
-        return self._counted(int(count[-1]), found)
+        return self._counted(int(count[-1]), _finite(found))
 
     def drop(self) -> None:
         """Forget running episodes, which were left."""
@@ -194,4 +195,13 @@ class StepCount:
         before, self.steps = self.steps, int(count[-1])
         info = {name: x.reshape(ended.shape)[when, who].astype(np.float64) for name, x in stats.info.items()}
         found = Finished(count[when], who, returns.astype(np.float64), lengths.astype(np.int64), info)
-        return self.steps - before, found
+        return self.steps - before, _finite(found)
+
+
+def _finite(found: Finished) -> Finished:
+    """Leave out episodes whose return is no number; only learners to whom that says something come so far."""
+    keep = np.isfinite(found.returns)
+    if keep.all():
+        return found
+    info = {name: x[keep] for name, x in found.info.items()}
+    return Finished(found.steps[keep], found.envs[keep], found.returns[keep], found.lengths[keep], info)

@@ -76,3 +76,14 @@ class StateDependentHead(nn.Module):
         shape = (features.shape[-1], size)
         log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), shape)
         return dense(size, 0.01, self.ortho_init)(features), log_std
+
+
+def describe(policy: Distribution) -> dict[str, Array]:
+    """Describe a distribution by the names that `explain` uses."""
+    if isinstance(policy, Categorical):
+        return {"probabilities": jax.nn.softmax(policy.logits)}
+    if isinstance(policy, MultiCategorical):
+        return {f"probabilities_{i}": jax.nn.softmax(part.logits) for i, part in enumerate(policy.parts)}
+    if isinstance(policy, Bernoulli):
+        return {"probabilities": jax.nn.sigmoid(policy.logits)}
+    return {"mean": policy.mode(), "std": jnp.exp(policy.log_std)}

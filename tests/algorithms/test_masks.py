@@ -94,6 +94,7 @@ def test_without_masks_that_environment_catches_everybody(loop):
         agent.learn(200, progress=False)
 
 
+@pytest.mark.usefixtures("exact")
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit():
     one, other = (
         ALGORITHMS["dqn"].on(Narrow(), num_envs=2, seed=3, loop=loop, frame_stack=3).learn(80, progress=False)

@@ -180,6 +180,7 @@ IMAGINED = {
     "ent_coef": 0.1,
     "prioritized_replay_alpha": 1.0,
 }
+EVOLVED = {"net_arch": [], "n_eval_episodes": 2, "norm_obs": True}
 RANGED = 2e-4
 """Search with Gumbel divides differences of values by the range that they have, and policies are exponents of that."""
 
@@ -189,6 +190,8 @@ LEARNS_NOTHING = {"MCTS"}
 CASES: dict[str, Case] = {
     "A2C": Case("A2C", Choices(), {**ON_POLICY, **NORMED, "ent_coef": 0.01}),
     "APPO": Case("APPO", Choices(), {**MINIBATCHES, **NORMED, **CORRECTED, "n_epochs": 2, "clip_range": 0.05}),
+    "ARS": Case("ARS", Choices(), {**EVOLVED, "n_delta": 2, "n_top": 1, "delta_std": 0.3, "alive_bonus_offset": -0.1}),
+    "ARS-box": Case("ARS", Points(), {**EVOLVED, "n_delta": 2, "zero_policy": False, "alive_bonus_offset": -0.1}),
     "AlphaZero": Case("AlphaZero", Choices(), PLANNED),
     "ApeX": Case("ApeX", Choices(), {**VALUES, **OF_EACH, "exploration_initial_eps": 0.8}),
     "ApeXDDPG": Case("ApeXDDPG", Points(), {**NOISY, **OF_EACH}),
@@ -197,6 +200,8 @@ CASES: dict[str, Case] = {
     "DDPG": Case("DDPG", Points(), NOISY),
     "DQN": Case("DQN", Choices(), VALUES),
     "DynaQ": Case("DynaQ", Choices(), {**TABLE, "planning_steps": 2}),
+    "ES": Case("ES", Choices(), {**EVOLVED, "population_size": 4, "sigma": 0.3}),
+    "ES-box": Case("ES", Points(), {**EVOLVED, "population_size": 4, "sigma": 0.3, "weight_decay": 0.01}),
     "ExpectedSARSA": Case("ExpectedSARSA", Choices(), TABLE),
     "GumbelAlphaZero": Case("GumbelAlphaZero", Choices(), PLANNED),
     "GumbelMuZero": Case("GumbelMuZero", Choices(), IMAGINED, RANGED),
@@ -228,7 +233,7 @@ CASES: dict[str, Case] = {
 
 def advance(agent: Agent, iterations: int) -> dict[str, float]:
     """Train for so many rollouts. Returns the metrics of the last."""
-    loop, size = agent.trainer.start_loop(nullcontext), agent.trainer.learner.needs.steps * NUM_ENVS
+    loop, size = agent.trainer.start_loop(nullcontext), agent.trainer.learner.needs.steps * agent.spec.num_envs
     goal, metrics = agent.trainer.iteration + iterations, {}
     while agent.trainer.iteration < goal:
         metrics = loop.advance((goal - agent.trainer.iteration) * size).metrics
@@ -261,7 +266,8 @@ class Trained:
 
     def start(self, loop: str) -> Agent:
         """Make an agent at the beginning of its training."""
-        agent = self.algorithm.on(self.env, num_envs=NUM_ENVS, seed=SEED, loop=loop)
+        num_envs = max(NUM_ENVS, self.algorithm.default_num_envs)
+        agent = self.algorithm.on(self.env, num_envs=num_envs, seed=SEED, loop=loop)
         agent.trainer.set_target(TARGET)
         return agent
 

@@ -38,7 +38,7 @@ every = pytest.mark.parametrize("case", CASES, scope="module")
 loops = pytest.mark.parametrize("loop", ["host", "compiled"])
 
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
+pytestmark = pytest.mark.usefixtures("compiled_fast", "exact_module")
 
 
 @pytest.fixture(scope="module", autouse=True)

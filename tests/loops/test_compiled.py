@@ -38,6 +38,7 @@ from tests.loops.tiny import NORMED_A2C, NORMED_PPO, SMALL, TINY_A2C, TINY_PPO, 
     ],
     ids=lambda x: type(x).__name__,
 )
+@pytest.mark.usefixtures("exact")
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(algorithm, env):
     (host, theirs), (ours, mine) = (
         (agent := algorithm.on(env, num_envs=4, seed=3, loop=loop), advanced(agent, 30))

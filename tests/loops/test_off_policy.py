@@ -24,6 +24,7 @@ def env_of(name):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("exact")
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(name):
     host, ours = (
         CASES[name].on(env_of(name), num_envs=2, seed=3, loop=loop).learn(80, progress=False)

@@ -82,15 +82,16 @@ def test_a_fault_costs_a_rollout(ray, tmp_path, fault):
         return Faulty(tmp_path / "done", fault, 7)
 
     make.__module__ = "__main__"  # sent by value: workers cannot import this file
-    settings = Cluster(workers=2, max_workers=2)
-    with IMPALA(**SMALL).on(make, num_envs=2, seed=0, cluster=settings, timeout=3.0, max_episode_steps=50) as agent:
+    # Where none hangs, a busy machine is no fault either.
+    how = {"cluster": Cluster(workers=2, max_workers=2), "timeout": 8.0 if fault == "hang" else 60.0}
+    with IMPALA(**SMALL).on(make, num_envs=2, seed=0, max_episode_steps=50, **how) as agent:
         agent.learn(600, progress=False)
         loop = agent.trainer._loop
         account = loop.account
         told = [group.last_fault for group in loop.groups.values() if group.last_fault]
     assert (account.lost, account.in_flight) == (1, 0)
     assert account.requested == account.learned + account.stale + account.lost
-    expected = {"raise": "on purpose", "hang": "did not answer for 3 s", "exit": "worker [01] was lost"}[fault]
+    expected = {"raise": "on purpose", "hang": "did not answer for 8 s", "exit": "worker [01] was lost"}[fault]
     assert len(told) == 1
     assert re.search(expected, told[0])
 

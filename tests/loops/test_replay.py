@@ -29,6 +29,7 @@ MANY = DQN(**SMALL, net_arch=[8], target_update_interval=16, gradient_steps=2, n
     ],
     ids=["plain", "many-frame_stack", "plain-bins", "many"],
 )
+@pytest.mark.usefixtures("exact")
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(algorithm, env, options):
     agents = [algorithm.on(env, num_envs=2, seed=3, loop=loop, **options) for loop in ("host", "compiled")]
     for agent in agents:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from renshu.ops.adopted import adopted
 from renshu.algorithms.base import KINDS, OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.hyperparameters import (
     NetArch,
@@ -26,17 +27,17 @@ from renshu.algorithms.hyperparameters import (
 from renshu.algorithms.sde import sample_freq
 from renshu.networks.actor_critic import Inputs, actor_critic, masked
 from renshu.networks.encoders import default_widths
-from renshu.networks.heads import Distribution
+from renshu.networks.heads import Distribution, describe
 from renshu.networks.layers import ACTIVATIONS
 from renshu.networks.recurrent import CORES
 from renshu.networks.state_noise import initial_noise, resample
-from renshu.ops.distributions import Bernoulli, Categorical, MultiCategorical
 from renshu.ops.frame_stack import empty_frames, stack_frames, stack_rollout, stacked_space
 from renshu.ops.images import has_images
+from renshu.ops.observations import init_observation_stats, normalize_observations, update_observation_stats
 from renshu.ops.returns import gae
 from renshu.ops.schedules import value_of
 from renshu.ops.spaces import is_continuous, map_space
-from renshu.ops.statistics import RunningStats, init_stats, normalize, running_returns, update_stats
+from renshu.ops.statistics import RunningStats, init_stats, running_returns, update_stats
 from renshu.optim.gradient_steps import minibatch_descent
 from renshu.optim.guards import keep_and_tell, keep_if, keep_if_finite
 from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
@@ -179,11 +180,16 @@ class ActorCriticLearner(Learner[Config, State]):
         return State(
             params=params,
             opt_state=self.minibatch_descent.init(params),
-            obs_stats=map_space(_leaf_stats, self.spec.observation_space) if a.norm_obs else (),
+            obs_stats=init_observation_stats(self.spec.observation_space) if a.norm_obs else (),
             reward_stats=init_stats(()) if a.norm_reward else (),
             returns=jnp.zeros(n, jnp.float32) if a.norm_reward else (),
             counters=Counters.zeros(),
         )
+
+    def start_from(self, state: State, params: PyTree) -> State:
+        """Begin at the weights of another's networks, of those parts that both have; the optimiser begins anew."""
+        params = adopted(state.params, params)
+        return state._replace(params=params, opt_state=self.minibatch_descent.init(params))
 
     def actor_state(self, state: State) -> ActorState:
         return ActorState(state.params, state.obs_stats, state.reward_stats)
@@ -242,13 +248,7 @@ class ActorCriticLearner(Learner[Config, State]):
         """Normalise observations `[B, ...]` by running mean and deviation, clipped; without `norm_obs` do nothing."""
         if not self.config.norm_obs:
             return obs
-        clip = self.config.clip_obs
-        return map_space(
-            lambda leaf, stats, x: normalize(stats, x, clip) if is_continuous(leaf) else x,
-            self.spec.observation_space,
-            obs_stats,
-            obs,
-        )
+        return normalize_observations(self.spec.observation_space, obs_stats, obs, self.config.clip_obs)
 
     def look(self, state: State, rollout: Rollout) -> tuple[State, Inputs, Inputs, Array]:
         """Count a rollout, and return the state with newer statistics, inputs of its T + 1 rows, and rewards `[T, N]`.
@@ -327,11 +327,9 @@ class ActorCriticLearner(Learner[Config, State]):
         """Update statistics for the next rollout: after the update, so that it sees what the actor saw."""
         if self.config.norm_obs:
             T, N = rollout.reward.shape  # the last row comes again as the first of the next rollout
-
-            def update(leaf: Any, stats: PyTree, x: Array) -> PyTree:
-                return update_stats(stats, x[: T * N]) if is_continuous(leaf) else stats
-
-            state = state._replace(obs_stats=map_space(update, self.spec.observation_space, state.obs_stats, obs))
+            seen = jax.tree.map(lambda x: x[: T * N], obs)
+            stats = update_observation_stats(self.spec.observation_space, state.obs_stats, seen)
+            state = state._replace(obs_stats=stats)
         return state._replace(counters=state.counters.after(rollout))
 
     def _known(self, before: PyTree, after: PyTree) -> PyTree:
@@ -373,10 +371,6 @@ def _returns_before(returns: Any, rollout: Rollout) -> Array:
     return found if isinstance(rollout.continues, tuple) else jnp.where(rollout.continues, found, 0.0)
 
 
-def _leaf_stats(leaf: Any) -> PyTree:
-    return init_stats(leaf.shape) if is_continuous(leaf) else ()
-
-
 def explained_variance(batch: Batch) -> Array:
     """Compute 1 - Var[target - value] / Var[target] over valid steps: 1 is perfect, 0 no better than a constant."""
     count = batch.valid.sum().clip(1)
@@ -387,14 +381,3 @@ def explained_variance(batch: Batch) -> Array:
 
     target = variance(batch.target)
     return jnp.where(target > 0, 1 - variance(batch.advantage) / jnp.maximum(target, 1e-12), 0.0)
-
-
-def describe(policy: Distribution) -> dict[str, Array]:
-    """Describe a distribution by the names that `explain` uses."""
-    if isinstance(policy, Categorical):
-        return {"probabilities": jax.nn.softmax(policy.logits)}
-    if isinstance(policy, MultiCategorical):
-        return {f"probabilities_{i}": jax.nn.softmax(part.logits) for i, part in enumerate(policy.parts)}
-    if isinstance(policy, Bernoulli):
-        return {"probabilities": jax.nn.sigmoid(policy.logits)}
-    return {"mean": policy.mode(), "std": jnp.exp(policy.log_std)}

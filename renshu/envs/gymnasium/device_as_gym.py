@@ -137,7 +137,20 @@ class GymVectorEnv(VectorEnv):
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": modes, "render_fps": FPS}
         self.render_mode = _checked(render_mode, env, modes)
         self.state: EnvsState | None = None
-        envs = DeviceEnvs(env, num_envs)
+        self._compile(DeviceEnvs(env, num_envs))
+
+    @property
+    def alike(self) -> int:
+        """So many neighbours have the same randomness; may be set."""
+        return self._envs.alike
+
+    @alike.setter
+    def alike(self, alike: int) -> None:
+        if alike != self._envs.alike:
+            self._compile(DeviceEnvs(self.env, self.num_envs, alike))
+
+    def _compile(self, envs: DeviceEnvs) -> None:
+        self._envs, env, num_envs = envs, self.env, self.num_envs
         shapes = jax.tree.map(np.shape, self.action_space.sample())
 
         def infos(state: EnvsState) -> PyTree:

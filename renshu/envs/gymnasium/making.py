@@ -40,6 +40,16 @@ def make_one(
     return env if limit is None or isinstance(how, GymSpec) else TimeLimit(env, limit)
 
 
+def limit_in(vector_env: VectorEnv) -> int | None:
+    """Return the time limit of environments that step in this process, by their TimeLimit; None where none is seen."""
+    env = next(iter(getattr(vector_env.unwrapped, "envs", ())), None)
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, TimeLimit):
+            return env._max_episode_steps
+        env = env.env
+    return None
+
+
 def next_step(env: VectorEnv) -> VectorEnv:
     """Return a vector environment. Raises SpaceError where it resets by another rule, or steps one in two places."""
     mode = env.metadata.get("autoreset_mode")

@@ -125,6 +125,7 @@ def test_the_order_of_environments_does_not_matter(algorithm):
 
 
 @pytest.mark.parametrize(("algorithm", "recurrent"), [*(("ppo", kind) for kind in KINDS), ("a2c", "lstm")])
+@pytest.mark.usefixtures("exact")
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(algorithm, recurrent):
     settings = {"n_steps": 8, "net_arch": [8], "recurrent": recurrent, "recurrent_size": 6}
     made = PPO(**settings, batch_size=8, n_epochs=2) if algorithm == "ppo" else A2C(**settings)

@@ -220,6 +220,7 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.usefixtures("exact")
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(name: str):
     options = {"num_envs": 2, "seed": 3, **({"frame_stack": 2} if name == "ppo" else {})}
     agents = [LOOPS[name].on(Points(), loop=loop, **options) for loop in ("host", "compiled")]

@@ -232,6 +232,7 @@ def test_the_learner_sees_what_the_actor_saw() -> None:
 # --- loops, files, faults ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("exact")
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit() -> None:
     agents = [SMALL.on(CartPole(), num_envs=2, seed=3, loop=loop, frame_stack=3) for loop in ("host", "compiled")]
     for agent in agents:

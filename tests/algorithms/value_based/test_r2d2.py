@@ -139,6 +139,7 @@ def test_each_environment_explores_by_its_own_epsilon():
 
 
 @pytest.mark.parametrize(("prioritized", "options"), [(True, {"frame_stack": 2}), (False, {})])
+@pytest.mark.usefixtures("exact")
 def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(prioritized, options):
     algorithm = R2D2(**SETTINGS, prioritized=prioritized)
     agents = [

@@ -1,0 +1,161 @@
+"""Members and their environments: who plays where, what all share, what is counted, and what comes last."""
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from renshu import ARS, DQN, ES, PPO, load
+from renshu.envs.device import DeviceEnv, DeviceEnvs, Step
+from renshu.errors import HyperparameterError, SpaceError
+from renshu.types import TimeStep
+
+pytest.importorskip("evosax", reason="evosax is not installed")
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+SMALL = {"population_size": 6, "net_arch": [], "sigma": 0.5}
+
+
+class Drawn(DeviceEnv):
+    """A number is drawn at the beginning and in each step; the reward is the action times what was seen."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    max_episode_steps = 3
+
+    def reset(self, key):
+        seen = jax.random.uniform(key, (1,), minval=-1.0)
+        return seen, seen
+
+    def step(self, state, action, key):
+        after, obs = self.reset(key)
+        return Step(after, obs, (action * state).sum(), jnp.bool_(False))
+
+
+class Poison(Drawn):
+    """Large actions pay NaN, or infinity."""
+
+    def step(self, state, action, key):
+        after = super().step(state, action, key)
+        worth = jnp.where(action[0] > 0.1, jnp.nan, jnp.where(action[0] < -0.4, jnp.inf, after.reward))
+        return after._replace(reward=worth)
+
+
+def test_environments_are_set_by_the_population():
+    assert ES(**SMALL).on(Drawn()).spec.num_envs == 6
+    assert ES(**SMALL, n_eval_episodes=3).on(Drawn()).spec.num_envs == 18
+    assert ES(**SMALL).on(Drawn(), num_envs=12).spec.num_envs == 12
+    assert ARS(n_delta=5).on(Drawn()).spec.num_envs == 10
+    assert PPO().on(Drawn()).spec.num_envs == 1
+    with pytest.raises(HyperparameterError, match="multiple of 6"):
+        ES(**SMALL).on(Drawn(), num_envs=8)
+
+
+def test_members_share_the_seeds_of_their_episodes():
+    keys = jax.random.key(0)
+    state, obs = DeviceEnvs(Drawn(), 6, alike=3).reset(keys)
+    assert len(np.unique(obs)) == 2
+    np.testing.assert_array_equal(obs[0], obs[2])
+    _, outcome = DeviceEnvs(Drawn(), 6, alike=3).step(state, jnp.zeros((6, 1)))
+    np.testing.assert_array_equal(outcome.obs[3:], np.repeat(outcome.obs[3:4], 3, axis=0))
+    assert len(np.unique(outcome.obs)) == 2
+    assert len(np.unique(DeviceEnvs(Drawn(), 6).reset(keys)[1])) == 6
+
+
+@pytest.mark.parametrize("env", [lambda: gymnasium.make("CartPole-v1"), "renshu/CartPole-v1"], ids=["gym", "ours"])
+def test_so_they_do_in_the_host_loop(env):
+    agent = ES(**SMALL, n_eval_episodes=2, norm_obs=True).on(env, loop="host", seed=0)
+    rollouts = agent.trainer.backend.rollouts(
+        agent.trainer.programs, agent.state, agent.fitted.decode_action, key=jax.random.key(0), seed=1
+    )
+    first, second = next(rollouts).obs[0], next(rollouts).obs[0]
+    for begun in (first, second):
+        np.testing.assert_array_equal(begun[:6], np.repeat(begun[:1], 6, axis=0))
+        np.testing.assert_array_equal(begun[6:], np.repeat(begun[6:7], 6, axis=0))
+        assert not np.array_equal(begun[0], begun[6])
+    assert not np.array_equal(first[0], second[0])
+
+
+def test_environment_n_is_played_by_member_n_mod_p():
+    agent = ES(**SMALL, n_eval_episodes=2).on(Drawn(), seed=0)
+    learner = agent.trainer.learner
+    obs = np.linspace(-1, 1, 12, dtype=np.float32)[:, None]
+    step = TimeStep(obs, np.ones(12, np.bool_))
+    all_in_order = learner.prepare(learner.actor_state(agent.state), ())
+    action = np.asarray(learner.act(all_in_order, (), step, jax.random.key(0), explore=True).action)
+    for n in range(12):
+        alone = learner.policy.policy(all_in_order.members[n % 6], obs[n : n + 1]).mode()
+        np.testing.assert_allclose(action[n], alone[0], rtol=1e-6)
+    some = np.array([7, 2, 11], np.int32)
+    here = learner.prepare(learner.actor_state(agent.state), some)
+    step = TimeStep(obs[some], np.ones(3, np.bool_), env_id=some)
+    found = learner.act(here, (), step, jax.random.key(0), explore=True).action
+    np.testing.assert_allclose(found, action[some], rtol=1e-6)
+    greedy = learner.act(
+        all_in_order, (), TimeStep(obs, np.ones(12, np.bool_)), jax.random.key(0), explore=False
+    ).action
+    np.testing.assert_allclose(greedy, learner.policy.policy(learner.policy.weights(agent.parameters), obs).mode())
+
+
+def test_a_generation_is_counted_once():
+    agent = ES(**SMALL, n_eval_episodes=2).on(Drawn(), seed=0)
+    agent.learn(5 * 12 * 3, progress=False)
+    counters = agent.state.counters
+    assert (int(counters.updates), int(counters.episodes), int(counters.steps)) == (5, 60, 180)
+    assert len(agent.recent_returns) == 60
+
+
+@pytest.mark.parametrize("loop", ["host", "compiled"])
+def test_who_fails_comes_last(loop):
+    agent = ES(**SMALL).on(Poison(), loop=loop, seed=0)
+    seen = []
+    agent.learn(6 * 3 * 20, progress=False, callbacks=lambda _, metrics: seen.append(metrics) or True)
+    assert max(metrics["failed_members"] for metrics in seen) > 0
+    assert all(np.isfinite(list(metrics.values())).all() for metrics in seen if "fitness_mean" in metrics)
+    weights = agent.trainer.learner.policy.weights(agent.parameters)
+    assert np.isfinite(weights).all()
+
+
+def test_what_cannot_be():
+    class Endless(Drawn):
+        max_episode_steps = None
+
+    with pytest.raises(HyperparameterError, match="give it a limit"):
+        ES(**SMALL).on(Endless())
+    assert ES(**SMALL).on(Endless(), max_episode_steps=5).trainer.learner.needs.steps == 5
+    with pytest.raises(HyperparameterError, match="Did you mean cma_es"):
+        ES(strategy="cmaes")
+    with pytest.raises(HyperparameterError, match="no parameter 'elite'"):
+        ES(**SMALL, strategy="cma_es", strategy_kwargs={"elite": 0.5}).on(Drawn())
+    with pytest.raises(HyperparameterError, match="finds its own step size"):
+        ES(strategy="cma_es", learning_rate=0.1)
+    with pytest.raises(HyperparameterError, match="population_size=5 is none for open_es"):
+        ES(population_size=5).on(Drawn())
+    with pytest.raises(HyperparameterError, match="n_top=9 of n_delta=8"):
+        ARS(n_top=9)
+    with pytest.warns(UserWarning, match="matrix of all pairs"):
+        ES(strategy="cma_es", net_arch=[64, 64]).on("renshu/CartPole-v1")
+
+
+def test_a_gradient_learner_goes_on_from_the_best_and_the_other_way_round(tmp_path):
+    found = ES(**{**SMALL, "net_arch": [8]}).on("renshu/CartPole-v1", seed=0).learn(2_000, progress=False)
+    taught = PPO(net_arch=[8], squash_output=True).on("renshu/CartPole-v1", seed=1).start_from(found)
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    np.testing.assert_array_equal(taught.predict(obs), found.predict(obs))
+    taught.learn(2_100, progress=False)
+    further = ES(**{**SMALL, "net_arch": [8]}).on("renshu/CartPole-v1", seed=2).start_from(taught)
+    np.testing.assert_array_equal(further.predict(obs), taught.predict(obs))
+    learner = further.trainer.learner
+    np.testing.assert_array_equal(further.state.search.mean, learner.policy.weights(taught.parameters))
+    further.learn(100, progress=False)
+    with pytest.raises(HyperparameterError, match="net_arch"):
+        PPO(net_arch=[16]).on("renshu/CartPole-v1").start_from(found)
+    with pytest.raises(HyperparameterError, match="no part in common"):
+        PPO(net_arch=[8]).on("renshu/CartPole-v1").start_from(DQN().on("renshu/CartPole-v1"))
+    with pytest.raises(HyperparameterError, match="DQN cannot begin"):
+        DQN().on("renshu/CartPole-v1").start_from(found)
+    with pytest.raises(SpaceError, match="do not fit"):
+        PPO().on("renshu/Pendulum-v1").start_from(found)
+    again = load(found.save(tmp_path / "agent.safetensors"))
+    np.testing.assert_array_equal(again.predict(obs), found.predict(obs))
