@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 
-from renshu.ops.adopted import adopted
 from renshu.algorithms.base import KINDS, OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.hyperparameters import (
     NetArch,
@@ -30,6 +29,7 @@ from renshu.networks.encoders import default_widths
 from renshu.networks.heads import Distribution, describe
 from renshu.networks.layers import ACTIVATIONS
 from renshu.networks.policy import vector_policy
+from renshu.ops.adopted import adopted
 from renshu.ops.frame_stack import empty_frames, stack_frames, stacked_space
 from renshu.ops.images import has_images
 from renshu.ops.observations import init_observation_stats, normalize_observations, update_observation_stats

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from renshu.ops.adopted import adopted
 from renshu.algorithms.base import KINDS, OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.hyperparameters import (
     NetArch,
@@ -31,6 +30,7 @@ from renshu.networks.heads import Distribution, describe
 from renshu.networks.layers import ACTIVATIONS
 from renshu.networks.recurrent import CORES
 from renshu.networks.state_noise import initial_noise, resample
+from renshu.ops.adopted import adopted
 from renshu.ops.frame_stack import empty_frames, stack_frames, stack_rollout, stacked_space
 from renshu.ops.images import has_images
 from renshu.ops.observations import init_observation_stats, normalize_observations, update_observation_stats
