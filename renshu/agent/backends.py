@@ -13,7 +13,7 @@ import numpy as np
 from renshu import runtime
 from renshu.algorithms.base import Learner
 from renshu.envs.checks import fingerprint
-from renshu.envs.device import DeviceEnv, DeviceEnvs
+from renshu.envs.device import DeviceEnv, DeviceEnvs, episodes_of
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.players import RandomPlayer
 from renshu.envs.seats import opponents_of, replaced, seat
@@ -238,8 +238,11 @@ class CompiledBackend:
                 f"where {self.source.name} stood when the agent was saved does not fit {self.source.name} as it is now "
                 f"({', '.join(differing[:3])}). To begin in new environments name it, as in load(path, env=...)"
             )
-        envs = DeviceEnvs(self.env, self.num_envs, programs.learner.needs.alike)
+        envs = self._envs(programs.learner)
         return CompiledLoop(programs, state, envs, decode_action, snapshot=snapshot, **options)
+
+    def _envs(self, learner: Learner) -> DeviceEnvs:
+        return DeviceEnvs(self.env, self.num_envs, episodes_of(learner.needs.alike, self.num_envs))
 
     def mismatches(self, learner: Learner, snapshot: PyTree) -> list[str]:
         """Names of the arrays in a loop's snapshot that are missing, too many, or of another shape or dtype."""
@@ -274,7 +277,7 @@ class CompiledBackend:
         self, programs: Programs, state: Any, decode_action: Callable, *, key: Key, seed: int
     ) -> Generator[Rollout]:
         """Yield rollouts that follow on each other, endlessly, in environments apart from those of training."""
-        envs = DeviceEnvs(self.env, self.num_envs, programs.learner.needs.alike)
+        envs = self._envs(programs.learner)
         iteration = TrainIteration(programs.learner, envs, decode_action)
         steps = programs.learner.needs.steps
         # Where whole episodes are asked for, these are the rollout; of others, long ones are cheaper.

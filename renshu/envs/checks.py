@@ -80,6 +80,8 @@ class CheckedEnv(gymnasium.Wrapper):
         self._name = f"environment {index} ({name})"
         self._episode = 0
         self._step = 0
+        self._last: Any = None
+        self._resting = False
         self._space = space = env.observation_space
         self._shape = space.shape if isinstance(space, spaces.Box) else None
         self._dtype = space.dtype
@@ -91,6 +93,8 @@ class CheckedEnv(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment. Raises EnvironmentFault as described for the class."""
+        if self._resting:
+            return self._last, {}
         self._episode += 1
         self._step = 0
         try:
@@ -107,6 +111,8 @@ class CheckedEnv(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment. Raises EnvironmentFault as described for the class."""
+        if self._resting:
+            return self._last, 0.0, False, False, {}
         self._step += 1
         try:
             result = self.env.step(action)
@@ -124,9 +130,14 @@ class CheckedEnv(gymnasium.Wrapper):
         if type(terminated) is not bool or type(truncated) is not bool:
             self._check_flags(terminated, truncated)
         kept = self._kept(info)
-        if info and (terminated or truncated):
+        if terminated or truncated:
+            self._last = obs
             kept = {**_numbers(info), **kept}
         return obs, reward, terminated, truncated, kept
+
+    def rest(self, resting: bool = True) -> None:
+        """Wait, after the end of an episode: steps and resets do nothing until `rest(False)`."""
+        self._resting = resting
 
     def _kept(self, info: Any) -> dict[str, Any]:
         if not isinstance(info, dict):

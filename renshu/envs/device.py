@@ -200,11 +200,12 @@ class Outcome(NamedTuple):
 class DeviceEnvs:
     """N copies of a DeviceEnv as two pure functions, with time limit and resets by the NEXT_STEP rule.
 
-    alike: so many neighbours have the same randomness. num_envs is a multiple of it.
+    episodes: [N] int32, numbers of their episodes: those of one number have the same randomness, and it does not depend
+    on what others there are. None: each has its own.
     """
 
-    def __init__(self, env: DeviceEnv, num_envs: int, alike: int = 1) -> None:
-        self.env, self.num_envs, self.alike = env, num_envs, alike
+    def __init__(self, env: DeviceEnv, num_envs: int, episodes: Array | None = None) -> None:
+        self.env, self.num_envs, self.episodes = env, num_envs, episodes
 
     def reset(self, key: Key) -> tuple[EnvsState, PyTree]:
         """Begin an episode in each environment. Returns their state and observations [N, ...]."""
@@ -248,5 +249,19 @@ class DeviceEnvs:
         return jax.vmap(self.env.reset)(self._keys(key))
 
     def _keys(self, key: Key) -> Key:
-        keys = jax.random.split(key, self.num_envs // self.alike)
-        return keys if self.alike == 1 else jnp.repeat(keys, self.alike, axis=0)
+        if self.episodes is None:
+            return jax.random.split(key, self.num_envs)
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(self.episodes))
+
+    def root_after(self, state: EnvsState) -> Key:
+        """Return the root key of a reset of all after a state, however long the episodes before it were."""
+        return jax.random.fold_in(state.key, state.count if self.episodes is None else 0)
+
+
+def episodes_of(alike: int, num_envs: int, env_id: Array = ()) -> np.ndarray | None:
+    """Return numbers of the episodes of environments, [N] int32, one for `alike` neighbours; None: each its own.
+
+    env_id: [N] int32, which of all environments these are; () for all in order.
+    """
+    ids = np.arange(num_envs, dtype=np.int32) if isinstance(env_id, tuple) else np.asarray(env_id, np.int32)
+    return None if alike == 1 else ids // alike

@@ -20,7 +20,7 @@ from renshu.agent.backends import CompiledBackend
 from renshu.agent.trainer import FIRST, Trainer, derived_seed, fit_spaces_for, root_keys
 from renshu.algorithms.base import Algorithm
 from renshu.envs.adapt import SpaceConfig
-from renshu.envs.device import DeviceEnvs
+from renshu.envs.device import DeviceEnvs, episodes_of
 from renshu.errors import NotFiniteError
 from renshu.loops.compiled import LoopState, TrainIteration
 from renshu.loops.programs import compiler_options, single_threaded
@@ -80,7 +80,7 @@ class PopulationTrainer:
         self.backend, self.algorithm, self.space_config = backend, algorithm, space_config
         self.fitted = fit_spaces_for(algorithm, backend.spec(), space_config)
         self.learner = algorithm.build(self.fitted.spec)
-        self.envs = DeviceEnvs(backend.env, backend.num_envs, self.learner.needs.alike)
+        self.envs = DeviceEnvs(backend.env, backend.num_envs, episodes_of(self.learner.needs.alike, backend.num_envs))
         self.rollout = self.learner.needs.steps * backend.num_envs
         options = compiler_options(self.learner) | single_threaded()
         self.start = jax.jit(self._start, compiler_options=options)

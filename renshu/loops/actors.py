@@ -19,7 +19,7 @@ import numpy as np
 
 from renshu import runtime
 from renshu.algorithms.base import Algorithm
-from renshu.envs.device import DeviceEnv, DeviceEnvs
+from renshu.envs.device import DeviceEnv, DeviceEnvs, episodes_of
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.source import EnvSource
 from renshu.errors import EnvironmentFault
@@ -130,7 +130,9 @@ class Actor:
 
     def _begin(self, iteration: int, alarmed: bool) -> Collector | DeviceCollector:
         setup = self.setup
-        seed = group_seed(setup.seed, self.first, iteration - setup.start)
+        # Episodes that members of a population share are drawn alike everywhere.
+        first = self.first if self.programs.learner.needs.alike == 1 else 0
+        seed = group_seed(setup.seed, first, iteration - setup.start)
         how: dict[str, Any] = {"seed": seed, "env_id": self.env_id}
         if setup.source.device is not None:
             return DeviceCollector(self.programs, setup.source.device, setup.num_envs, setup.decode_action, **how)
@@ -191,8 +193,7 @@ class DeviceCollector:
 
         self.clock, self.name = Clock(), env.name
         self.steps = programs.learner.needs.steps
-        alike = programs.learner.needs.alike
-        envs = DeviceEnvs(env, num_envs, alike if num_envs % alike == 0 else 1)
+        envs = DeviceEnvs(env, num_envs, episodes_of(programs.learner.needs.alike, num_envs, env_id))
         iteration = TrainIteration(programs.learner, envs, decode_action, env_id=env_id)
         options = compiler_options(programs.learner)
         self._collect = jax.jit(iteration.collect, donate_argnums=1, compiler_options=options)

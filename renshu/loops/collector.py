@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
+from renshu.envs.checks import CheckedEnv
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import NotFiniteError
 from renshu.loops.programs import Programs
@@ -62,7 +63,9 @@ class Collector:
         self.sees_more = programs.learner.needs.env_state or not isinstance(env_id, tuple)
         self.first = np.ones(n, np.bool_)
         self.ended = np.zeros(n, np.bool_)
-        self._began = 0
+        self._began = self._generation = 0
+        guards = getattr(base, "envs", ())
+        self._guards: list[CheckedEnv] = [*guards] if all(isinstance(one, CheckedEnv) for one in guards) else []
         self.obs = flatten(space, envs.reset(seed))
 
     def collect(self, actor_state: PyTree, keys: Key, began: int = 0) -> Collected:
@@ -170,6 +173,8 @@ class Collector:
     def begin_anew(self) -> None:
         """Begin an episode in each environment; those that ran are not learned from any further."""
         n = self.envs.num_envs
+        for guard in self._guards:
+            guard.rest(False)
         obs = self.envs.reset(self._seeds())
         self.obs, self.carry = flatten(self.space, obs), self.programs.learner.initial_carry(n)
         self.first, self.ended = np.ones(n, np.bool_), np.zeros(n, np.bool_)
@@ -180,8 +185,9 @@ class Collector:
         if alike == 1 or not isinstance(self.envs.vector_env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
             return None
         ids = np.arange(self.envs.num_envs) if isinstance(self.env_id, tuple) else np.asarray(self.env_id)
-        drawn = [np.random.SeedSequence([self.seed, self._began, int(i)]).generate_state(1)[0] for i in ids // alike]
-        return [int(seed) for seed in drawn]
+        self._generation += 1
+        root = [self.seed, self._began, self._generation]
+        return [int(np.random.SeedSequence([*root, int(i)]).generate_state(1)[0]) for i in ids // alike]
 
     def _over(self, t: int, rows: list[Array], marks: Array, reward: Array, terminated: Array) -> bool:
         """Leave environments whose episode ended before step t as they were; fill the rest where all are over."""
@@ -189,6 +195,8 @@ class Collector:
         reward[t, over], terminated[t, over] = 0.0, False
         for row in rows:
             row[t + 1, over] = row[t, over]
+        for n in np.flatnonzero(marks[t + 2] & ~over) if self._guards else ():
+            self._guards[n].rest()
         marks[t + 2] |= over
         if not marks[t + 2].all():
             return False

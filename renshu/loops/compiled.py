@@ -88,7 +88,7 @@ class TrainIteration:
         """Return the environments, with the copies of the learner that play in them."""
         if self.opponents is None:
             return self.envs
-        return DeviceEnvs(replaced(self.envs.env, self.opponents.sharing(past)), self.envs.num_envs, self.envs.alike)
+        return DeviceEnvs(replaced(self.envs.env, self.opponents.sharing(past)), self.envs.num_envs, self.envs.episodes)
 
     def _started(self, envs: EnvsState, obs: PyTree, past: PyTree) -> LoopState:
         n = self.envs.num_envs
@@ -138,9 +138,8 @@ class TrainIteration:
         needs = self.learner.needs
         fresh = needs.fresh if fresh is None else fresh
         if fresh:
-            envs = loop_state.envs
-            reset = self._sharing(loop_state.past).reset(jax.random.fold_in(envs.key, envs.count))
-            loop_state = self._started(*reset, loop_state.past)
+            envs = self._sharing(loop_state.past)
+            loop_state = self._started(*envs.reset(envs.root_after(loop_state.envs)), loop_state.past)
         # The barrier: as a constant the ids would be folded into other numbers than the host loop's argument gives.
         env_id = self.env_id if isinstance(self.env_id, tuple) else optimization_barrier(jnp.asarray(self.env_id))
         acting = self.learner.prepare(actor_state, acting_in(self.learner, env_id, self.envs.num_envs))

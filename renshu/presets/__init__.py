@@ -1,7 +1,7 @@
 """Tuned hyperparameters for known environments, as data: one TOML file per algorithm, one table per environment.
 
-Besides hyperparameters, a table holds `num_envs` and `total_steps`, and may hold options of `on(...)`: `bins`,
-`frame_stack` and `masks`.
+Besides hyperparameters, a table holds `num_envs` (if the algorithm does not set it) and `total_steps`, and may hold
+options of `on(...)`: `bins`, `frame_stack` and `masks`.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def preset(algorithm: str, environment: str, **overrides: Any) -> Preset:
             f"there is no preset of {kind.__name__} for {environment!r}. There are: {', '.join(known) or 'none'}"
         )
     data = dict(known[name])
-    num_envs, total_steps = data.pop("num_envs"), data.pop("total_steps")
+    num_envs, total_steps = data.pop("num_envs", None), data.pop("total_steps")
     options = {option: data.pop(option) for option in OPTIONS if option in data}
-    return Preset(kind.from_json(data, **overrides), environment, num_envs, total_steps, options)
+    made = kind.from_json(data, **overrides)
+    return Preset(made, environment, num_envs or made.default_num_envs, total_steps, options)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import renshu
-from renshu import A2C, APPO, DQN, IMPALA, PPO, R2D2, SAC, Cluster
+from renshu import A2C, APPO, DQN, ES, IMPALA, PPO, R2D2, SAC, Cluster
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
 from renshu.loops import ray_actors
@@ -69,6 +69,20 @@ def test_one_worker_is_the_host_loop(actors, name):
     host = updates(algorithm.on(env, num_envs=4, seed=3), 20)
     with algorithm.on(env, num_envs=4, seed=3, workers=1, cluster=Cluster(mode="synchronous")) as agent:
         assert same(host, updates(agent, 20))
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("env", ["renshu/CartPole-v1", "CartPole-v1"], ids=["compiled", "host"])
+def test_a_population_is_the_same_in_every_loop(actors, env):
+    algorithm = ES(population_size=4, net_arch=[4], n_eval_episodes=2)
+    wanted = updates(algorithm.on("renshu/CartPole-v1", seed=3, loop="host"), 3)
+    made = env if env.startswith("renshu") else lambda: gymnasium.make(env)
+    found = []
+    for workers in (1, 4):
+        with algorithm.on(made, seed=3, cluster=Cluster(workers=workers, mode="synchronous")) as agent:
+            found.append(updates(agent, 3).search)
+    assert same(*found)
+    assert same(found[0], wanted.search) == env.startswith("renshu")
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

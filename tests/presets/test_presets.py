@@ -53,7 +53,7 @@ def test_every_preset_builds(name: str, environment: str):
     assert isinstance(found.num_envs, int)
     assert isinstance(found.total_steps, int)
     needs(environment)
-    spec = EnvSpec(*spaces_of(environment), found.num_envs)
+    spec = EnvSpec(*spaces_of(environment), found.num_envs, max_episode_steps=200)
     if type(found.algorithm).accepts.actions == {"discrete"} and isinstance(spec.action_space, spaces.Box):
         spec = EnvSpec(spec.observation_space, spaces.Discrete(5), found.num_envs)
     assert 0 < found.algorithm.build(spec).needs.steps * found.num_envs <= found.total_steps

@@ -249,7 +249,10 @@ class PopulationLearner(Learner[Config, State]):
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Tell the strategy the mean return of each member. A member whose return is not finite comes last."""
         members, search, key_tell = self.asked(state.seed, state.counters.updates, state.search)
-        fitness = self.returns(rollout).reshape(-1, len(members)).mean(axis=0)
+        returns = self.returns(rollout)
+        if not isinstance(rollout.env_id, tuple):
+            returns = returns[jnp.argsort(rollout.env_id)]
+        fitness = returns.reshape(-1, len(members)).mean(axis=0)
         fits = jnp.isfinite(fitness)
         lowest = jnp.where(fits, fitness, jnp.inf).min()
         told = jnp.where(fits, fitness, jnp.where(fits.any(), lowest - 1.0, 0.0))

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from renshu.envs.device import DeviceEnv, DeviceEnvs, EnvsState, Outcome, Step
+from renshu.envs.device import DeviceEnv, DeviceEnvs, EnvsState, Outcome, Step, episodes_of
 from renshu.envs.gymnasium.registration import device_env, with_limit
 from renshu.envs.seats import seat
 from renshu.errors import EnvironmentFault, HyperparameterError, UnknownNameError
@@ -137,17 +137,19 @@ class GymVectorEnv(VectorEnv):
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": modes, "render_fps": FPS}
         self.render_mode = _checked(render_mode, env, modes)
         self.state: EnvsState | None = None
+        self._alike = 1
         self._compile(DeviceEnvs(env, num_envs))
 
     @property
     def alike(self) -> int:
         """So many neighbours have the same randomness; may be set."""
-        return self._envs.alike
+        return self._alike
 
     @alike.setter
     def alike(self, alike: int) -> None:
-        if alike != self._envs.alike:
-            self._compile(DeviceEnvs(self.env, self.num_envs, alike))
+        if alike != self._alike:
+            self._alike = alike
+            self._compile(DeviceEnvs(self.env, self.num_envs, episodes_of(alike, self.num_envs)))
 
     def _compile(self, envs: DeviceEnvs) -> None:
         self._envs, env, num_envs = envs, self.env, self.num_envs
@@ -176,10 +178,7 @@ class GymVectorEnv(VectorEnv):
         bool.
         """
         super().reset(seed=seed)
-        if seed is not None or self.state is None:
-            key = _key(self, seed)
-        else:
-            key = jax.random.fold_in(self.state.key, self.state.count)
+        key = _key(self, seed) if seed is not None or self.state is None else self._envs.root_after(self.state)
         self.state, obs, infos = self._reset(key)
         return _arrays(self.observation_space, obs), _owned(infos)
 

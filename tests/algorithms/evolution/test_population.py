@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from renshu import ARS, DQN, ES, PPO, load
-from renshu.envs.device import DeviceEnv, DeviceEnvs, Step
+from renshu.envs.device import DeviceEnv, DeviceEnvs, Step, episodes_of
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.types import TimeStep
 
@@ -54,13 +54,15 @@ def test_environments_are_set_by_the_population():
 
 def test_members_share_the_seeds_of_their_episodes():
     keys = jax.random.key(0)
-    state, obs = DeviceEnvs(Drawn(), 6, alike=3).reset(keys)
+    state, obs = DeviceEnvs(Drawn(), 6, episodes_of(3, 6)).reset(keys)
     assert len(np.unique(obs)) == 2
     np.testing.assert_array_equal(obs[0], obs[2])
-    _, outcome = DeviceEnvs(Drawn(), 6, alike=3).step(state, jnp.zeros((6, 1)))
+    _, outcome = DeviceEnvs(Drawn(), 6, episodes_of(3, 6)).step(state, jnp.zeros((6, 1)))
     np.testing.assert_array_equal(outcome.obs[3:], np.repeat(outcome.obs[3:4], 3, axis=0))
     assert len(np.unique(outcome.obs)) == 2
     assert len(np.unique(DeviceEnvs(Drawn(), 6).reset(keys)[1])) == 6
+    some = np.array([4, 1], np.int32)
+    np.testing.assert_array_equal(DeviceEnvs(Drawn(), 2, episodes_of(3, 2, some)).reset(keys)[1], obs[some])
 
 
 @pytest.mark.parametrize("env", [lambda: gymnasium.make("CartPole-v1"), "renshu/CartPole-v1"], ids=["gym", "ours"])

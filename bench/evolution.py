@@ -1,0 +1,242 @@
+"""Scores of evolution strategies and ARS by their presets, and what a generation costs.
+
+    python -m bench.evolution --part scores [--case ars:Pendulum-v1] [--seeds 3]
+    python -m bench.evolution --part values     # of evosax itself and of pycma, on functions
+    python -m bench.evolution --part cost       # of a generation, by population and network
+
+Parts are kept in docs/benchmarks/evolution.json: a case that is not selected stays on the page as it was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import renshu
+from bench.report import DOCS, publish, revision, table
+from renshu import ES
+from renshu.algorithms.evolution.es import Evosax
+
+KEPT = DOCS / "evolution.json"
+CASES = {  # algorithm, environment: seeds, goal for the mean of all seeds; ARS: RL Zoo's
+    ("ars", "CartPole-v1"): (3, 500.0),
+    ("ars", "MountainCarContinuous-v0"): (3, 96.0),
+    ("ars", "Pendulum-v1"): (3, -212.0),
+    ("ars", "LunarLanderContinuous-v3"): (3, 168.0),
+    ("ars", "Swimmer-v5"): (3, 355.0),
+    ("ars", "Hopper-v5"): (1, 3344.0),
+    ("ars", "HalfCheetah-v5"): (1, 4815.0),
+    ("es", "CartPole-v1"): (3, 500.0),
+    ("es", "renshu/Acrobot-v1"): (3, -100.0),
+    ("es", "Pendulum-v1"): (3, -200.0),
+    ("es", "LunarLanderContinuous-v3"): (3, 250.0),
+    ("es", "BipedalWalker-v3"): (1, 250.0),
+}
+EPISODES, DIMENSIONS, GENERATIONS, MEMBERS = 100, 10, 200, 16
+FUNCTIONS = {
+    "sphere": lambda x: (x**2).sum(axis=-1),
+    "rastrigin": lambda x: 10 * x.shape[-1] + (x**2 - 10 * jnp.cos(2 * jnp.pi * x)).sum(axis=-1),
+}
+POPULATIONS, NETWORKS = (64, 256, 1024, 4096, 16384), ([], [16], [64, 64])
+
+
+def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
+    """Train one seed by the preset and evaluate what it plays in 100 episodes."""
+    preset = renshu.preset(algorithm, environment)
+    # Gymnasium's environments of our own making are the same in numbers, and compile.
+    name = {"Pendulum-v1": "renshu/Pendulum-v1", "CartPole-v1": "renshu/CartPole-v1"}.get(environment, environment)
+    name = {"MountainCarContinuous-v0": "renshu/MountainCarContinuous-v0"}.get(name, name)
+    began = time.perf_counter()
+    with preset.algorithm.on(name, num_envs=preset.num_envs, seed=seed, **preset.options) as agent:
+        agent.learn(preset.total_steps, progress=False)
+        seconds = time.perf_counter() - began
+        found = agent.evaluate(EPISODES)
+        return {
+            "algorithm": algorithm,
+            "environment": environment,
+            "seed": seed,
+            "steps": agent.steps,
+            "mean": found.mean,
+            "std": found.std,
+            "seconds": seconds,
+            "code": revision(),
+        }
+
+
+def values() -> list[dict[str, Any]]:
+    """Minimise functions of ten numbers by our strategies, by evosax alone with the same keys, and by pycma."""
+    import evosax
+
+    rows = []
+    for function, cost in FUNCTIONS.items():
+        for strategy, kind in (("cma_es", "CMA_ES"), ("sep_cma_es", "Sep_CMA_ES"), ("snes", "SNES")):
+            start = 3.0 * jnp.ones(DIMENSIONS)
+            ours = Evosax(ES(strategy=strategy, population_size=MEMBERS, sigma=1.0), DIMENSIONS)
+            theirs = getattr(evosax.algorithms, kind)(population_size=MEMBERS, solution=start)
+            params = theirs.default_params.replace(std_init=jnp.asarray(1.0))
+            mine, other = ours.init(jax.random.key(0), start), theirs.init(jax.random.key(0), start, params)
+            for i in range(GENERATIONS):
+                key_ask, key_tell = jax.random.split(jax.random.key(i))
+                members, mine = ours.ask(key_ask, mine)
+                mine = ours.tell(key_tell, members, -cost(members), mine, jnp.float32(1.0))
+                members, other = theirs.ask(key_ask, other, params)
+                other, _ = theirs.tell(key_tell, members, cost(members), other, params)
+            found = [float(mine.best_fitness), float(other.best_fitness)]
+            rows.append({"function": function, "strategy": strategy, "ours": found[0], "evosax": found[1]})
+            if strategy == "cma_es":
+                rows[-1]["pycma"] = of_pycma(cost)
+            print(rows[-1], flush=True)
+    return rows
+
+
+def of_pycma(cost: Any) -> float | None:
+    """Return the best value of pycma after as many generations; None where it is not installed."""
+    try:
+        import cma
+    except ImportError:
+        return None
+    options = {"popsize": MEMBERS, "seed": 1, "verbose": -9, "maxiter": GENERATIONS, "tolfun": 0, "tolfunhist": 0}
+    search = cma.CMAEvolutionStrategy(DIMENSIONS * [3.0], 1.0, options)
+    for _ in range(GENERATIONS):
+        members = search.ask()
+        search.tell(members, np.asarray(cost(jnp.asarray(members))).tolist())
+    return float(search.result.fbest)
+
+
+def cost_of_generations() -> list[dict[str, Any]]:
+    """Time a generation of CartPole, whole episodes of at most 500 steps, and read the memory that the process took."""
+    rows = []
+    for net_arch in NETWORKS:
+        for population in POPULATIONS:
+            agent = ES(population_size=population, net_arch=net_arch, sigma=0.3).on("renshu/CartPole-v1", seed=0)
+            agent.learn(3 * 500 * population, progress=False)
+            began, generations, steps = time.perf_counter(), agent.trainer.iteration, agent.steps
+            agent.learn(5 * 500 * population, progress=False)
+            seconds, count = time.perf_counter() - began, agent.trainer.iteration - generations
+            rows.append(
+                {
+                    "weights": int(agent.trainer.learner.policy.size),
+                    "population": population,
+                    "seconds": seconds / count,
+                    "steps": (agent.steps - steps) / seconds,
+                    "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def picture(rows: list[dict[str, Any]]) -> None:
+    """Draw seconds of a generation against the population, a line for each network."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for style, weights in zip(("-", "--", ":"), sorted({row["weights"] for row in rows}), strict=True):
+        line = [row for row in rows if row["weights"] == weights]
+        axes.plot(
+            [row["population"] for row in line],
+            [row["seconds"] for row in line],
+            style,
+            marker="o",
+            label=f"{weights:,} weights",
+        )
+    axes.set(xscale="log", yscale="log", xlabel="members", ylabel="seconds a generation", title="CartPole, compiled")
+    axes.legend(frameon=False)
+    figure.savefig(DOCS / "evolution_cost.png", dpi=120)
+
+
+def keep(part: str, result: Any) -> None:
+    """Keep the result of a part beside those of others."""
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    KEPT.write_text(json.dumps(kept | {part: result}, indent=1))
+
+
+def page() -> None:
+    """Write the page of all parts that were measured."""
+    kept, body = json.loads(KEPT.read_text()), []
+    rows = []
+    for (algorithm, environment), (_, goal) in CASES.items():
+        runs = [x for x in kept.get("scores", []) if (x["algorithm"], x["environment"]) == (algorithm, environment)]
+        if runs:
+            means = ", ".join(f"{run['mean']:.1f} ± {run['std']:.1f}" for run in runs)
+            whole = np.mean([run["mean"] for run in runs])
+            verdict = "yes" if whole >= goal else "no"
+            seconds = np.median([run["seconds"] for run in runs])
+            steps = f"{max(run['steps'] for run in runs):,}"
+            rows.append(
+                [algorithm, environment, steps, means, f"{whole:.1f}", f"{goal:g}", verdict, f"{seconds:.0f} s"]
+            )
+    if rows:
+        head = ["algorithm", "environment", "steps", "each seed", "mean", "goal", "reached", "median time"]
+        body.append(
+            "## Scores\n\nBy the presets, seeds 0 and up, "
+            f"{EPISODES} greedy episodes each; goals of ARS are RL Zoo's scores. Time includes compiling.\n\n"
+            + table(head, rows)
+        )
+    if "values" in kept:
+        found = kept["values"]["found"]
+        cells = [[*(row.get(x, "") for x in ("function", "strategy", "ours", "evosax", "pycma"))] for row in found]
+        body.append(
+            f"## Functions of {DIMENSIONS} numbers\n\nBest value after {GENERATIONS} generations of {MEMBERS}, from 3 "
+            "in each number with deviation 1. The same keys were given to ours and to evosax alone.\n\n"
+            + table(["function", "strategy", "ours", "evosax alone", "pycma"], cells)
+        )
+    if "cost" in kept:
+        found = kept["cost"]["found"]
+        cells = [
+            [
+                f"{r['weights']:,}",
+                f"{r['population']:,}",
+                f"{r['seconds']:.3f}",
+                f"{r['steps']:,.0f}",
+                f"{r['memory']:.0f}",
+            ]
+            for r in found
+        ]
+        head = ["weights", "members", "seconds a generation", "steps/s", "most memory so far, MB"]
+        body.append(
+            "## Cost of a generation\n\nOpenAI's strategy on the compiled CartPole: whole episodes of up to 500 steps, "
+            "one program a generation. Nothing but returns leaves it.\n\n![cost](evolution_cost.png)\n\n"
+            + table(head, cells)
+        )
+        picture(found)
+    publish("evolution", "Evolution", "python -m bench.evolution", "\n\n".join(body))
+
+
+def main() -> None:
+    """Measure a part, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["scores", "values", "cost", "page"], default="page")
+    parser.add_argument("--case", action="append", help="algorithm:environment; default all")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--first", type=int, default=0, help="the first seed; settings are chosen on 10 and above")
+    options = parser.parse_args()
+    if options.part == "scores":
+        chosen = [tuple(case.split(":")) for case in options.case] if options.case else list(CASES)
+        for case in chosen:
+            for seed in range(options.first, options.first + (options.seeds or CASES.get(case, (1, 0))[0])):
+                row = score(*case, seed)
+                print(row, flush=True)
+                if options.first < 10:
+                    others = json.loads(KEPT.read_text()).get("scores", []) if KEPT.exists() else []
+                    place = [row[x] for x in ("algorithm", "environment", "seed")]
+                    others = [x for x in others if [x["algorithm"], x["environment"], x["seed"]] != place]
+                    keep("scores", [*others, row])
+    elif options.part == "values":
+        keep("values", {"found": values(), "revision": revision()})
+    elif options.part == "cost":
+        keep("cost", {"found": cost_of_generations(), "revision": revision()})
+    if KEPT.exists() and options.first < 10:
+        page()
+
+
+if __name__ == "__main__":
+    main()
