@@ -149,7 +149,9 @@ class Evosax:
         kind = getattr(algorithms, name)
         arguments = inspect.signature(kind).parameters
         options: dict[str, Any] = {}
-        if optimizer is not None:
+        # Plain steps of size 1 are evosax's own, to the bit.
+        self.steps = optimizer is not None and (optimizer[0] == "adam" or config.learning_rate is not None)
+        if optimizer is not None and self.steps:
             made = optax.adam if optimizer[0] == "adam" else optax.sgd
             options["optimizer"] = optax.inject_hyperparams(made)(learning_rate=optimizer[1])
         if "std_schedule" in arguments:
@@ -197,7 +199,7 @@ class Evosax:
 
     def tell(self, key: Key, members: Array, fitness: Array, state: PyTree, learning_rate: Array) -> PyTree:
         """Move the distribution; evosax looks for the lowest number, so it is told the negative."""
-        if STRATEGIES[self.config.strategy][1] is not None:
+        if self.steps:
             given = {**state.opt_state.hyperparams, "learning_rate": learning_rate}
             state = state.replace(opt_state=state.opt_state._replace(hyperparams=given))
         if self.config.weight_decay:
