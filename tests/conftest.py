@@ -1,6 +1,7 @@
 """What all tests share: one folder of compiled programs for the whole session, and tiny agents."""
 
 import gc
+import itertools
 import os
 import shutil
 import sys
@@ -11,8 +12,12 @@ from pathlib import Path
 import pytest
 
 _OWN: list[str] = []
-MANY_MAPS = 20_000
-"""Mapped stretches of memory, of which each compiled program takes some: Linux gives a process 65,530, then it dies."""
+MANY_MAPS, OFTEN = 15_000, 20
+"""Mapped stretches of memory, of which each compiled program takes some: Linux gives a process 65,530, then it dies.
+
+They are counted before every twentieth test.
+"""
+_begun = itertools.count()
 
 
 def pytest_configure(config):
@@ -37,12 +42,13 @@ def pytest_unconfigure(config):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _few_programs():
     """Let go of compiled programs from time to time: thousands of tests in one process make thousands."""
-    yield
+    if next(_begun) % OFTEN or "jax" not in sys.modules:
+        return
     maps = Path("/proc/self/maps")
-    if "jax" in sys.modules and maps.exists() and len(maps.read_bytes().splitlines()) > MANY_MAPS:
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MANY_MAPS:
         sys.modules["jax"].clear_caches()
         gc.collect()
 

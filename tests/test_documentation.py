@@ -126,8 +126,9 @@ def test_the_guide_explains_every_metric():
     explained = set(re.findall(r"`([\w/<>]+)`", table))
     for name, kind in algorithms().items():
         env = Grid() if kind.accepts.actions == {"discrete"} else Pendulum()
-        agent, key = kind().on(env, num_envs=2, seed=0), jax.random.key(0)
-        one = TrainIteration(agent.trainer.learner, DeviceEnvs(env, 2), agent.fitted.decode_action)
+        count = max(2, kind().default_num_envs)
+        agent, key = kind().on(env, num_envs=count, seed=0), jax.random.key(0)
+        one = TrainIteration(agent.trainer.learner, DeviceEnvs(env, count), agent.fitted.decode_action)
         jax.eval_shape(one, agent.state, jax.eval_shape(one.start, key), key, np.int32(0))
         assert set(one.metric_names) <= explained, name
 

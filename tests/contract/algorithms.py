@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -321,7 +321,7 @@ class Course:
     content: bytes
 
 
-@cache
+@lru_cache(maxsize=3)  # a process may hold so many programs and no more
 def trained(case: str) -> Trained:
     """Return the trainings of a case, the same ones to all questions."""
     return Trained(CASES[case])
