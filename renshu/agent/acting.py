@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from gymnasium import spaces
 
 from renshu.agent.backends import make_backend
 from renshu.agent.opponents import reseated, seated
@@ -14,7 +15,7 @@ from renshu.agent.options import COUNT
 from renshu.agent.trainer import Trainer, fit_spaces_for
 from renshu.algorithms import migration
 from renshu.envs.source import EnvSource
-from renshu.errors import SpaceError
+from renshu.errors import HyperparameterError, SpaceError
 from renshu.loops.evaluation import Evaluation
 from renshu.ops.masks import batched_with_mask
 from renshu.ops.spaces import batched, same_structure
@@ -177,6 +178,13 @@ def check_compatible(name: str, ours: EnvSpec, theirs: EnvSpec) -> None:
     spaces = (ours.observation_space, theirs.observation_space), (ours.action_space, theirs.action_space)
     if not all(same_structure(a, b) for a, b in spaces) or ours.frame_stack != theirs.frame_stack:
         raise SpaceError(f"the agent learned {_in_words(ours)}; {name} has {_in_words(theirs)}, which do not fit")
+
+
+def check_same_squashing(trainer: Trainer, other: Trainer) -> None:
+    """Raise HyperparameterError where the same weights would mean other continuous actions to two algorithms."""
+    ours, theirs = (getattr(one.algorithm, "squash_output", None) for one in (trainer, other))
+    if isinstance(trainer.fitted.spec.action_space, spaces.Box) and ours != theirs:
+        raise HyperparameterError(f"squash_output is {ours} here and {theirs} there: give both the same")
 
 
 def _in_words(spec: EnvSpec) -> str:

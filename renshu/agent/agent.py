@@ -183,11 +183,12 @@ class Agent(Readings):
         """Take over the weights of another agent's networks, of those parts that both have; the rest begins anew.
 
         So a gradient learner goes on from what evolution has found, and the other way round: their policies are the
-        same networks where net_arch and activation_fn are. Statistics of observations are not taken over.
+        same networks where net_arch, activation_fn and squash_output are. Statistics of observations stay as they are.
 
         Raises HyperparameterError where networks differ, or the algorithm cannot; SpaceError for other spaces.
         """
         acting.check_compatible(self.name, other.trainer.fitted.spec, self.trainer.fitted.spec)
+        acting.check_same_squashing(self.trainer, other.trainer)
         self.trainer.state = self.trainer.learner.start_from(self.trainer.state, other.parameters)
         return self
 

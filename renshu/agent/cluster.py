@@ -85,7 +85,7 @@ class ClusterBackend:
         some = dataclasses.replace(spec, num_envs=settings.room * n, rollout_envs=settings.batch * n)
         if settings.mode in ("synchronous", "lockstep"):
             return together
-        learner = algorithm.build(some)
+        learner = algorithm.build(together)
         mode = settings.mode_for(type(algorithm).__name__, learner.needs.max_lag)
         if mode == "synchronous":
             return together
@@ -198,7 +198,7 @@ def backend_for(
     if cluster is None:
         return make_backend(source, num_envs, loop=loop, usual=usual, **how)
     runtime.prepare()
-    count = num_envs or (None if usual == 1 else max(usual // cluster.workers, 1))
+    count = num_envs or (None if usual == 1 else -(-usual // cluster.workers))
     return ClusterBackend(source, count, cluster, how["processes"], how["timeout"])
 
 

@@ -62,7 +62,7 @@ def experiment(
         environment_named(environment),
         seeds=seeds,
         steps=steps or max(preset.total_steps for preset in chosen.values()),
-        num_envs=envs or max(preset.num_envs for preset in chosen.values()),
+        num_envs=envs or max(preset.asked_envs or 0 for preset in chosen.values()) or None,
         grid=_grid(grid or []),
         env_kwargs=environment_arguments(env_set or []),
         workers=workers,

@@ -41,13 +41,13 @@ def _algorithms() -> None:
 
 
 def _presets() -> None:
-    from renshu.presets import presets
+    from renshu.presets import preset, presets
 
     for name, environments in presets().items():
-        for environment, data in environments.items():
-            count = data["num_envs"]
-            plural = "environment " if count == 1 else "environments"
-            print(f"  {name:<14} {environment:<26} {count:>3} {plural} {data['total_steps']:>12,} steps")
+        for environment in environments:
+            found = preset(name, environment)
+            plural = "environment " if found.num_envs == 1 else "environments"
+            print(f"  {name:<14} {environment:<26} {found.num_envs:>3} {plural} {found.total_steps:>12,} steps")
 
 
 def _environments() -> None:

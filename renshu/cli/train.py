@@ -93,7 +93,7 @@ def train(
     total = steps or chosen.total_steps
     agent = chosen.algorithm.on(
         environment_named(environment),
-        num_envs=envs or chosen.num_envs,
+        num_envs=envs or chosen.asked_envs,
         seed=seed,
         processes=processes,
         env_kwargs=environment_arguments(env_set or []),
@@ -128,7 +128,8 @@ def settings(algorithm: str, environment: str, assignments: list[str], use_prese
     if found is not None:
         print(f"preset {algorithm.lower()} {found} (see `renshu list presets`; --no-preset for the defaults)")
         return replace(preset(algorithm, found, **overrides), environment=environment)
-    return Preset(kind(**overrides), environment, 1, 100_000)
+    made = kind(**overrides)
+    return Preset(made, environment, made.default_num_envs, 100_000)
 
 
 def split(assignments: list[str]) -> dict[str, str]:

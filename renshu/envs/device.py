@@ -253,6 +253,11 @@ class DeviceEnvs:
             return jax.random.split(key, self.num_envs)
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(self.episodes))
 
+    def root_later(self, key: Key, resets: Array) -> Key:
+        """Return the root key of a state after so many resets of all, by `root_after`. key: that of the state now."""
+        again = lambda _, key: jax.random.fold_in(jax.random.fold_in(key, 0), _ROOT)  # noqa: E731
+        return jax.lax.fori_loop(0, resets, again, key)
+
     def root_after(self, state: EnvsState) -> Key:
         """Return the root key of a reset of all after a state, however long the episodes before it were."""
         return jax.random.fold_in(state.key, state.count if self.episodes is None else 0)

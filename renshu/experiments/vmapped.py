@@ -134,9 +134,10 @@ class PopulationTrainer:
             population.state, population.loop_state, population.key, iteration
         )
         finite = population.finite & jnp.isfinite(rollout.metrics).all() & ~rollout.faults.any()
+        ended = rollout.ended & jnp.isfinite(rollout.returns)
         stats = TrainingStats(
-            stats.total + jnp.where(rollout.ended, rollout.returns, 0.0).sum(),
-            stats.count + rollout.ended.sum(dtype=jnp.int32),
+            stats.total + jnp.where(ended, rollout.returns, 0.0).sum(),
+            stats.count + ended.sum(dtype=jnp.int32),
             stats.steps + rollout.steps.sum(),
         )
         return population._replace(state=state, loop_state=loop_state, finite=finite), stats

@@ -114,7 +114,8 @@ class Actor:
                     self._collector, self._number = self._begin(iteration, alarmed), 0
                 clock = self._collector.clock
                 before = clock.act, clock.env
-                collected = self._collector.collect(self._acting[1], self.programs.keys(self.key, iteration))
+                keys = self.programs.keys(self.key, iteration)
+                collected = self._collector.collect(self._acting[1], keys, iteration=iteration)
         except BaseException:
             self.close()
             raise
@@ -130,12 +131,14 @@ class Actor:
 
     def _begin(self, iteration: int, alarmed: bool) -> Collector | DeviceCollector:
         setup = self.setup
-        # Episodes that members of a population share are drawn alike everywhere.
-        first = self.first if self.programs.learner.needs.alike == 1 else 0
-        seed = group_seed(setup.seed, first, iteration - setup.start)
+        late, shared = iteration - setup.start, self.programs.learner.needs.alike > 1
+        # Episodes that members of a population share are drawn alike everywhere, also after a fault.
+        seed = group_seed(setup.seed, 0, 0) if shared else group_seed(setup.seed, self.first, late)
         how: dict[str, Any] = {"seed": seed, "env_id": self.env_id}
         if setup.source.device is not None:
-            return DeviceCollector(self.programs, setup.source.device, setup.num_envs, setup.decode_action, **how)
+            made = DeviceCollector(self.programs, setup.source.device, setup.num_envs, setup.decode_action, **how)
+            made.catch_up(late if shared else 0)
+            return made
         vector = setup.source.vector(setup.num_envs, processes=setup.processes, timeout=setup.timeout)
         envs = (LimitedEnvs if alarmed else HostEnvs)(vector, setup.timeout, setup.source.name, seed)
         return Collector(self.programs, envs, setup.decode_action, **how)
@@ -193,13 +196,19 @@ class DeviceCollector:
 
         self.clock, self.name = Clock(), env.name
         self.steps = programs.learner.needs.steps
-        envs = DeviceEnvs(env, num_envs, episodes_of(programs.learner.needs.alike, num_envs, env_id))
-        iteration = TrainIteration(programs.learner, envs, decode_action, env_id=env_id)
+        self._envs = DeviceEnvs(env, num_envs, episodes_of(programs.learner.needs.alike, num_envs, env_id))
+        iteration = TrainIteration(programs.learner, self._envs, decode_action, env_id=env_id)
         options = compiler_options(programs.learner)
         self._collect = jax.jit(iteration.collect, donate_argnums=1, compiler_options=options)
         self._loop_state = jax.jit(iteration.start)(jax.random.key(np.uint32(seed)))
 
-    def collect(self, actor_state: PyTree, keys: Key, began: int = 0) -> Collected:
+    def catch_up(self, rollouts: int) -> None:
+        """Come to where the root of the environments' randomness is after so many fresh rollouts."""
+        envs = self._loop_state.envs
+        key = self._envs.root_later(envs.key, np.int32(rollouts))
+        self._loop_state = self._loop_state._replace(envs=envs._replace(key=key))
+
+    def collect(self, actor_state: PyTree, keys: Key, began: int = 0, iteration: int = 0) -> Collected:
         """Step the environments as often as the learner needs. Raises NotFiniteError for NaN and infinity."""
         tick = perf_counter()
         self._loop_state, rollout, stats = self._collect(actor_state, self._loop_state, keys[: self.steps])

@@ -63,19 +63,21 @@ class Collector:
         self.sees_more = programs.learner.needs.env_state or not isinstance(env_id, tuple)
         self.first = np.ones(n, np.bool_)
         self.ended = np.zeros(n, np.bool_)
-        self._began = self._generation = 0
+        self._began = self._iteration = 0
         guards = getattr(base, "envs", ())
         self._guards: list[CheckedEnv] = [*guards] if all(isinstance(one, CheckedEnv) for one in guards) else []
         self.obs = flatten(space, envs.reset(seed))
 
-    def collect(self, actor_state: PyTree, keys: Key, began: int = 0) -> Collected:
+    def collect(self, actor_state: PyTree, keys: Key, began: int = 0, iteration: int = 0) -> Collected:
         """Step the environments `needs.steps` times. keys: [T] or more. began: steps of training so far, for messages.
+
+        iteration: number of the rollout, by which episodes that neighbours share are drawn.
 
         Buffers are new each time: jax may read them in place while the next rollout is being collected.
         Raises NotFiniteError for NaN or infinity in observations, rewards or actions, EnvironmentFault from the
         environments.
         """
-        self._began = began
+        self._began, self._iteration = began, iteration
         needs, n = self.programs.learner.needs, self.envs.num_envs
         T = needs.steps
         if needs.fresh:
@@ -185,8 +187,7 @@ class Collector:
         if alike == 1 or not isinstance(self.envs.vector_env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
             return None
         ids = np.arange(self.envs.num_envs) if isinstance(self.env_id, tuple) else np.asarray(self.env_id)
-        self._generation += 1
-        root = [self.seed, self._began, self._generation]
+        root = [self.seed, self._iteration]
         return [int(np.random.SeedSequence([*root, int(i)]).generate_state(1)[0]) for i in ids // alike]
 
     def _over(self, t: int, rows: list[Array], marks: Array, reward: Array, terminated: Array) -> bool:

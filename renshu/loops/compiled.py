@@ -195,7 +195,8 @@ class TrainIteration:
         stats = ((~resets).sum(dtype=jnp.int32), ended, returns, length, info)
         faults = ()
         if keep != KEEP:
-            judged = (at.obs, reward if self.learner.needs.finite else (), (act.action, act.extras))
+            bears = not self.learner.needs.finite and not isinstance(over, tuple)  # in training
+            judged = (at.obs, () if bears else reward, (act.action, act.extras))
             faults = jnp.stack([_not_finite(part) for part in judged])
         row = Rollout(
             obs=at.obs if "obs" in keep else (),

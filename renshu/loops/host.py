@@ -73,7 +73,7 @@ class HostLoop:
             self.episodes.drop()
         self.keys = self.programs.keys(self.key, self.iteration)
         actor_state = self.programs.learner.actor_state(self.state)
-        return self.collector.collect(actor_state, self.keys, self.episodes.steps)
+        return self.collector.collect(actor_state, self.keys, self.episodes.steps, self.iteration)
 
     def begin_anew(self) -> None:
         """Begin an episode in each environment; those that ran are not learned from any further."""

@@ -36,7 +36,7 @@ class VectorPolicy(NamedTuple):
     size: int  # D
     start: Callable[[Key], Array]  # weights [D] as a network begins
     policy: Callable[[Array, PyTree], Distribution]  # of observations [B, ...]
-    params: Callable[[Array], PyTree]  # weights by name
+    params: Callable[[Array], PyTree]  # weights by name, without the deviation of continuous actions
     weights: Callable[[PyTree], Array]  # the inverse; other networks' weights may be among those by name
 
 
@@ -71,7 +71,7 @@ def vector_policy(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     flat, unravel = ravel_pytree(zeros)
 
-    def params(weights: Array) -> PyTree:
+    def whole(weights: Array) -> PyTree:
         tree = dict(unravel(weights))
         constant = {name: jnp.zeros(x.shape, x.dtype) for name, x in still.items()}
         return {**tree, "policy_head": {**tree["policy_head"], **constant}}
@@ -82,12 +82,12 @@ def vector_policy(
 
     def policy(vector: Array, obs: PyTree) -> Any:
         if not masks:
-            return module.apply({"params": params(vector)}, obs)
+            return module.apply({"params": whole(vector)}, obs)
         seen, mask = split(obs)
-        found: Any = module.apply({"params": params(vector)}, seen)
+        found: Any = module.apply({"params": whole(vector)}, seen)
         return Categorical(mask_values(found.logits, mask))
 
-    return VectorPolicy(flat.size, lambda key: ravel_pytree(init(key)[0])[0], policy, params, weights)
+    return VectorPolicy(flat.size, lambda key: ravel_pytree(init(key)[0])[0], policy, unravel, weights)
 
 
 def _parted(params: dict[str, Any]) -> tuple[PyTree, PyTree]:

@@ -41,6 +41,11 @@ class Preset:
     total_steps: int
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def asked_envs(self) -> int | None:
+        """Environments to ask for; None where the algorithm sets their number by itself."""
+        return self.num_envs if self.algorithm.default_num_envs == 1 else None
+
 
 def presets() -> dict[str, dict[str, dict[str, Any]]]:
     """Return all presets as plain data: `{"ppo": {"CartPole-v1": {...}}}`."""

@@ -161,7 +161,8 @@ class Evosax:
 
             options["fitness_shaping_fn"] = getattr(fitness_shaping, f"{config.fitness_shaping}_fitness_shaping_fn")
         further = dict(config.strategy_kwargs or {})
-        options |= {key: further.pop(key) for key in list(further) if key in arguments}
+        taken = arguments.keys() - {"population_size", "solution"}
+        options |= {key: further.pop(key) for key in list(further) if key in taken}
         try:
             self.search = kind(population_size=config.population_size, solution=jnp.zeros(size), **options)
         except AssertionError as error:
@@ -191,7 +192,8 @@ class Evosax:
             about = start + self.config.sigma * jax.random.normal(jax.random.fold_in(key, 1), (count, start.size))
             state = self.search.init(key, about, jnp.full(count, jnp.inf), self.params)
         # Numbers of Python would become arrays of other types with the first generation.
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
+        # Copied, because loops donate the state, and some of it would be the parameters themselves.
+        return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x), copy=True), state)
 
     def ask(self, key: Key, state: PyTree) -> tuple[Array, PyTree]:
         """Draw the members of a generation."""

@@ -138,7 +138,7 @@ class PopulationLearner(Learner[Config, State]):
         if spec.num_envs % members:
             raise HyperparameterError(
                 f"num_envs={spec.num_envs}: each of the {members} members of {name}'s population plays in environments "
-                f"of its own. Leave num_envs= out, or take a multiple of {members}"
+                f"of its own. Leave num_envs= out, or take a multiple of {members}; workers of a cluster must divide it"
             )
         keep = {"reward", "obs"} if config.norm_obs else {"reward"}
         self.needs = Needs(steps=spec.max_episode_steps, fresh=True, alike=members, finite=False, keep=frozenset(keep))

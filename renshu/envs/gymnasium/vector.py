@@ -80,7 +80,7 @@ class HostEnvs:
         The first `reset` with the same seed is this one: an environment that draws something once draws it by the seed.
         """
         try:
-            result = self._call("reset", seed=seed if seed is None or isinstance(seed, list) else int(seed))
+            result = self._call("reset", seed=seed)
             self._begun = seed, result
         except EnvironmentFault as fault:
             self._first_fault, result = fault, None  # raised at the first reset, as without this search
@@ -112,7 +112,7 @@ class HostEnvs:
         if begun is not None and seed is not None and begun[0] == seed:
             result = begun[1]
         else:
-            result = self._call("reset", seed=seed)
+            result = self._call("reset", seed=seed if seed is None or isinstance(seed, list) else int(seed))
         if not isinstance(result, tuple) or len(result) != 2:
             self._fail(self._nonsense("reset must return (observations, infos)"))
         self._check_obs(result[0])

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from renshu import ARS, DQN, ES, PPO, load
 from renshu.envs.device import DeviceEnv, DeviceEnvs, Step, episodes_of
 from renshu.errors import HyperparameterError, SpaceError
-from renshu.types import TimeStep
+from renshu.types import Rollout, TimeStep
 
 pytest.importorskip("evosax", reason="evosax is not installed")
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -108,6 +108,51 @@ def test_a_generation_is_counted_once():
     assert len(agent.recent_returns) == 60
 
 
+def test_who_fails_is_told_to_be_last():
+    agent = ES(**SMALL).on(Drawn(), seed=0)
+    learner, told = agent.trainer.learner, []
+    tell = learner.strategy.tell
+    learner.strategy.tell = lambda key, members, fitness, *rest: (
+        told.append(fitness) or tell(key, members, fitness, *rest)
+    )
+    reward = np.zeros((3, 6), np.float32)
+    reward[0] = [1.0, np.nan, -2.0, np.inf, 3.0, -np.inf]
+    first = np.zeros((4, 6), np.bool_)
+    rollout = Rollout((), first, (), reward, np.zeros((3, 6), np.bool_))
+    _, metrics = learner.learn(agent.state, rollout, jax.random.key(0))
+    np.testing.assert_array_equal(told[0], [1.0, -3.0, -2.0, -3.0, 3.0, -3.0])
+    assert (float(metrics["failed_members"]), float(metrics["fitness_max"])) == (3.0, 3.0)
+    assert float(metrics["fitness_mean"]) == pytest.approx(2 / 3)
+
+
+def test_environments_wait_for_the_longest_episode():
+    counts = []
+
+    class Counted(gymnasium.Env):
+        observation_space, action_space = spaces.Box(-1, 1, (1,), np.float32), spaces.Discrete(2)
+
+        def __init__(self):
+            self.length = len(counts) + 1
+            self.number = len(counts)
+            counts.append(0)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.t = 0
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            counts[self.number] += 1
+            self.t += 1
+            return np.zeros(1, np.float32), 1.0, self.t == self.length, False, {}
+
+    agent = ES(**SMALL).on(Counted, max_episode_steps=20, seed=0)
+    counts[:] = [0] * len(counts)
+    agent.learn(2 * sum(range(1, 7)), progress=False)
+    assert sorted(agent.recent_lengths) == sorted([*range(1, 7)] * 2)
+    assert sorted(counts)[-6:] == [2, 4, 6, 8, 10, 12]
+
+
 @pytest.mark.parametrize("loop", ["host", "compiled"])
 def test_who_fails_comes_last(loop):
     agent = ES(**SMALL).on(Poison(), loop=loop, seed=0)
@@ -130,6 +175,12 @@ def test_what_cannot_be():
         ES(strategy="cmaes")
     with pytest.raises(HyperparameterError, match="no parameter 'elite'"):
         ES(**SMALL, strategy="cma_es", strategy_kwargs={"elite": 0.5}).on(Drawn())
+    with pytest.raises(HyperparameterError, match="no parameter 'population_size'"):
+        ES(**SMALL, strategy_kwargs={"population_size": 8}).on(Drawn())
+    assert (
+        ES(**SMALL, strategy="pgpe", strategy_kwargs={"std_lr": 0.2}).on(Drawn()).trainer.learner.strategy.params.std_lr
+        == 0.2
+    )
     with pytest.raises(HyperparameterError, match="finds its own step size"):
         ES(strategy="cma_es", learning_rate=0.1)
     with pytest.raises(HyperparameterError, match="population_size=5 is none for open_es"):
@@ -159,5 +210,14 @@ def test_a_gradient_learner_goes_on_from_the_best_and_the_other_way_round(tmp_pa
         DQN().on("renshu/CartPole-v1").start_from(found)
     with pytest.raises(SpaceError, match="do not fit"):
         PPO().on("renshu/Pendulum-v1").start_from(found)
+    swings = ES(**SMALL, strategy="cma_es").on("renshu/Pendulum-v1", seed=0)
+    with pytest.raises(HyperparameterError, match="squash_output is False here and True there"):
+        PPO(net_arch=[]).on("renshu/Pendulum-v1").start_from(swings)
+    taught = PPO(net_arch=[], squash_output=True, log_std_init=-2.0).on("renshu/Pendulum-v1").start_from(swings)
+    others = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    np.testing.assert_allclose(taught.predict(others), swings.predict(others), rtol=1e-6)
+    assert float(taught.parameters["policy_head"]["log_std"][0]) == -2.0
+    again = ES(**SMALL, strategy="cma_es").on("renshu/Pendulum-v1").start_from(taught).learn(1_000, progress=False)
+    assert again.evaluate(1).lengths == [200]
     again = load(found.save(tmp_path / "agent.safetensors"))
     np.testing.assert_array_equal(again.predict(obs), found.predict(obs))
