@@ -39,11 +39,11 @@ def make_backend(
     processes: bool,
     timeout: float,
     seed: int | None = None,
-    usual: int = 1,
+    default_num_envs: int = 1,
 ) -> HostBackend | CompiledBackend:
     """Choose the loop for an environment, or take the requested one. seed: of the first reset of training.
 
-    usual: environments where neither a number is given nor a vector environment, which has its own.
+    default_num_envs: environments where neither a number is given nor a vector environment, which has its own.
     Raises HyperparameterError for an unknown loop, SpaceError where the environment cannot be compiled.
     """
     runtime.prepare()
@@ -51,7 +51,7 @@ def make_backend(
         raise HyperparameterError(f'loop={loop!r}: expected "host", "compiled" or None, which chooses')
     device = source.device
     if num_envs is None and not isinstance(source.given, gymnasium.vector.VectorEnv):
-        num_envs = usual
+        num_envs = default_num_envs
     if loop == "compiled" and device is None:
         raise SpaceError(
             f'loop="compiled" needs a DeviceEnv, an environment of pure functions, and {source.name} is none. '
@@ -61,7 +61,7 @@ def make_backend(
         raise HyperparameterError('processes=True is for loop="host": a compiled loop has no environments in processes')
     if device is None or loop == "host" or processes:
         return HostBackend(source, num_envs, processes, timeout, seed)
-    return CompiledBackend(source, device, num_envs or usual)
+    return CompiledBackend(source, device, num_envs or 1)
 
 
 def refuse_self_play(source: EnvSource) -> None:
@@ -242,7 +242,7 @@ class CompiledBackend:
         return CompiledLoop(programs, state, envs, decode_action, snapshot=snapshot, **options)
 
     def _envs(self, learner: Learner) -> DeviceEnvs:
-        return DeviceEnvs(self.env, self.num_envs, episodes_of(learner.needs.alike, self.num_envs))
+        return DeviceEnvs(self.env, self.num_envs, episodes_of(learner.needs.common_seeds, self.num_envs))
 
     def mismatches(self, learner: Learner, snapshot: PyTree) -> list[str]:
         """Names of the arrays in a loop's snapshot that are missing, too many, or of another shape or dtype."""

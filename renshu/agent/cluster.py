@@ -189,16 +189,23 @@ class ClusterBackend:
 
 
 def backend_for(
-    source: EnvSource, num_envs: int | None, *, loop: str | None, cluster: Cluster | None, usual: int = 1, **how: Any
+    source: EnvSource,
+    num_envs: int | None,
+    *,
+    loop: str | None,
+    cluster: Cluster | None,
+    algorithm: Algorithm | None = None,
+    **how: Any,
 ) -> HostBackend | CompiledBackend | ClusterBackend:
     """Make the backend of a loop; see `make_backend`. num_envs: of each worker, where a cluster trains.
 
-    usual: environments of all together where no number is given.
+    algorithm: says how many there are of all together where no number is given.
     """
+    default_num_envs = 1 if algorithm is None else algorithm.default_num_envs
     if cluster is None:
-        return make_backend(source, num_envs, loop=loop, usual=usual, **how)
+        return make_backend(source, num_envs, loop=loop, default_num_envs=default_num_envs, **how)
     runtime.prepare()
-    count = num_envs or (None if usual == 1 else -(-usual // cluster.workers))
+    count = num_envs or (None if default_num_envs == 1 else -(-default_num_envs // cluster.workers))
     return ClusterBackend(source, count, cluster, how["processes"], how["timeout"])
 
 

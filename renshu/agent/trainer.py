@@ -112,7 +112,7 @@ class Trainer:
         self.recorded_name = "environment"  # in the file that it comes from
         self.run: Run | None = None
         self.last_run: Run | None = None
-        self.recent_returns, self.recent_lengths = Recent(), Recent()
+        self.recent_returns, self.recent_lengths = (Recent(self.learner.needs.fresh * spec.num_envs) for _ in range(2))
         self.recent_info: dict[str, Recent] = {}
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
         self.pace, self.outcome = Pace(0), ""  # of the latest call of learn, and why it ended
@@ -166,8 +166,7 @@ class Trainer:
             source = source.with_masks(None if takes_masks else False)
             if frame_stack is None and algorithm.accepts.frame_stack:
                 frame_stack = source.frame_stack
-            usual = algorithm.default_num_envs
-            backend = backend_for(source, count, **how, seed=derived_seed(root, *FIRST), usual=usual)
+            backend = backend_for(source, count, **how, seed=derived_seed(root, *FIRST), algorithm=algorithm)
         try:
             config = DEFAULT_SPACES.override(bins, frame_stack, masks)
             spec = backend.spec()
@@ -234,7 +233,8 @@ class Trainer:
         self.recent_lengths.add(finished.lengths, ended, now)
         for name, numbers in finished.info.items():
             known = ~np.isnan(numbers)
-            self.recent_info.setdefault(name, Recent()).add(numbers[known], finished.steps[known].tolist(), now)
+            recent = self.recent_info.setdefault(name, Recent(self.recent_returns.together))
+            recent.add(numbers[known], finished.steps[known].tolist(), now)
 
     @property
     def clock(self) -> Clock:

@@ -14,23 +14,28 @@ LEAST, MOST = 20, 100
 
 
 class Recent:
-    """Numbers of the recent episodes, one of each. values: the numbers, oldest first."""
+    """Numbers of the recent episodes, one of each. values: the numbers, oldest first.
 
-    def __init__(self) -> None:
-        self.values: deque[float] = deque(maxlen=MOST)
-        self._steps: deque[int] = deque(maxlen=MOST)
+    together: so many episodes begin at once and come in order of their length; a mean over a part of them would be that
+    of the longest.
+    """
+
+    def __init__(self, together: int = 0) -> None:
+        self.together, most = together, max(together, MOST)
+        self.values: deque[float] = deque(maxlen=most)
+        self._steps: deque[int] = deque(maxlen=most)
         self._dropped = False
 
     @property
     def full(self) -> bool:
         """Tell whether there are as many as there will be: a mean over fewer may be luck."""
-        return len(self.values) == MOST or self._dropped
+        return len(self.values) == self.values.maxlen or self._dropped
 
     def add(self, values: Iterable[float], steps: Iterable[int], now: int) -> None:
         """Add the numbers of episodes that ended at `steps`, and drop those that are not recent any more at `now`."""
         self.values.extend(values)
         self._steps.extend(steps)
-        while self._steps and len(self.values) > LEAST and self._steps[0] <= now - STEPS:
+        while self._steps and len(self.values) > max(LEAST, self.together) and self._steps[0] <= now - STEPS:
             self.values.popleft()
             self._steps.popleft()
             self._dropped = True

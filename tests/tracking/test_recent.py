@@ -27,6 +27,16 @@ def test_recent_equals_the_naive_one_however_often_it_is_told(longest, each):
     assert first_recent(steps[:0]).size == 0
 
 
+def test_episodes_that_began_together_count_together():
+    recent, plain = Recent(150), Recent()
+    for now in (75_000, 150_000):
+        for each in (recent, plain):
+            each.add(range(150), range(now - 149 * 500, now + 1, 500), now)
+    assert list(recent.values) == list(range(150))
+    assert list(plain.values) == list(range(130, 150)), "the longest alone"
+    assert recent.full
+
+
 def test_few_episodes_are_not_enough():
     recent = Recent()
     recent.add([1.0] * 30, range(30), 30)
