@@ -139,16 +139,17 @@ class Needs:
 
     steps: T, steps of each environment in a rollout. max_lag: how many published actor states old experience may be, 0
     on-policy, None any; a loop refuses older rollouts. fresh: a rollout is whole episodes, one for each environment.
-    alike: in fresh rollouts, so many neighbouring environments begin and go on by the same randomness. finite: False
-    where it copes with rewards that are NaN or infinite, which a loop refuses otherwise.
+    common_seeds: in fresh rollouts, so many neighbouring environments begin and go on by the same randomness (common
+    random numbers). finite_rewards: False where it copes with NaN and infinity in rewards, which a loop refuses
+    otherwise.
     env_state: `act` gets the environments' own states. keep: fields of the rollout that are wanted; others are ().
     """
 
     steps: int
     max_lag: int | None = 0
     fresh: bool = False
-    alike: int = 1
-    finite: bool = True
+    common_seeds: int = 1
+    finite_rewards: bool = True
     env_state: bool = False
     keep: frozenset[str] = KEEP
 

@@ -263,10 +263,10 @@ class DeviceEnvs:
         return jax.random.fold_in(state.key, state.count if self.episodes is None else 0)
 
 
-def episodes_of(alike: int, num_envs: int, env_id: Array = ()) -> np.ndarray | None:
-    """Return numbers of the episodes of environments, [N] int32, one for `alike` neighbours; None: each its own.
+def episodes_of(common_seeds: int, num_envs: int, env_id: Array = ()) -> np.ndarray | None:
+    """Return numbers of the episodes of environments, [N] int32, one for `common_seeds` neighbours; None: each its own.
 
     env_id: [N] int32, which of all environments these are; () for all in order.
     """
     ids = np.arange(num_envs, dtype=np.int32) if isinstance(env_id, tuple) else np.asarray(env_id, np.int32)
-    return None if alike == 1 else ids // alike
+    return None if common_seeds == 1 else ids // common_seeds

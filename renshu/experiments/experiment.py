@@ -134,8 +134,8 @@ def _train_here(
     takes = accepts.masks and options["masks"] is not False
     source = seated(source, rows[0].algorithm)
     masked = source.with_masks(None if takes else False)
-    usual: Any = {"usual": rows[0].algorithm.default_num_envs, "processes": False, "timeout": TIMEOUT}
-    backend = make_backend(masked, options["num_envs"], loop=options["loop"], **usual)
+    how: Any = {"default_num_envs": rows[0].algorithm.default_num_envs, "processes": False, "timeout": TIMEOUT}
+    backend = make_backend(masked, options["num_envs"], loop=options["loop"], **how)
     if not isinstance(backend, CompiledBackend):
         return train_in_turn(setup, rows, advance)
     spec, masks, frame_stack = backend.spec(), options["masks"], options["frame_stack"]

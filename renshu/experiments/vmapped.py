@@ -80,7 +80,9 @@ class PopulationTrainer:
         self.backend, self.algorithm, self.space_config = backend, algorithm, space_config
         self.fitted = fit_spaces_for(algorithm, backend.spec(), space_config)
         self.learner = algorithm.build(self.fitted.spec)
-        self.envs = DeviceEnvs(backend.env, backend.num_envs, episodes_of(self.learner.needs.alike, backend.num_envs))
+        self.envs = DeviceEnvs(
+            backend.env, backend.num_envs, episodes_of(self.learner.needs.common_seeds, backend.num_envs)
+        )
         self.rollout = self.learner.needs.steps * backend.num_envs
         options = compiler_options(self.learner) | single_threaded()
         self.start = jax.jit(self._start, compiler_options=options)

@@ -131,13 +131,13 @@ class Actor:
 
     def _begin(self, iteration: int, alarmed: bool) -> Collector | DeviceCollector:
         setup = self.setup
-        late, shared = iteration - setup.start, self.programs.learner.needs.alike > 1
+        shared = self.programs.learner.needs.common_seeds > 1
         # Episodes that members of a population share are drawn alike everywhere, also after a fault.
-        seed = group_seed(setup.seed, 0, 0) if shared else group_seed(setup.seed, self.first, late)
+        seed = setup.seed if shared else group_seed(setup.seed, self.first, iteration - setup.start)
         how: dict[str, Any] = {"seed": seed, "env_id": self.env_id}
         if setup.source.device is not None:
             made = DeviceCollector(self.programs, setup.source.device, setup.num_envs, setup.decode_action, **how)
-            made.catch_up(late if shared else 0)
+            made.catch_up(iteration if shared else 0)
             return made
         vector = setup.source.vector(setup.num_envs, processes=setup.processes, timeout=setup.timeout)
         envs = (LimitedEnvs if alarmed else HostEnvs)(vector, setup.timeout, setup.source.name, seed)
@@ -196,7 +196,7 @@ class DeviceCollector:
 
         self.clock, self.name = Clock(), env.name
         self.steps = programs.learner.needs.steps
-        self._envs = DeviceEnvs(env, num_envs, episodes_of(programs.learner.needs.alike, num_envs, env_id))
+        self._envs = DeviceEnvs(env, num_envs, episodes_of(programs.learner.needs.common_seeds, num_envs, env_id))
         iteration = TrainIteration(programs.learner, self._envs, decode_action, env_id=env_id)
         options = compiler_options(programs.learner)
         self._collect = jax.jit(iteration.collect, donate_argnums=1, compiler_options=options)

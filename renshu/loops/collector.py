@@ -54,8 +54,8 @@ class Collector:
         self.clock, self.seed = Clock(), seed
         n, space = envs.num_envs, envs.single_observation_space
         base: Any = envs.vector_env.unwrapped
-        if hasattr(base, "alike"):
-            base.alike = programs.learner.needs.alike
+        if hasattr(base, "common_seeds"):
+            base.common_seeds = programs.learner.needs.common_seeds
         self.space = space
         self.single = not isinstance(space, spaces.Dict | spaces.Tuple)
         self.storage = [(leaf.shape or (), storage_dtype(leaf.dtype)) for leaf in leaf_spaces(space)]
@@ -83,7 +83,8 @@ class Collector:
         if needs.fresh:
             self.begin_anew()
         packed = self.programs.pack(actor_state, self.env_id)
-        rows = [np.empty((T + 1, n, *shape), dtype) for shape, dtype in self.storage]
+        kept = "obs" in needs.keep  # otherwise there is room for two rows, in turn
+        rows = [np.empty((T + 1 if kept else 2, n, *shape), dtype) for shape, dtype in self.storage]
         marks = np.empty((T + 2, n), np.bool_)  # marks[t] is first[t], and says whether step t - 2 ended an episode
         lives = None  # [T, N] bool: what ended there was a life, of an episode that goes on
         reward, terminated = np.empty((T, n), np.float32), np.empty((T, n), np.bool_)
@@ -97,7 +98,8 @@ class Collector:
         obs_rows = rows[0]
         for t in range(T):
             tick = perf_counter()
-            obs = obs_rows[t] if single else unflatten(space, [row[t] for row in rows])
+            here, there = (t, t + 1) if kept else (t % 2, (t + 1) % 2)
+            obs = obs_rows[here] if single else unflatten(space, [row[here] for row in rows])
             more = self._more_to_see() if self.sees_more else ()
             chosen = act(packed, self.carry, obs, marks[t], keys, t, *more)
             action = np.asarray(chosen.action)
@@ -116,18 +118,18 @@ class Collector:
                     lives = np.zeros((T, n), np.bool_) if lives is None else lives
                     lives[t] = lost
             if single:
-                obs_rows[t + 1] = observed
+                obs_rows[there] = observed
             else:
                 for row, leaf in zip(rows, flatten(space, observed), strict=True):
-                    row[t + 1] = leaf
+                    row[there] = leaf
             actions.append(action)
             extras.append(chosen.extras)
             if needs.fresh and self._over(t, rows, marks, reward, terminated):
                 break
-        self.obs = [row[T] for row in rows]
+        self.obs = [row[T if kept else T % 2] for row in rows]
         self.first, self.ended = marks[T].copy(), marks[T + 1].copy()
         self._check_observations(rows, T + 1)
-        if needs.finite and not np.isfinite(reward).all():
+        if needs.finite_rewards and not np.isfinite(reward).all():
             self._bad(reward, "the reward", None)
         ended = marks[2:] & ~marks[1:-1]  # what is over stays marked while it waits for others
         ended = ended if lives is None else ended & ~lives
@@ -183,26 +185,28 @@ class Collector:
 
     def _seeds(self) -> list[int] | None:
         """Return seeds [N] for episodes that neighbours play alike; None where not, or where one seed serves all."""
-        alike = self.programs.learner.needs.alike
-        if alike == 1 or not isinstance(self.envs.vector_env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+        common = self.programs.learner.needs.common_seeds
+        if common == 1 or not isinstance(self.envs.vector_env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
             return None
         ids = np.arange(self.envs.num_envs) if isinstance(self.env_id, tuple) else np.asarray(self.env_id)
         root = [self.seed, self._iteration]
-        return [int(np.random.SeedSequence([*root, int(i)]).generate_state(1)[0]) for i in ids // alike]
+        return [int(np.random.SeedSequence([*root, int(i)]).generate_state(1)[0]) for i in ids // common]
 
     def _over(self, t: int, rows: list[Array], marks: Array, reward: Array, terminated: Array) -> bool:
         """Leave environments whose episode ended before step t as they were; fill the rest where all are over."""
         over = marks[t + 1]
         reward[t, over], terminated[t, over] = 0.0, False
+        kept = "obs" in self.programs.learner.needs.keep
+        here, there = (t, t + 1) if kept else (t % 2, (t + 1) % 2)
         for row in rows:
-            row[t + 1, over] = row[t, over]
+            row[there, over] = row[here, over]
         for n in np.flatnonzero(marks[t + 2] & ~over) if self._guards else ():
             self._guards[n].rest()
         marks[t + 2] |= over
         if not marks[t + 2].all():
             return False
         reward[t + 1 :], terminated[t + 1 :], marks[t + 3 :] = 0.0, False, True
-        for row in rows:
+        for row in rows if kept else ():
             row[t + 2 :] = row[t + 1]
         return True
 

@@ -195,7 +195,7 @@ class TrainIteration:
         stats = ((~resets).sum(dtype=jnp.int32), ended, returns, length, info)
         faults = ()
         if keep != KEEP:
-            bears = not self.learner.needs.finite and not isinstance(over, tuple)  # in training
+            bears = not self.learner.needs.finite_rewards and not isinstance(over, tuple)  # in training
             judged = (at.obs, () if bears else reward, (act.action, act.extras))
             faults = jnp.stack([_not_finite(part) for part in judged])
         row = Rollout(

@@ -35,7 +35,7 @@ class VectorPolicy(NamedTuple):
 
     size: int  # D
     start: Callable[[Key], Array]  # weights [D] as a network begins
-    policy: Callable[[Array, PyTree], Distribution]  # of observations [B, ...]
+    policy: Callable[[PyTree, PyTree], Distribution]  # weights by name, observations [B, ...]
     params: Callable[[Array], PyTree]  # weights by name, without the deviation of continuous actions
     weights: Callable[[PyTree], Array]  # the inverse; other networks' weights may be among those by name
 
@@ -71,8 +71,7 @@ def vector_policy(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     flat, unravel = ravel_pytree(zeros)
 
-    def whole(weights: Array) -> PyTree:
-        tree = dict(unravel(weights))
+    def whole(tree: PyTree) -> PyTree:
         constant = {name: jnp.zeros(x.shape, x.dtype) for name, x in still.items()}
         return {**tree, "policy_head": {**tree["policy_head"], **constant}}
 
@@ -80,11 +79,11 @@ def vector_policy(
         known, _ = _parted({name: tree[name] for name in shapes})
         return ravel_pytree(known)[0]
 
-    def policy(vector: Array, obs: PyTree) -> Any:
+    def policy(params: PyTree, obs: PyTree) -> Any:
         if not masks:
-            return module.apply({"params": whole(vector)}, obs)
+            return module.apply({"params": whole(params)}, obs)
         seen, mask = split(obs)
-        found: Any = module.apply({"params": whole(vector)}, seen)
+        found: Any = module.apply({"params": whole(params)}, seen)
         return Categorical(mask_values(found.logits, mask))
 
     return VectorPolicy(flat.size, lambda key: ravel_pytree(init(key)[0])[0], policy, unravel, weights)

@@ -82,7 +82,8 @@ def test_a_population_is_the_same_in_every_loop(actors, env):
         with algorithm.on(made, seed=3, cluster=Cluster(workers=workers, mode="synchronous")) as agent:
             found.append(updates(agent, 3).search)
     assert same(*found)
-    assert same(found[0], wanted.search) == env.startswith("renshu")
+    if env.startswith("renshu"):
+        assert same(found[0], wanted.search)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -26,7 +26,7 @@ from renshu.algorithms.hyperparameters import (
 )
 from renshu.errors import HyperparameterError
 from renshu.networks.encoders import default_widths
-from renshu.networks.heads import Distribution, describe
+from renshu.networks.heads import describe
 from renshu.networks.layers import ACTIVATIONS
 from renshu.networks.policy import vector_policy
 from renshu.ops.adopted import adopted
@@ -141,7 +141,9 @@ class PopulationLearner(Learner[Config, State]):
                 f"of its own. Leave num_envs= out, or take a multiple of {members}; workers of a cluster must divide it"
             )
         keep = {"reward", "obs"} if config.norm_obs else {"reward"}
-        self.needs = Needs(steps=spec.max_episode_steps, fresh=True, alike=members, finite=False, keep=frozenset(keep))
+        self.needs = Needs(
+            steps=spec.max_episode_steps, fresh=True, common_seeds=members, finite_rewards=False, keep=frozenset(keep)
+        )
         space = spec.network_space
         if spec.frame_stack > 1:
             space = stacked_space(space, spec.frame_stack)
@@ -191,16 +193,16 @@ class PopulationLearner(Learner[Config, State]):
         """Select what members are made from."""
         return ActorState(state.params, state.search, state.obs_stats, state.seed, state.counters.updates)
 
-    def asked(self, seed: Array, generation: Array, search: PyTree) -> tuple[Array, PyTree, Key]:
+    def generation(self, seed: Array, number: Array, search: PyTree) -> tuple[Array, PyTree, Key]:
         """Return the members of a generation, [P, D], the strategy's state after asking for them, and a key to tell."""
-        key = jax.random.fold_in(jax.random.key(seed), generation)
+        key = jax.random.fold_in(jax.random.key(seed), number)
         key_ask, key_tell = jax.random.split(key)
         return *self.strategy.ask(key_ask, search), key_tell
 
     def prepare(self, actor_state: ActorState, env_id: Array) -> Acting:
         """Make the members that play here."""
         a = actor_state
-        members = self.asked(a.seed, a.generation, a.search)[0]
+        members = self.generation(a.seed, a.generation, a.search)[0]
         if not isinstance(env_id, tuple):
             members = members[jnp.asarray(env_id) % len(members)]
         return Acting(a.params, members, a.obs_stats)
@@ -214,7 +216,7 @@ class PopulationLearner(Learner[Config, State]):
         """Let each member act in its environments; without exploration one policy in all."""
         obs, frames = self.seen(acting, carry, timestep)
         if not explore:
-            return ActorOutput(self.policy.policy(self.policy.weights(acting.params), obs).mode(), frames)
+            return ActorOutput(self.policy.policy(acting.params, obs).mode(), frames)
         count = len(acting.members)
 
         def by_member(x: Array) -> Array:
@@ -223,9 +225,10 @@ class PopulationLearner(Learner[Config, State]):
         def in_order(x: Array) -> Array:
             return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
-        action = jax.vmap(lambda weights, obs: self.policy.policy(weights, obs).mode())(
-            acting.members, jax.tree.map(by_member, obs)
-        )
+        def mode(weights: Array, obs: PyTree) -> Array:
+            return self.policy.policy(self.policy.params(weights), obs).mode()
+
+        action = jax.vmap(mode)(acting.members, jax.tree.map(by_member, obs))
         return ActorOutput(jax.tree.map(in_order, action), frames)
 
     def seen(self, acting: Acting, carry: PyTree, timestep: TimeStep) -> tuple[PyTree, PyTree]:
@@ -238,8 +241,7 @@ class PopulationLearner(Learner[Config, State]):
     def explain(self, acting: Acting, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the parameters of the policy that is played without exploration, `[N, ...]`."""
         obs, _ = self.seen(acting, carry, timestep)
-        policy: Distribution = self.policy.policy(self.policy.weights(acting.params), obs)
-        found = describe(policy)
+        found = describe(self.policy.policy(acting.params, obs))
         return {name: value for name, value in found.items() if name != "std"}
 
     def returns(self, rollout: Rollout) -> Array:
@@ -248,7 +250,7 @@ class PopulationLearner(Learner[Config, State]):
 
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Tell the strategy the mean return of each member. A member whose return is not finite comes last."""
-        members, search, key_tell = self.asked(state.seed, state.counters.updates, state.search)
+        members, search, key_tell = self.generation(state.seed, state.counters.updates, state.search)
         returns = self.returns(rollout)
         if not isinstance(rollout.env_id, tuple):
             returns = returns[jnp.argsort(rollout.env_id)]

@@ -137,19 +137,19 @@ class GymVectorEnv(VectorEnv):
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": modes, "render_fps": FPS}
         self.render_mode = _checked(render_mode, env, modes)
         self.state: EnvsState | None = None
-        self._alike = 1
+        self._common_seeds = 1
         self._compile(DeviceEnvs(env, num_envs))
 
     @property
-    def alike(self) -> int:
-        """So many neighbours have the same randomness; may be set."""
-        return self._alike
+    def common_seeds(self) -> int:
+        """So many neighbours have the same randomness. It may be set, as loops do for a learner; that compiles anew."""
+        return self._common_seeds
 
-    @alike.setter
-    def alike(self, alike: int) -> None:
-        if alike != self._alike:
-            self._alike = alike
-            self._compile(DeviceEnvs(self.env, self.num_envs, episodes_of(alike, self.num_envs)))
+    @common_seeds.setter
+    def common_seeds(self, common_seeds: int) -> None:
+        if common_seeds != self._common_seeds:
+            self._common_seeds = common_seeds
+            self._compile(DeviceEnvs(self.env, self.num_envs, episodes_of(common_seeds, self.num_envs)))
 
     def _compile(self, envs: DeviceEnvs) -> None:
         self._envs, env, num_envs = envs, self.env, self.num_envs

@@ -79,6 +79,17 @@ def test_so_they_do_in_the_host_loop(env):
     assert not np.array_equal(first[0], second[0])
 
 
+def test_who_comes_late_begins_where_the_others_are():
+    envs = DeviceEnvs(Drawn(), 6, episodes_of(3, 6))
+    first, _ = envs.reset(jax.random.key(7))
+    state = first
+    for _ in range(4):
+        state, _ = envs.step(state, jnp.zeros((6, 1)))  # however long the episodes are
+        state, obs = envs.reset(envs.root_after(state))
+    late = first._replace(key=envs.root_later(first.key, np.int32(3)))
+    np.testing.assert_array_equal(envs.reset(envs.root_after(late))[1], obs)
+
+
 def test_environment_n_is_played_by_member_n_mod_p():
     agent = ES(**SMALL, n_eval_episodes=2).on(Drawn(), seed=0)
     learner = agent.trainer.learner
@@ -87,7 +98,7 @@ def test_environment_n_is_played_by_member_n_mod_p():
     all_in_order = learner.prepare(learner.actor_state(agent.state), ())
     action = np.asarray(learner.act(all_in_order, (), step, jax.random.key(0), explore=True).action)
     for n in range(12):
-        alone = learner.policy.policy(all_in_order.members[n % 6], obs[n : n + 1]).mode()
+        alone = learner.policy.policy(learner.policy.params(all_in_order.members[n % 6]), obs[n : n + 1]).mode()
         np.testing.assert_allclose(action[n], alone[0], rtol=1e-6)
     some = np.array([7, 2, 11], np.int32)
     here = learner.prepare(learner.actor_state(agent.state), some)
@@ -97,7 +108,7 @@ def test_environment_n_is_played_by_member_n_mod_p():
     greedy = learner.act(
         all_in_order, (), TimeStep(obs, np.ones(12, np.bool_)), jax.random.key(0), explore=False
     ).action
-    np.testing.assert_allclose(greedy, learner.policy.policy(learner.policy.weights(agent.parameters), obs).mode())
+    np.testing.assert_allclose(greedy, learner.policy.policy(agent.parameters, obs).mode())
 
 
 def test_a_generation_is_counted_once():
