@@ -12,6 +12,7 @@ import numpy as np
 from renshu.agent import acting, collecting, players, training
 from renshu.agent.loading import load_trainer, resume_trainer, save_checkpoint, save_trainer
 from renshu.agent.options import COUNT, answering
+from renshu.agent.pictures import save_pictures
 from renshu.agent.readings import Readings
 from renshu.agent.summary import describe
 from renshu.agent.trainer import TIMEOUT, Trainer
@@ -19,6 +20,7 @@ from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
 from renshu.files.datasets import Dataset
 from renshu.loops.evaluation import Evaluation
+from renshu.tracking.provenance import writing
 from renshu.types import PyTree
 from renshu.viewing import play, recording
 
@@ -299,6 +301,16 @@ class Agent(Readings):
         first = self.trainer.env_seed(2) if seed is None else seed
         recording.record(path := Path(path), source, self.player(deterministic=deterministic), episodes, first)
         return path
+
+    def pictures(self, folder: str | Path) -> list[Path]:
+        """Draw what the algorithm has to show of what it has learned, to NAME.png in a folder. Returns the paths.
+
+        NEAT: "network", the best one, and "species" over generations. Others have nothing to show. A training in a run
+        folder leaves its pictures there. Raises RenshuError where they cannot be written.
+        """
+        with writing(Path(folder)):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        return save_pictures(self.trainer, Path(folder))
 
     def watch(
         self, episodes: int = 1, *, deterministic: bool = True, seed: int | None = None, terminal: bool = False

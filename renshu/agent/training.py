@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Every, Progress, StopAtReturn
+from renshu.agent.pictures import save_pictures
 from renshu.algorithms.hyperparameters import kind_of
 from renshu.errors import HyperparameterError
 from renshu.loops.evaluation import SUCCESS
@@ -26,7 +27,7 @@ from renshu.tracking.workers import write_workers
 
 if TYPE_CHECKING:
     from renshu.agent.agent import Agent
-    from renshu.agent.trainer import Loop
+    from renshu.agent.trainer import Loop, Trainer
     from renshu.loops.report import Report
 
 LOGGED_ROWS = 500
@@ -115,7 +116,7 @@ def _leave_run(agent: Agent, error: BaseException | None) -> None:
     trainer = agent.trainer
     if trainer.run is not None:
         trainer.run, trainer.last_run = None, trainer.run
-        finish(trainer.last_run, error)
+        finish(trainer, trainer.last_run, error)
 
 
 def has_schedules(agent: Agent) -> bool:
@@ -322,10 +323,10 @@ def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:
     return Run.create(path, settings)
 
 
-def finish(run: Run, error: BaseException | None = None) -> None:
-    """Close the run's files and draw its learning curve.
+def finish(trainer: Trainer, run: Run, error: BaseException | None = None) -> None:
+    """Close the run's files and draw its learning curve, and what else the algorithm has to show.
 
-    error: with which training ended; what fails here is noted there. Without one, a curve that cannot be drawn is a
+    error: with which training ended; what fails here is noted there. Without one, pictures that cannot be drawn are a
     warning, since nothing else is lost, and rows that cannot be written are an error.
     """
     try:
@@ -337,8 +338,16 @@ def finish(run: Run, error: BaseException | None = None) -> None:
     try:
         plot_runs([run.path], run.curve_path)
     except Exception as failure:
-        told = f"The learning curve could not be drawn ({type(failure).__name__}: {failure}): renshu plot {run.path}"
-        if error is None:
-            warnings.warn(told, stacklevel=5)
-        else:
-            error.add_note(told)
+        why = f"{type(failure).__name__}: {failure}"
+        _mention(f"The learning curve could not be drawn ({why}): renshu plot {run.path}", error)
+    try:
+        save_pictures(trainer, run.path)
+    except Exception as failure:
+        _mention(f"The algorithm's pictures could not be drawn ({type(failure).__name__}: {failure})", error)
+
+
+def _mention(told: str, error: BaseException | None) -> None:
+    if error is None:
+        warnings.warn(told, stacklevel=6)
+    else:
+        error.add_note(told)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -22,9 +22,13 @@ from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Me
 if TYPE_CHECKING:
     from typing import Self
 
+    from matplotlib.axes import Axes
+
     from renshu.agent.agent import Agent
 
 
+Picture = Callable[["Axes", Sequence[str]], None]
+"""A function that draws on axes of Matplotlib, with eight colours for what it likes."""
 KINDS = frozenset({"box", "discrete", "multi_discrete", "multi_binary"})
 """Kinds of actions in `Accepts`; of observations too, besides images and nested ones."""
 OBSERVATIONS = KINDS | {"nested", "image"}
@@ -183,6 +187,10 @@ class Learner(ABC, Generic[Config, State]):
         Of several observations at once, `[B, frame_stack, ...]`, the mask of the newest counts.
         """
         return split(obs) if self.spec.masks else (obs, None)
+
+    def pictures(self, state: State) -> dict[str, Picture]:
+        """Return functions that draw what a state has to show, by the names of their pictures. Default: none."""
+        return {}
 
     def with_values(self, values: Mapping[str, Array]) -> Self:
         """Return a shallow copy whose hyperparameters have other values, which may be traced numbers.

@@ -28,6 +28,7 @@ MODULES: dict[str, str] = {
     "IMPALA": "renshu.algorithms.policy_gradient.impala",
     "MCTS": "renshu.algorithms.planning.mcts",
     "MuZero": "renshu.algorithms.planning.muzero",
+    "NEAT": "renshu.algorithms.evolution.neat",
     "PPO": "renshu.algorithms.policy_gradient.ppo",
     "PQN": "renshu.algorithms.value_based.pqn",
     "QLearning": "renshu.algorithms.tabular.qlearning",

@@ -28,22 +28,30 @@ class PolicyHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array) -> Distribution:
-        def outputs(count: int) -> Array:
-            return dense(count, 0.01, self.ortho_init)(features)
+        outputs = dense(outputs_for(self.space), 0.01, self.ortho_init)(features)
+        if not isinstance(self.space, spaces.Box):
+            return discrete(self.space, outputs)
+        log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), (outputs.shape[-1],))
+        return (TanhNormal if self.squash_output else Normal)(outputs, jnp.broadcast_to(log_std, outputs.shape))
 
-        space = self.space
-        if isinstance(space, spaces.Discrete):
-            return Categorical(outputs(int(space.n)))
-        if isinstance(space, spaces.MultiDiscrete):
-            ends = np.cumsum(space.nvec)
-            parts = jnp.split(outputs(int(ends[-1])), ends[:-1], axis=-1)
-            return MultiCategorical(tuple(Categorical(part) for part in parts))
-        if isinstance(space, spaces.MultiBinary):
-            return Bernoulli(outputs(math.prod(space.shape or ())))
-        size = math.prod(space.shape or ())  # Box
-        mean = outputs(size)
-        log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), (size,))
-        return (TanhNormal if self.squash_output else Normal)(mean, jnp.broadcast_to(log_std, mean.shape))
+
+def outputs_for(space: spaces.Space) -> int:
+    """Count the numbers that choose an action of a space: logits, or the mean of a Box."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(np.sum(space.nvec))
+    return math.prod(space.shape or ())
+
+
+def discrete(space: spaces.Space, logits: Array) -> Categorical | MultiCategorical | Bernoulli:
+    """Make a distribution over actions of a space that is no Box, of logits `[B, outputs_for(space)]`."""
+    if isinstance(space, spaces.Discrete):
+        return Categorical(logits)
+    if isinstance(space, spaces.MultiDiscrete):
+        parts = jnp.split(logits, np.cumsum(space.nvec)[:-1], axis=-1)
+        return MultiCategorical(tuple(Categorical(part) for part in parts))
+    return Bernoulli(logits)
 
 
 class StateDependentHead(nn.Module):

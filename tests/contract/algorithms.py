@@ -181,6 +181,16 @@ IMAGINED = {
     "prioritized_replay_alpha": 1.0,
 }
 EVOLVED = {"net_arch": [], "n_eval_episodes": 2, "norm_obs": True}
+GROWN = {
+    "n_eval_episodes": 2,
+    "norm_obs": True,
+    "population_size": 6,
+    "max_species": 2,
+    "max_hidden": 3,
+    "node_add_prob": 0.3,
+    "compatibility_threshold": 1.5,
+    "weight_mutate_power": 0.3,
+}
 RANGED = 2e-4
 """Search with Gumbel divides differences of values by the range that they have, and policies are exponents of that."""
 
@@ -207,6 +217,8 @@ CASES: dict[str, Case] = {
     "GumbelMuZero": Case("GumbelMuZero", Choices(), IMAGINED, RANGED),
     "IMPALA": Case("IMPALA", Choices(), {**ON_POLICY, **NORMED, **CORRECTED}),
     "MuZero": Case("MuZero", Choices(), IMAGINED),
+    "NEAT": Case("NEAT", Choices(), GROWN),
+    "NEAT-recurrent": Case("NEAT", Points(), {**GROWN, "recurrent": True}),
     "PPO": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "ent_coef": 0.01, "n_epochs": 2, "clip_range": 0.05}),
     "PPO-recurrent": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "n_epochs": 2, "recurrent": "gru"}),
     "PQN": Case("PQN", Choices(), {**MINIBATCHES, "exploration_fraction": 0.9}),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from renshu.algorithms.evolution.population import EvolutionaryAlgorithm, PopulationLearner
+from renshu.algorithms.evolution.weights import VectorAlgorithm, VectorLearner
 from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, boolean, integer, layer_sizes, number, schedule
 from renshu.errors import HyperparameterError
 from renshu.ops.schedules import value_of
@@ -15,7 +15,7 @@ from renshu.types import Array, Counters, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
-class ARS(EvolutionaryAlgorithm):
+class ARS(VectorAlgorithm):
     """Augmented random search: pairs of opposite steps from the policy, weighed by the difference of their returns.
 
     A linear policy that begins at zero is enough for many tasks. norm_obs=True is the paper's V2, n_top < n_delta its
@@ -52,7 +52,7 @@ class ARS(EvolutionaryAlgorithm):
         return ARSLearner(self, spec)
 
 
-class ARSLearner(PopulationLearner[ARS]):
+class ARSLearner(VectorLearner[ARS]):
     """Returns with an offset, and where the search begins."""
 
     @property
@@ -64,9 +64,9 @@ class ARSLearner(PopulationLearner[ARS]):
         """Return the step size of the next generation."""
         return value_of(self.config.learning_rate, counters.progress_remaining)
 
-    def metrics(self, search: PyTree, rate: Array) -> Metrics:
+    def metrics(self, search: PyTree, solution: Array, rate: Array) -> Metrics:
         """Return the step size."""
-        return {"learning_rate": rate}
+        return {"learning_rate": rate, **super().metrics(search, solution, rate)}
 
     def start(self, key: Key) -> Array:
         """Begin at zero, or as a network begins."""

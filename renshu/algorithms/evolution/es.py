@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from renshu.algorithms.evolution.population import EvolutionaryAlgorithm, PopulationLearner, Strategy
+from renshu.algorithms.evolution.population import Strategy
+from renshu.algorithms.evolution.weights import VectorAlgorithm, VectorLearner
 from renshu.algorithms.hyperparameters import ScheduleLike, choice, integer, number, parameters, schedule
 from renshu.errors import HyperparameterError, did_you_mean
 from renshu.ops.schedules import value_of
@@ -54,7 +55,7 @@ SHAPING = (None, "centered_rank", "standardize", "normalize", "identity")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ES(EvolutionaryAlgorithm):
+class ES(VectorAlgorithm):
     """Evolution strategies, genetic algorithms and other black-box search over the weights of a policy.
 
     Each generation `population_size` members play; their mean returns say where the next are drawn. What plays without
@@ -98,7 +99,7 @@ class ES(EvolutionaryAlgorithm):
         return ESLearner(self, spec)
 
 
-class ESLearner(PopulationLearner[ES]):
+class ESLearner(VectorLearner[ES]):
     """A strategy of evosax over a policy's weights."""
 
     def __init__(self, config: ES, spec: EnvSpec) -> None:
@@ -130,9 +131,11 @@ class ESLearner(PopulationLearner[ES]):
         chosen = self.config.learning_rate
         return value_of(known[1] if chosen is None else chosen, counters.progress_remaining)
 
-    def metrics(self, search: PyTree, rate: Array) -> Metrics:
+    def metrics(self, search: PyTree, solution: Array, rate: Array) -> Metrics:
         """Return the mean deviation of the members, where the strategy has one, and the step size."""
-        found = {} if STRATEGIES[self.config.strategy][1] is None else {"learning_rate": rate}
+        found = super().metrics(search, solution, rate)
+        if STRATEGIES[self.config.strategy][1] is not None:
+            found["learning_rate"] = rate
         return {"sigma": jnp.mean(search.std), **found} if hasattr(search, "std") else found
 
 
