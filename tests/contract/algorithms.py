@@ -107,13 +107,14 @@ class Case:
     """An algorithm of the registry with tiny settings, and an environment: `Choices` has masks, `Points` has none.
 
     Many options are on at once, so that the hyperparameters that may be traced are numbers that matter. recorded: by
-    how much what acting records may differ between two programs of the same learner.
+    how much what acting records may differ between two programs of the same learner. steps: it has a learning rate.
     """
 
     algorithm: str
     env: DeviceEnv
     settings: dict[str, Any]
     recorded: float = 1e-5
+    steps: bool = True
 
 
 # Adam knows no scale: of networks apart the weight of a loss would hardly matter.
@@ -182,14 +183,30 @@ IMAGINED = {
 }
 EVOLVED = {"net_arch": [], "n_eval_episodes": 2, "norm_obs": True}
 GROWN = {
-    "n_eval_episodes": 2,
+    "n_eval_episodes": 6,
     "norm_obs": True,
-    "population_size": 6,
-    "max_species": 2,
-    "max_hidden": 3,
+    "population_size": 8,
+    "max_species": 3,
+    "min_species_size": 1,
+    "elitism": 1,
+    "survival_threshold": 0.9,
+    "max_hidden": 5,
     "node_add_prob": 0.3,
-    "compatibility_threshold": 1.5,
+    "initial_connection": 0.5,
+    "conn_add_prob": 0.5,
+    "enable_rate": 0.1,
+    "compatibility_threshold": 1.0,
     "weight_mutate_power": 0.3,
+}
+REMEMBERED = {
+    **GROWN,
+    "recurrent": True,
+    "initial_connection": 1.0,
+    "max_hidden": 3,
+    "node_add_prob": 0.1,
+    "conn_add_prob": 0.2,
+    "weight_init_stdev": 0.5,
+    "weight_mutate_power": 0.2,
 }
 RANGED = 2e-4
 """Search with Gumbel divides differences of values by the range that they have, and policies are exponents of that."""
@@ -217,8 +234,8 @@ CASES: dict[str, Case] = {
     "GumbelMuZero": Case("GumbelMuZero", Choices(), IMAGINED, RANGED),
     "IMPALA": Case("IMPALA", Choices(), {**ON_POLICY, **NORMED, **CORRECTED}),
     "MuZero": Case("MuZero", Choices(), IMAGINED),
-    "NEAT": Case("NEAT", Choices(), GROWN),
-    "NEAT-recurrent": Case("NEAT", Points(), {**GROWN, "recurrent": True}),
+    "NEAT": Case("NEAT", Choices(), GROWN, steps=False),
+    "NEAT-recurrent": Case("NEAT", Points(), REMEMBERED, steps=False),
     "PPO": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "ent_coef": 0.01, "n_epochs": 2, "clip_range": 0.05}),
     "PPO-recurrent": Case("PPO", Choices(), {**MINIBATCHES, **NORMED, "n_epochs": 2, "recurrent": "gru"}),
     "PQN": Case("PQN", Choices(), {**MINIBATCHES, "exploration_fraction": 0.9}),
@@ -269,9 +286,10 @@ class Trained:
 
     def __init__(self, case: Case) -> None:
         self.env, self.kind = case.env, registry.algorithm(case.algorithm)
-        self.algorithm = self.kind(**case.settings, learning_rate=rate)
+        self.schedules = {"learning_rate": rate} if case.steps else {}
+        self.algorithm = self.kind(**case.settings, **self.schedules)
         fields = [f.name for f in dataclasses.fields(self.kind) if getattr(kind_of(f), "traceable", False)]
-        given = {field: getattr(self.algorithm, field) for field in fields} | {"learning_rate": RATE}
+        given = {field: getattr(self.algorithm, field) for field in fields} | dict.fromkeys(self.schedules, RATE)
         self.values = {field: float(x) for field, x in given.items() if isinstance(x, int | float)}
         self.changed = {field: 0.7 * value or 0.1 for field, value in self.values.items()}
         self.left_open = set(fields) - set(self.values)

@@ -25,7 +25,6 @@ from tests.contract.algorithms import (
     Signs,
     advance,
     put,
-    rate,
     trained,
 )
 from tests.loops.tiny import copied, same
@@ -81,7 +80,7 @@ def test_it_learns(case):
 def test_a_file_holds_everything(case, tmp_path):
     course, path = trained(case).compiled, tmp_path / "agent.safetensors"
     path.write_bytes(course.content)
-    again = load(path, env=trained(case).env, learning_rate=rate)
+    again = load(path, env=trained(case).env, **trained(case).schedules)
     assert same(again.state, course.few)
     np.testing.assert_array_equal(trained(case).greedy(again), course.greedy)
     advance(again, FEW)
@@ -101,6 +100,8 @@ def test_host_loop_and_compiled_loop_are_the_same_to_the_bit(case):
 @loops
 @pytest.mark.parametrize("remaining", [WRONG, HUGE], ids=["nan", "huge"])
 def test_an_update_that_goes_wrong_changes_nothing(case, loop, remaining):
+    if not CASES[case].steps:
+        pytest.skip("it takes no step along a gradient, whose size could be too large")
     course = trained(case).compiled
     agent = course.agent if loop == "compiled" else trained(case).host[0]
     put(agent, course.few, remaining)

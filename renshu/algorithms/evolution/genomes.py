@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,62 +42,87 @@ def first_genomes(key: Key, members: int, config: NEAT, sizes: Sizes) -> Genome:
     )
 
 
-def _nodes(genome: Genome, other: Genome) -> tuple[Array, Array]:
-    """Find the hidden nodes of one genome in another: whether each is there `[H]`, and where."""
-    same = (genome.hidden[:, None] == other.hidden) & (genome.hidden[:, None] != NONE)
-    return same.any(axis=1), jnp.argmax(same, axis=1)
+class Aligned(NamedTuple):
+    """Genes of genomes `[P, ...]` that others have too, and the values that these have there."""
+
+    found: Array  # [P, C] bool
+    weight: Array  # [P, C]
+    enabled: Array  # [P, C] bool
+    there: Array  # [P, H] bool
+    bias: Array  # [P, H]
 
 
-def _connections(genome: Genome, other: Genome) -> tuple[Array, Array]:
-    """Find the connections of one genome in another: whether each is there `[C]`, and where."""
-    same = (genome.source[:, None] == other.source) & (genome.target[:, None] == other.target)
-    same &= genome.source[:, None] != NONE
-    return same.any(axis=1), jnp.argmax(same, axis=1)
+def align(genomes: Genome, others: Genome) -> Aligned:
+    """Find the genes of genomes `[P, ...]` in others, one for each `[P, ...]`, or the same for all `[1, ...]`."""
+
+    def connection(j: Array, aligned: Aligned) -> Aligned:
+        source, target, weight, enabled = (
+            jax.lax.dynamic_slice_in_dim(x, j, 1, axis=1)
+            for x in (others.source, others.target, others.weight, others.enabled)
+        )
+        same = (genomes.source == source) & (genomes.target == target) & (source != NONE)
+        return aligned._replace(
+            found=aligned.found | same,
+            weight=jnp.where(same, weight, aligned.weight),
+            enabled=jnp.where(same, enabled, aligned.enabled),
+        )
+
+    def node(j: Array, aligned: Aligned) -> Aligned:
+        hidden, bias = (jax.lax.dynamic_slice_in_dim(x, j, 1, axis=1) for x in (others.hidden, others.bias))
+        same = (genomes.hidden == hidden) & (hidden != NONE)
+        return aligned._replace(there=aligned.there | same, bias=jnp.where(same, bias, aligned.bias))
+
+    # Gene by gene, and only as far as there are any: most places are empty.
+    none, nobody = jnp.zeros(genomes.source.shape, bool), jnp.zeros(genomes.hidden.shape, bool)
+    aligned = Aligned(none, jnp.zeros(none.shape), none, nobody, jnp.zeros(nobody.shape))
+    aligned = jax.lax.fori_loop(0, _used(others.source), connection, aligned)
+    return jax.lax.fori_loop(0, _used(others.hidden), node, aligned)
 
 
-def distance(a: Genome, b: Genome, config: NEAT) -> Array:
-    """Return how far two genomes are apart, [], by the formula of neat-python.
+def _used(ids: Array) -> Array:
+    """Count the places up to the last one that any of the genomes uses, of ids `[P, K]`."""
+    return (jnp.arange(1, ids.shape[1] + 1) * (ids != NONE).any(axis=0)).max()
+
+
+def distances(genomes: Genome, one: Genome, config: NEAT) -> Array:
+    """Return how far genomes `[P, ...]` are from one, `[P]`, by the formula of neat-python.
 
     Of nodes and of connections each: differences of matching genes by compatibility_weight_coefficient, and genes that
     only one has by compatibility_disjoint_coefficient, over the number of genes of the larger one.
     """
-    found, at = _connections(a, b)
-    differs = jnp.abs(a.weight - b.weight[at]) + (a.enabled != b.enabled[at])
-    connections = _share(jnp.where(found, differs, 0.0).sum(), found.sum(), _count(a), _count(b), config)
-    found, at = _nodes(a, b)
-    hidden, outs = len(a.hidden), len(a.bias) - len(a.hidden)
-    differs = jnp.where(found, jnp.abs(a.bias[:hidden] - b.bias[at]), 0.0).sum()
-    differs += jnp.abs(a.bias[hidden:] - b.bias[hidden:]).sum()
-    nodes = (outs + (genome.hidden != NONE).sum() for genome in (a, b))
-    return connections + _share(differs, found.sum() + outs, *nodes, config)
+    aligned = align(genomes, jax.tree.map(lambda x: x[None], one))
+    hidden, outs = genomes.hidden.shape[1], genomes.bias.shape[1] - genomes.hidden.shape[1]
+    differs = jnp.abs(genomes.weight - aligned.weight) + (genomes.enabled != aligned.enabled)
+    differs = jnp.where(aligned.found, differs, 0.0).sum(axis=1)
+    mine, its = (genomes.source != NONE).sum(axis=1), (one.source != NONE).sum()
+    connections = _share(differs, aligned.found.sum(axis=1), mine, its, config)
+    differs = jnp.where(aligned.there, jnp.abs(genomes.bias[:, :hidden] - aligned.bias), 0.0).sum(axis=1)
+    differs += jnp.abs(genomes.bias[:, hidden:] - one.bias[hidden:]).sum(axis=1)
+    mine, its = outs + (genomes.hidden != NONE).sum(axis=1), outs + (one.hidden != NONE).sum()
+    return connections + _share(differs, outs + aligned.there.sum(axis=1), mine, its, config)
 
 
-def _count(genome: Genome) -> Array:
-    return (genome.source != NONE).sum()
-
-
-def _share(differs: Array, matching: Array, of_a: Array, of_b: Array, config: NEAT) -> Array:
-    apart = of_a + of_b - 2 * matching
+def _share(differs: Array, matching: Array, mine: Array, others: Array, config: NEAT) -> Array:
+    apart = mine + others - 2 * matching
     total = config.compatibility_weight_coefficient * differs + config.compatibility_disjoint_coefficient * apart
-    return total / jnp.maximum(of_a, of_b).clip(1)
+    return total / jnp.maximum(mine, others).clip(1)
 
 
 def crossover(key: Key, fitter: Genome, other: Genome) -> Genome:
-    """Return a child with the structure of the fitter parent; values of matching genes are of either by chance."""
-    key_connections, key_nodes = jax.random.split(key)
-    by_chance, enabled_by_chance, disables = jax.random.uniform(key_connections, (3, len(fitter.weight)))
-    found, at = _connections(fitter, other)
-    enabled = jnp.where(found & (enabled_by_chance < 0.5), other.enabled[at], fitter.enabled)
-    disabled = found & ~(fitter.enabled & other.enabled[at])
-    there, where = _nodes(fitter, other)
-    outs = len(fitter.bias) - len(fitter.hidden)
-    there = jnp.concatenate([there, jnp.ones(outs, bool)])
-    where = jnp.concatenate([where, len(fitter.hidden) + jnp.arange(outs)])
-    theirs = there & (jax.random.uniform(key_nodes, there.shape) < 0.5)
+    """Return children `[P, ...]` with the structure of the fitter parents; matching genes are of either by chance."""
+    genes, hidden = fitter.weight.shape[1], fitter.hidden.shape[1]
+    chance = jax.random.uniform(key, (len(fitter.weight), 3 * genes + fitter.bias.shape[1]))
+    weights, enables, disables, biases = jnp.split(chance, [genes, 2 * genes, 3 * genes], axis=1)
+    aligned = align(fitter, other)
+    enabled = jnp.where(aligned.found & (enables < 0.5), aligned.enabled, fitter.enabled)
+    disabled = aligned.found & ~(fitter.enabled & aligned.enabled)
+    theirs = biases < 0.5
+    there = theirs.at[:, :hidden].set(theirs[:, :hidden] & aligned.there)
+    bias = jnp.concatenate([aligned.bias, other.bias[:, hidden:]], axis=1)
     return fitter._replace(
-        weight=jnp.where(found & (by_chance < 0.5), other.weight[at], fitter.weight),
+        weight=jnp.where(aligned.found & (weights < 0.5), aligned.weight, fitter.weight),
         enabled=enabled & ~(disabled & (disables < DISABLED)),
-        bias=jnp.where(theirs, other.bias[where], fitter.bias),
+        bias=jnp.where(there, bias, fitter.bias),
     )
 
 
@@ -108,27 +133,28 @@ def mutate(
     key: Key, genomes: Genome, changes: Array, next_node: Array, config: NEAT, sizes: Sizes
 ) -> tuple[Genome, Array]:
     """Mutate a generation `[P, ...]`, where `changes` [P]; returns the id of the next node, too."""
-    key_chance, key_new, *keys = jax.random.split(key, 5)
-    chance = jax.random.uniform(key_chance, (8, len(changes)))
+    # Two draws for all there is to draw: each one more is compiled anew.
+    key_chance, key_noise = jax.random.split(key)
+    genes, count = sizes.connections + genomes.bias.shape[1], len(changes)
+    chance = jax.random.uniform(key_chance, (count, 8 + genes + sizes.connections))
+    chance, which, toss = jnp.split(chance, [8, 8 + genes], axis=1)
+    fresh, noise = jnp.split(jax.random.normal(key_noise, (count, 1 + genes)), [1], axis=1)
     # A child that may not change has no luck in anything.
-    chance = chance.at[:4].add(~changes)
-    genomes, next_node = add_nodes(chance[0], chance[4], genomes, next_node, config, sizes)
-    genomes = jax.vmap(partial(delete_node, config=config))(chance[1], chance[5], genomes)
-    genomes = add_connections(key_new, chance[2], chance[6], genomes, config, sizes)
-    genomes = jax.vmap(partial(delete_connection, config=config))(chance[3], chance[7], genomes)
+    luck, place = (chance[:, :4] + ~changes[:, None]).T, chance[:, 4:].T
+    genomes, next_node = add_nodes(luck[0], place[0], genomes, next_node, config, sizes)
+    genomes = jax.vmap(partial(delete_node, config=config))(luck[1], place[1], genomes)
+    weight = config.weight_init_stdev * fresh[:, 0]
+    genomes = add_connections(luck[2], place[2], weight, genomes, config, sizes)
+    genomes = jax.vmap(partial(delete_connection, config=config))(luck[3], place[3], genomes)
     values = jnp.concatenate([genomes.weight, genomes.bias], axis=1)
-    values = jnp.where(changes[:, None], moved(keys[0], keys[1], values, config), values)
+    values = jnp.where(changes[:, None], moved(which, noise, values, config), values)
     weight, bias = jnp.split(values, [sizes.connections], axis=1)
-    toss = jax.random.uniform(keys[2], genomes.enabled.shape) + ~changes[:, None]
-    rate = config.enabled_mutate_rate
-    enabled = jnp.where(toss < rate, toss < rate / 2, genomes.enabled) & (genomes.source != NONE)
-    return genomes._replace(weight=weight, bias=bias, enabled=enabled), next_node
+    again = (toss < config.enable_rate) & changes[:, None] & (genomes.source != NONE)
+    return genomes._replace(weight=weight, bias=bias, enabled=genomes.enabled | again), next_node
 
 
-def moved(key_which: Key, key_noise: Key, values: Array, config: NEAT) -> Array:
-    """Move weights and biases, or draw them anew, by chance."""
-    which = jax.random.uniform(key_which, values.shape)
-    noise = jax.random.normal(key_noise, values.shape)
+def moved(which: Array, noise: Array, values: Array, config: NEAT) -> Array:
+    """Move weights and biases, or draw them anew, by numbers from [0, 1) and standard normal ones."""
     rate, limit = config.weight_mutate_rate, config.weight_max_value
     anew = jnp.where(which < rate + config.weight_replace_rate, config.weight_init_stdev * noise, values)
     return jnp.where(which < rate, values + config.weight_mutate_power * noise, anew).clip(-limit, limit)
@@ -192,8 +218,11 @@ def _connected(genome: Genome, source: Array, target: Array, weight: Array) -> G
     )
 
 
-def add_connections(key: Key, chance: Array, place: Array, genomes: Genome, config: NEAT, sizes: Sizes) -> Genome:
-    """Connect pairs of nodes that were not; in feed-forward networks none that would close a cycle."""
+def add_connections(chance: Array, place: Array, weight: Array, genomes: Genome, config: NEAT, sizes: Sizes) -> Genome:
+    """Connect pairs of nodes that were not; in feed-forward networks none that would close a cycle.
+
+    chance, place: as for `add_nodes`. weight: `[P]` of the new connections.
+    """
     wanted = (chance < config.conn_add_prob) & (genomes.source == NONE).any(axis=1)
 
     def choose(place: Array, genome: Genome) -> tuple[Array, Array, Array]:
@@ -217,7 +246,6 @@ def add_connections(key: Key, chance: Array, place: Array, genomes: Genome, conf
         return source, target, fits
 
     source, target, fits = jax.vmap(choose)(place, genomes)
-    weight = config.weight_init_stdev * jax.random.normal(key, wanted.shape)
 
     def one(genome: Genome, source: Array, target: Array, weight: Array, wanted: Array) -> Genome:
         after = _connected(genome, source, target, weight)

@@ -55,18 +55,18 @@ class NEAT(EvolutionaryAlgorithm):
     initial_connection: float = number(
         1.0, "share of the connections from inputs to outputs that the first networks have", least=0, most=1
     )
-    node_add_prob: float = number(0.1, "chance of a child to get a new node", least=0, most=1)
-    node_delete_prob: float = number(0.02, "chance of a child to lose a node", least=0, most=1)
-    conn_add_prob: float = number(0.2, "chance of a child to get a new connection", least=0, most=1)
-    conn_delete_prob: float = number(0.05, "chance of a child to lose a connection", least=0, most=1)
-    weight_init_stdev: float = number(1.0, "deviation of new weights and biases", least=0)
-    weight_mutate_rate: float = number(0.8, "chance of a weight or bias to be moved", least=0, most=1)
-    weight_mutate_power: float = number(0.5, "deviation of that move", least=0)
-    weight_replace_rate: float = number(0.1, "chance of a weight or bias to be drawn anew", least=0, most=1)
-    weight_max_value: float = number(30.0, "weights and biases are kept within +- this", above=0)
-    enabled_mutate_rate: float = number(
-        0.01, "chance of a connection to be switched on or off at will", least=0, most=1
+    node_add_prob: float = number(0.1, "chance of a child to get a new node", least=0, most=1, traceable=True)
+    node_delete_prob: float = number(0.0, "chance of a child to lose a node; the paper has none", least=0, most=1)
+    conn_add_prob: float = number(0.2, "chance of a child to get a new connection", least=0, most=1, traceable=True)
+    conn_delete_prob: float = number(0.0, "chance of a child to lose a connection; the paper has none", least=0, most=1)
+    weight_init_stdev: float = number(1.0, "deviation of new weights and biases", least=0, traceable=True)
+    weight_mutate_rate: float = number(0.8, "chance of a weight or bias to be moved", least=0, most=1, traceable=True)
+    weight_mutate_power: float = number(0.5, "deviation of that move", least=0, traceable=True)
+    weight_replace_rate: float = number(
+        0.1, "chance of a weight or bias to be drawn anew", least=0, most=1, traceable=True
     )
+    weight_max_value: float = number(30.0, "weights and biases are kept within +- this", above=0)
+    enable_rate: float = number(0.05, "chance of a disabled connection to be enabled again", least=0, most=1)
     compatibility_threshold: float = number(3.0, "distance from which two genomes are of two species", above=0)
     compatibility_disjoint_coefficient: float = number(1.0, "weight in it of genes that only one has", least=0)
     compatibility_weight_coefficient: float = number(0.5, "weight in it of differences of matching genes", least=0)
@@ -150,8 +150,8 @@ class NEATLearner(PopulationLearner[NEAT]):
         """Wire the networks that play here, and the best one."""
         made = super().prepare(actor_state, env_id)
         best = jax.tree.map(lambda x: x[None], made.params)
-        wired = (wire(genomes, self.sizes, self.config.recurrent) for genomes in (best, made.members))
-        return Acting(*wired, made.obs_stats)
+        recurrent = self.config.recurrent
+        return Acting(wire(best, self.sizes, recurrent), wire(made.members, self.sizes, recurrent), made.obs_stats)
 
     def initial_carry(self, num_envs: int) -> PyTree:
         """Return the hidden nodes of recurrent networks at the start of an episode, `[num_envs, H]`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from renshu.algorithms.evolution.genomes import crossover, distance
+from renshu.algorithms.evolution.genomes import crossover, distances
 from renshu.networks.graph import NONE, Genome
 from renshu.types import Array, Key
 
@@ -45,7 +45,7 @@ def speciate(genomes: Genome, species: Species, generation: Array, config: NEAT)
         return jax.tree.map(lambda x: x[index], genomes)
 
     def apart(one: Genome) -> Array:
-        return jax.vmap(lambda other: distance(one, other, config))(genomes)
+        return distances(genomes, one, config)
 
     def followed(taken: Array, place: tuple[Genome, Array]) -> tuple[Array, Array]:
         found = jax.lax.cond(place[1], lambda: apart(place[0]), lambda: jnp.zeros(members))
@@ -143,8 +143,9 @@ def children(
     start = (jnp.cumsum(size) - size)[of]
     parents = jnp.ceil(config.survival_threshold * size).astype(jnp.int32).clip(2)
     parents = jnp.minimum(parents, size)[of]
-    key_first, key_second, key_cross = jax.random.split(key, 3)
-    first, second = (order[start + jax.random.randint(key, (members,), 0, parents)] for key in (key_first, key_second))
+    key_parents, key_cross = jax.random.split(key)
+    chance = jnp.floor(jax.random.uniform(key_parents, (2, members)) * parents).astype(jnp.int32)
+    first, second = order[start + jnp.minimum(chance, parents - 1)]
     swap = fitness[second] > fitness[first]
     first, second = jnp.where(swap, second, first), jnp.where(swap, first, second)
     stays = rank < jnp.minimum(config.elitism, size[of])
@@ -155,7 +156,7 @@ def children(
         return jax.tree.map(lambda x: x[index], genomes)
 
     fitter = genome(first)
-    crossed = jax.vmap(crossover)(jax.random.split(key_cross, members), fitter, genome(second))
+    crossed = crossover(key_cross, fitter, genome(second))
 
     def chosen(old: Array, new: Array) -> Array:
         return jnp.where(stays.reshape(-1, *[1] * (old.ndim - 1)), old, new)

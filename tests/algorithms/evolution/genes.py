@@ -60,7 +60,7 @@ weight_mutate_power = {weight_mutate_power}
 weight_mutate_rate = {weight_mutate_rate}
 weight_replace_rate = {weight_replace_rate}
 enabled_default = True
-enabled_mutate_rate = {enabled_mutate_rate}
+enabled_mutate_rate = 0.0
 enabled_rate_to_true_add = 0.0
 enabled_rate_to_false_add = 0.0
 activation_default = plain_tanh
@@ -91,7 +91,7 @@ def program(recurrent):
         config = SimpleNamespace(**rates, recurrent=recurrent)
         keys = jax.random.split(key, 3)
         others = jax.tree.map(lambda x: x[jax.random.permutation(keys[0], MEMBERS)], genomes)
-        children = jax.vmap(crossover)(jax.random.split(keys[1], MEMBERS), genomes, others)
+        children = crossover(keys[1], genomes, others)
         return mutate(keys[2], children, jnp.ones(MEMBERS, bool), node, config, SIZES)
 
     return generation

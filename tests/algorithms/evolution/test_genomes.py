@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from renshu.algorithms.evolution.genomes import crossover, distance, numbered, pick
+from renshu.algorithms.evolution.genomes import crossover, distances, numbered, pick
 from renshu.networks.graph import NONE
 from tests.algorithms.evolution.genes import INPUTS, MEMBERS, OUTPUTS, SIZES, configuration, grown, member, theirs
 
@@ -20,14 +20,12 @@ def test_distances_are_those_of_neat_python(generation, tmp_path):
     config, genomes, _ = generation
     made = configuration(tmp_path / "config", config)
     others = [theirs(member(genomes, i), made, i) for i in range(MEMBERS)]
-    apart = jax.jit(jax.vmap(lambda a, b: distance(a, b, config)))
-    pairs = [(i, j) for i in range(MEMBERS) for j in range(MEMBERS)]
-    first, second = (member(genomes, np.array([pair[k] for pair in pairs])) for k in (0, 1))
-    ours = np.asarray(apart(first, second))
-    expected = [others[i].distance(others[j], made.genome_config) for i, j in pairs]
+    apart = jax.jit(lambda one: distances(genomes, one, config))
+    ours = np.stack([apart(member(genomes, i)) for i in range(MEMBERS)])
+    expected = [[mine.distance(other, made.genome_config) for other in others] for mine in others]
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
     assert ours.max() > 2
-    assert ours[0] == 0
+    assert ours[0, 0] == 0
 
 
 def test_a_child_has_the_fitter_parents_genes_and_values_of_both(generation, tmp_path):
@@ -36,7 +34,8 @@ def test_a_child_has_the_fitter_parents_genes_and_values_of_both(generation, tmp
     made = configuration(tmp_path / "config", config)
     for i, j in [(0, 1), (5, 2), (9, 20)]:
         a, b = member(genomes, i), member(genomes, j)
-        child = jax.tree.map(np.asarray, crossover(jax.random.key(i), a, b))
+        child = crossover(jax.random.key(i), *(jax.tree.map(lambda x: x[None], parent) for parent in (a, b)))
+        child = jax.tree.map(lambda x: np.asarray(x[0]), child)
         for field in ("source", "target", "hidden"):
             np.testing.assert_array_equal(getattr(child, field), getattr(a, field))
         pairs = list(zip(a.source.tolist(), a.target.tolist(), strict=True))
@@ -62,7 +61,8 @@ def test_values_are_of_either_parent_by_halves_and_disabled_genes_mostly_stay_so
     _, genomes, _ = grown(0)
     a, b = member(genomes, 0), member(genomes, 1)
     b = b._replace(enabled=np.zeros_like(b.enabled))
-    children = jax.vmap(lambda key: crossover(key, a, b))(jax.random.split(jax.random.key(0), 2_000))
+    many = (jax.tree.map(lambda x: np.repeat(x[None], 2_000, axis=0), parent) for parent in (a, b))
+    children = crossover(jax.random.key(0), *many)
     pairs = INPUTS * OUTPUTS
     assert abs((children.weight[:, :pairs] == b.weight[:pairs]).mean() - 0.5) < 0.03
     # Half of the genes are of the parent that has them enabled, and of those a quarter stays enabled.
@@ -71,7 +71,7 @@ def test_values_are_of_either_parent_by_halves_and_disabled_genes_mostly_stay_so
 
 def test_equal_changes_have_equal_marks():
     nodes_alone = {"node_add_prob": 1.0, "conn_add_prob": 0.0, "node_delete_prob": 0.0, "conn_delete_prob": 0.0}
-    _, genomes, node = grown(1, **nodes_alone, enabled_mutate_rate=0.0)
+    _, genomes, node = grown(1, **nodes_alone, enable_rate=0.0)
     split = {}
     for i in range(MEMBERS):
         (disabled,) = np.flatnonzero(~genomes.enabled[i, : INPUTS * OUTPUTS])

@@ -104,6 +104,6 @@ def test_the_best_go_on_unchanged_and_parents_are_of_the_better_part():
     still = [parent[i] for i in np.flatnonzero(~changes)]
     assert sorted(still) == [24, 25, 26, 27, 28, 29]
     # Of ten members in each species the best three have children.
-    assert min(parent) == 21
+    assert 21 <= min(parent) < 24
     for i in np.flatnonzero(~changes):
         jax.tree.map(lambda new, old, i=i: np.testing.assert_array_equal(new[i], old[parent[i]]), made, genomes)
