@@ -3,6 +3,8 @@
     python -m bench.evolution --part scores [--case ars:Pendulum-v1] [--seeds 3]
     python -m bench.evolution --part values     # of evosax itself, and of pycma (pip install cma), on functions
     python -m bench.evolution --part cost       # of a generation, by population and network
+    python -m bench.evolution --part curves     # beside PPO's, by steps and by time
+    python -m bench.evolution --part rocket     # brought to rest, beside a regulator
 
 Parts are kept in docs/benchmarks/evolution.json: a case that is not selected stays on the page as it was measured.
 """
@@ -20,9 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import renshu
+from bench.controllers import LQR
 from bench.report import DOCS, publish, revision, table
+from bench.rocket_control import DT, LAST, fly, policy_of, settled
 from renshu import ES
 from renshu.algorithms.evolution.es import Evosax
+from renshu.envs.builtin.rocket import Rocket
+from renshu.tracking.figures import colour_and_dashes
 
 KEPT = DOCS / "evolution.json"
 CASES = {  # algorithm, environment: seeds, goal for the mean of all seeds; ARS: RL Zoo's
@@ -44,6 +50,7 @@ FUNCTIONS = {
     "sphere": lambda x: (x**2).sum(axis=-1),
     "rastrigin": lambda x: 10 * x.shape[-1] + (x**2 - 10 * jnp.cos(2 * jnp.pi * x)).sum(axis=-1),
 }
+CURVES, POINTS = ("ppo", "es", "ars"), 25
 POPULATIONS, NETWORKS = (64, 256, 1024, 4096, 16384), ([], [16], [64, 64])
 
 
@@ -151,6 +158,68 @@ def cost_of_generations() -> list[dict[str, Any]]:
     return rows
 
 
+def curve(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
+    """Train one seed by the preset; evaluate what it plays greedily on the way, whose time does not count."""
+    preset, points = renshu.preset(algorithm, environment), []
+    clock = {"began": 0.0, "next": 0.0}
+
+    def look(agent: renshu.Agent, metrics: dict[str, float]) -> None:
+        now = time.perf_counter()
+        # Compiling ends with the first update.
+        clock["began"] = clock["began"] or now
+        if agent.steps >= clock["next"]:
+            points.append([agent.steps, now - clock["began"], agent.evaluate(10).mean])
+            clock["next"] = agent.steps + preset.total_steps / POINTS
+            clock["began"] += time.perf_counter() - now
+
+    name = f"renshu/{environment}"
+    with preset.algorithm.on(name, num_envs=preset.num_envs, seed=seed, loop="compiled", **preset.options) as agent:
+        agent.learn(preset.total_steps, progress=False, stop_at=None, callbacks=look)
+    return {"algorithm": algorithm, "environment": environment, "seed": seed, "points": points}
+
+
+def curves_picture(runs: list[dict[str, Any]]) -> None:
+    """Draw returns by steps at the left and by seconds at the right, a row for each environment."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(run["environment"] for run in runs))
+    figure = Figure(figsize=(10, 3.4 * len(names)), layout="constrained")
+    rows = figure.subplots(len(names), 2, squeeze=False)
+    for (left, right), name in zip(rows, names, strict=True):
+        for run in (run for run in runs if run["environment"] == name):
+            colour, dashes = colour_and_dashes(CURVES.index(run["algorithm"]))
+            steps, seconds, returns = zip(*run["points"], strict=True)
+            label = run["algorithm"] if run["seed"] == 0 else None
+            left.plot(steps, returns, dashes, color=colour, label=label, alpha=0.8)
+            right.plot(np.maximum(seconds, 1e-2), returns, dashes, color=colour, alpha=0.8)
+        left.set(xscale="log", xlabel="environment steps", ylabel="greedy return", title=name)
+        right.set(xscale="log", xlabel="seconds after compiling", title=name)
+        left.legend(frameon=False)
+    figure.savefig(DOCS / "evolution_curves.png", dpi=110)
+
+
+def rocket() -> list[dict[str, Any]]:
+    """Bring the rocket to rest by CMA-ES over a small network, and by the linear-quadratic regulator."""
+    rows = []
+    for seed in range(3):
+        search = ES(strategy="cma_es", population_size=32, n_eval_episodes=4, net_arch=[8], sigma=0.5)
+        began = time.perf_counter()
+        agent = search.on(Rocket(goal=False, reward="rest"), seed=seed).learn(4_000_000, progress=False)
+        seconds = time.perf_counter() - began
+        rows.append(
+            {"name": f"CMA-ES, seed {seed}", "steps": agent.steps, "seconds": seconds, **flown(policy_of(agent))}
+        )
+    return [*rows, {"name": "linear-quadratic regulator", "steps": 0, "seconds": 0.0, **flown(LQR(dt=DT))}]
+
+
+def flown(policy: Any) -> dict[str, Any]:
+    """Return when a flight from (1, 0) comes to rest, how near it stays, and its cost; see bench/rocket_control.py."""
+    path, thrusts = fly(policy)
+    x, v = (float(value) for value in np.abs(path[-LAST:]).max(axis=0))
+    cost = path[1:, 0] ** 2 + 0.1 * path[1:, 1] ** 2 + 0.001 * thrusts**2
+    return {"settled": settled(path), "x": x, "v": v, "cost": float(cost.sum())}
+
+
 def picture(rows: list[dict[str, Any]]) -> None:
     """Draw seconds of a generation against the population, a line for each network."""
     from matplotlib.figure import Figure
@@ -231,13 +300,37 @@ def page() -> None:
             + table(head, cells)
         )
         picture(found)
+    if "rocket" in kept:
+        cells = [
+            [
+                r["name"],
+                f"{r['steps']:,}",
+                "never" if r["settled"] is None else f"{r['settled']:.2f} s",
+                f"{r['x']:.4f}",
+                f"{r['v']:.4f}",
+                f"{r['cost']:.1f}",
+                f"{r['seconds']:.0f} s",
+            ]
+            for r in kept["rocket"]["found"]
+        ]
+        head = ["controller", "steps", "at rest after", "\\|x\\| at the end", "\\|v\\|", "cost", "training"]
+        body.append(
+            "## The rocket\n\nCMA-ES, 32 members of 4 episodes, 8 hidden nodes, reward of the regulator; flights from "
+            "(1, 0) as on [the articles' page](articles.md).\n\n" + table(head, cells)
+        )
+    if "curves" in kept:
+        body.append(
+            "## Beside PPO\n\nPresets, compiled loop, three seeds each, ten greedy episodes at each point; compiling "
+            "and evaluating do not count.\n\n![curves](evolution_curves.png)"
+        )
+        curves_picture(kept["curves"]["found"])
     publish("evolution", "Evolution", "python -m bench.evolution", "\n\n".join(body))
 
 
 def main() -> None:
     """Measure a part, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["scores", "values", "cost", "page"], default="page")
+    parser.add_argument("--part", choices=["scores", "values", "cost", "curves", "rocket", "page"], default="page")
     parser.add_argument("--case", action="append", help="algorithm:environment; default all")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--first", type=int, default=0, help="the first seed; settings are chosen on 10 and above")
@@ -257,6 +350,13 @@ def main() -> None:
         keep("values", {"found": values(), "revision": revision()})
     elif options.part == "cost":
         keep("cost", {"found": cost_of_generations(), "revision": revision()})
+    elif options.part == "curves":
+        cases = [(a, e, s) for e in ("CartPole-v1", "Pendulum-v1") for a in CURVES for s in range(3)]
+        keep("curves", {"found": [curve(*case) for case in cases], "revision": revision()})
+    elif options.part == "rocket":
+        found = rocket()
+        print(*found, sep="\n")
+        keep("rocket", {"found": found, "revision": revision()})
     if KEPT.exists() and options.first < 10:
         page()
 
