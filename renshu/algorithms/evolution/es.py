@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.custom_batching import sequential_vmap
 
 from renshu.algorithms.evolution.population import Strategy
 from renshu.algorithms.evolution.weights import VectorAlgorithm, VectorLearner
@@ -49,6 +50,9 @@ STRATEGIES: dict[str, tuple[str, tuple[str, float] | None]] = {
 """Class in evosax of each strategy; optimiser and step size of those that move a mean along an estimated gradient."""
 QUADRATIC = {"cma_es", "xnes", "ma_es"}
 """Strategies that keep a matrix of all pairs of weights."""
+DECOMPOSING = {"cma_es", "xnes", "guided_es", "asebo"}
+"""Strategies with eigenvalues, exponentials, QR or singular values of matrices. XLA's batches of those, in two programs at once, wait for each
+other's threads for ever on a CPU: rows of an experiment ask and tell one after the other."""
 MANY = 2_000
 """Weights from which a matrix of all their pairs is slow."""
 SHAPING = (None, "centered_rank", "standardize", "normalize", "identity")
@@ -173,6 +177,8 @@ class Evosax:
                 f"ES: population_size={config.population_size} is none for {config.strategy}: {error}"
             ) from None
         self.params = self._params(further)
+        alone = sequential_vmap if config.strategy in DECOMPOSING else lambda function: function
+        self._ask, self._tell = alone(self.search.ask), alone(self.search.tell)
 
     def _params(self, further: dict[str, Any]) -> Any:
         params = self.search.default_params
@@ -200,7 +206,7 @@ class Evosax:
 
     def ask(self, key: Key, state: PyTree) -> tuple[Array, PyTree]:
         """Draw the members of a generation."""
-        return self.search.ask(key, state, self.params)
+        return self._ask(key, state, self.params)
 
     def tell(self, key: Key, members: Array, fitness: Array, state: PyTree, learning_rate: Array) -> PyTree:
         """Move the distribution; evosax looks for the lowest number, so it is told the negative."""
@@ -209,7 +215,7 @@ class Evosax:
             state = state.replace(opt_state=state.opt_state._replace(hyperparams=given))
         if self.config.weight_decay:
             fitness = fitness - self.config.weight_decay * jnp.mean(members**2, axis=1)
-        after, _ = self.search.tell(key, members, -fitness, state, self.params)
+        after, _ = self._tell(key, members, -fitness, state, self.params)
         return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, state)
 
     def solution(self, state: PyTree, members: Array, fitness: Array) -> Array:

@@ -1,5 +1,8 @@
 """Strategies of evosax: their own numbers through ours, learning, both loops, files."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,3 +113,18 @@ def test_step_size_and_weight_decay():
     members, asked = search.ask(jax.random.key(1), state)
     after = search.tell(jax.random.key(2), members, jnp.zeros(8), asked, jnp.float32(0.1))
     assert (after.mean < state.mean).sum() >= 2, "nothing but the weights' size counts"
+
+
+AT_ONCE = """
+from renshu import ES, experiment
+
+search = ES(strategy="cma_es", population_size=8, net_arch=[4])
+found = experiment(search, "renshu/CartPole-v1", seeds=8, steps=30_000, progress=False)
+print(len(found.curves[0].returns), "curves")
+"""
+
+
+def test_programs_with_eigenvalues_run_at_once():
+    """Batches of them in a program on each core waited for each other for ever; in a process that can be ended."""
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "8 curves", done.stderr
