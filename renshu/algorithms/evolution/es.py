@@ -51,8 +51,8 @@ STRATEGIES: dict[str, tuple[str, tuple[str, float] | None]] = {
 QUADRATIC = {"cma_es", "xnes", "ma_es"}
 """Strategies that keep a matrix of all pairs of weights."""
 DECOMPOSING = {"cma_es", "xnes", "guided_es", "asebo"}
-"""Strategies with eigenvalues, exponentials, QR or singular values of matrices. XLA's batches of those, in two programs at once, wait for each
-other's threads for ever on a CPU: rows of an experiment ask and tell one after the other."""
+"""Strategies with eigenvalues, exponentials, QR or singular values of matrices. Batches of those, in two programs at
+once, wait for each other's threads for ever on a CPU: rows of an experiment ask and tell one after the other."""
 MANY = 2_000
 """Weights from which a matrix of all their pairs is slow."""
 SHAPING = (None, "centered_rank", "standardize", "normalize", "identity")
