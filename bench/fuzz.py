@@ -31,6 +31,8 @@ from bench.report import publish, table
 
 SECONDS, MEGABYTES = 10.0, 1000.0
 """More than this for one file is counted as lost."""
+ADDRESSES = 8 * 2**30
+"""Bytes that the process, and each that it starts, may address at most."""
 ROOT = Path(__file__).parent.parent
 TRAIN = """
 import sys
@@ -104,6 +106,8 @@ def main() -> None:
     lost: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        # A file that asks for more is lost by its name, instead of the whole process without a word.
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
         rows = [
             *break_files(folder, args.files, args.seed, lost),
             kill_trainings(folder, args.kills, args.seed, lost),
@@ -119,7 +123,7 @@ def main() -> None:
 def break_files(folder: Path, count: int, seed: int, lost: list[str]) -> list[list[object]]:
     """Damage agents (two thirds), data sets and run folders; a row of the table for each kind."""
     whole = make_files(folder / "whole")
-    tries: dict[str, tuple[int, Callable[[random.Random, Path], None]]] = {
+    tries: dict[str, tuple[int, Callable[[random.Random, Path], int]]] = {
         "agents": (count * 2 // 3, lambda rng, path: try_agent(rng.choice(whole["agents"]), path, rng)),
         "data sets": (count // 6, lambda rng, path: try_dataset(whole["data"][0], path, rng)),
         "run folders": (count - count * 2 // 3 - count // 6, lambda rng, path: try_run(whole["run"][0], path, rng)),
@@ -133,26 +137,28 @@ def break_files(folder: Path, count: int, seed: int, lost: list[str]) -> list[li
             found["lost" if outcome.startswith("lost") else outcome] += 1
             if outcome.startswith("lost"):
                 lost.append(f"{kind}, seed {seed} {kind} {i}: {outcome[5:]}")
+                print(lost[-1], flush=True)
             shutil.rmtree(path, ignore_errors=True)
         rows.append([kind, number, number - found["lost"], found["refused"], found["lost"]])
     return rows
 
 
-def outcome_of(attempt: Callable[[random.Random, Path], None], rng: random.Random, path: Path) -> str:
+def outcome_of(attempt: Callable[[random.Random, Path], int], rng: random.Random, path: Path) -> str:
     """Try one broken thing in the folder `path`: "loaded", "refused", or "lost" and why."""
     from renshu.errors import CheckpointError, UnknownNameError
 
     path.mkdir()
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wanted = 0  # what the file asks for within all bounds, as by another buffer_size
     try:
-        attempt(rng, path)
+        wanted = attempt(rng, path)
         outcome = "loaded"
     except (CheckpointError, UnknownNameError) as error:
         outcome = "refused" if str(path) in str(error) else f"lost an error that names no file: {error}"
     except Exception as error:
         outcome = f"lost {type(error).__name__}: {str(error)[:200]}"
     seconds = time.monotonic() - began
-    megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 - wanted / 2**20
     return f"lost {seconds:.0f} s, {megabytes:.0f} MB" if seconds > SECONDS or megabytes > MEGABYTES else outcome
 
 
@@ -177,18 +183,21 @@ def make_files(folder: Path) -> dict[str, list[Path]]:
     return {"agents": agents, "data": [folder / "data"], "run": [folder / "run"]}
 
 
-def try_agent(source: Path, path: Path, rng: random.Random) -> None:
-    """Load a damaged agent."""
+def try_agent(source: Path, path: Path, rng: random.Random) -> int:
+    """Load a damaged agent. Returns the bytes of what it has learned and of its memory."""
+    import jax
+
     from renshu import load
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         damage.file_of(source, path / "agent.safetensors", rng)
-        load(path / "agent.safetensors")
+        state = load(path / "agent.safetensors").state
+    return sum(x.nbytes for x in jax.tree.leaves(state))
 
 
-def try_dataset(source: Path, path: Path, rng: random.Random) -> None:
-    """Open and read a damaged data set."""
+def try_dataset(source: Path, path: Path, rng: random.Random) -> int:
+    """Open and read a damaged data set. Returns 0."""
     from renshu import Dataset
 
     shutil.copytree(source, path, dirs_exist_ok=True)
@@ -199,10 +208,11 @@ def try_dataset(source: Path, path: Path, rng: random.Random) -> None:
         damage.file_of(chunk, chunk, rng)
     for _ in Dataset.open(path).chunks():
         pass
+    return 0
 
 
-def try_run(source: Path, path: Path, rng: random.Random) -> None:
-    """Read an edited run folder, cut it, and write to it again."""
+def try_run(source: Path, path: Path, rng: random.Random) -> int:
+    """Read an edited run folder, cut it, and write to it again. Returns 0."""
     from renshu.tracking import Run, read_episodes, read_evaluations, read_metrics
 
     shutil.copytree(source, path, dirs_exist_ok=True)
@@ -214,6 +224,7 @@ def try_run(source: Path, path: Path, rng: random.Random) -> None:
         run.log_episodes([10**6], [0], [1.0], [1], [1.0])
         run.log_metrics(10**6, {"policy_loss": 1.0})
     read_episodes(path)
+    return 0
 
 
 def kill_trainings(folder: Path, count: int, seed: int, lost: list[str]) -> list[object]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import jax
 from jax._src import xla_bridge  # no public way tells whether a backend has started without starting one
+
+from renshu.errors import HyperparameterError
+from renshu.types import Key, PyTree
 
 TOO_LATE = (
     "JAX had been used before the first agent was made, so that small programs are handed to another thread on this "
@@ -30,6 +35,28 @@ def cache_folder() -> Path:
 def compilations() -> int:
     """Count the programs that were compiled, or read from the cache, since `prepare`."""
     return len(_compiled)
+
+
+def within_memory(init: Callable[[Key], PyTree], key: Key) -> PyTree:
+    """Call it. Raises HyperparameterError where what it makes is larger than the machine's memory; see there."""
+    check_memory(jax.eval_shape(init, key))
+    return init(key)
+
+
+def check_memory(shapes: PyTree) -> None:
+    """Raise HyperparameterError where arrays of these shapes are larger than the machine's memory; of a CPU alone.
+
+    The system would end the process without a word, once it has filled the memory of all others.
+    """
+    if jax.default_backend() != "cpu" or not hasattr(os, "sysconf"):
+        return
+    sizes = (math.prod(x.shape) * getattr(x.dtype, "itemsize", 8) for x in jax.tree.leaves(shapes))
+    needed, there = sum(sizes) / 2**30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    if needed > there:
+        raise HyperparameterError(
+            f"weights and memory would take {needed:,.0f} GB, and this machine has {there:.0f} GB: choose less, as by "
+            "a smaller buffer_size"
+        )
 
 
 def _note(event: str, duration_secs: float, **_: str | int) -> None:

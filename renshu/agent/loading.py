@@ -20,6 +20,7 @@ from renshu.errors import CheckpointError, HyperparameterError, RenshuError
 from renshu.files.agents import LARGE, AgentFile, AgentRecord
 from renshu.files.datasets import Dataset
 from renshu.loops.cluster_settings import Cluster
+from renshu.runtime import check_memory
 from renshu.tracking.run import DELETE, Run
 from renshu.types import PyTree
 
@@ -98,6 +99,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
             # The arrays are of the learner as it was; another number of environments is fitted to afterwards.
             learner = made.build(dataclasses.replace(trainer.fitted.spec, num_envs=record.spec.num_envs))
         shapes = jax.eval_shape(learner.init, jax.ShapeDtypeStruct((), trainer.keys[0].dtype))
+        check_memory(shapes)
     except Exception as error:
         # The user's own code and arguments speak for themselves; a stranger's numbers can make nearly anything fail.
         if algorithm is not None or overrides or (env is not None and isinstance(error, RenshuError)):

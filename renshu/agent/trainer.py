@@ -183,7 +183,7 @@ class Trainer:
 
     def init_state(self) -> None:
         """Begin with new parameters."""
-        self._state = self.programs.init(self.keys[0])
+        self._state = runtime.within_memory(self.programs.init, self.keys[0])
 
     def restore(self, state: Any, *, steps: int, iteration: int, snapshot: PyTree = None) -> None:
         """Go on from a state that was learned elsewhere: in an experiment, or by the agent of a file."""

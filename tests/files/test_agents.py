@@ -190,6 +190,16 @@ def test_wrong_headers(tiny, tmp_path, changes):
         load(forged(tmp_path / "a.safetensors", tiny(), **changes))
 
 
+def test_a_memory_larger_than_the_machines_is_refused_before_it_is_filled(tmp_path):
+    small = {"batch_size": 8, "net_arch": [8], "learning_starts": 8}
+    with pytest.raises(HyperparameterError, match=r"this machine has .* a smaller buffer_size"):
+        renshu.DQN(**small, buffer_size=10**11).on("CartPole-v1")
+    agent = renshu.DQN(**small, buffer_size=64).on("CartPole-v1", seed=0)
+    path = forged(tmp_path / "a.safetensors", agent, hyperparameters={**small, "buffer_size": 10**11})
+    with pytest.raises(CheckpointError, match=r"a\.safetensors.*this machine has"):
+        load(path)
+
+
 def test_a_header_without_an_entry(tmp_path):
     save_tree(tmp_path / "a.safetensors", {"x": np.zeros(3)}, {"algorithm": "PPO"})
     with pytest.raises(CheckpointError, match="holds no agent"):
