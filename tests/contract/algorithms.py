@@ -247,7 +247,7 @@ CASES: dict[str, Case] = {
     "SAC-discrete": Case("SAC", Choices(), FIXED),
     "SARSA": Case("SARSA", Choices(), TABLE),
     "SampledMuZero": Case(
-        "SampledMuZero", Points(), {**IMAGINED, "support": 1, "num_sampled_actions": 8, "ent_coef": 0.01}, RANGED
+        "SampledMuZero", Points(), {**IMAGINED, "support": 1, "num_sampled_actions": 16, "ent_coef": 0.01}, RANGED
     ),
     "StochasticMuZero": Case("StochasticMuZero", Choices(), {**IMAGINED, "num_codes": 4}),
     "TD3": Case("TD3", Points(), NOISY),
