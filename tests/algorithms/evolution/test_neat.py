@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from matplotlib.figure import Figure
 
 from bench.neat import XOR
 from renshu import NEAT, PPO, load
+from renshu.algorithms.evolution.drawing import draw_species
 from renshu.envs.device import DeviceEnv, Step
 from renshu.errors import HyperparameterError, RenshuError
 from renshu.networks.graph import NONE
@@ -77,6 +79,28 @@ def test_metrics_tell_how_networks_grow():
     agent.learn(1_500, progress=False, callbacks=lambda _, metrics: seen.append(metrics))
     assert {"species", "hidden_mean", "connections_mean", "hidden_best", "connections_best"} <= set(seen[-1])
     assert seen[-1]["hidden_mean"] > 1
+
+
+def test_pictures_of_the_best_network_and_of_species(tmp_path):
+    agent = NEAT(**TINY, recurrent=True, node_add_prob=0.9, conn_add_prob=0.9).on("renshu/CartPole-v1", seed=0)
+    begun = agent.pictures(tmp_path / "begun")
+    assert [path.name for path in begun] == ["network.png", "species.png"]
+    agent.learn(1_000, progress=False, run=tmp_path / "run")
+    for path in (*begun, tmp_path / "run" / "network.png", tmp_path / "run" / "species.png"):
+        assert path.read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "run" / "network.png").read_bytes() != begun[0].read_bytes()
+    assert PPO().on("renshu/CartPole-v1").pictures(tmp_path) == []
+
+
+def test_history_is_drawn_from_its_first_generation():
+    figure = Figure()
+    axes = figure.subplots()
+    keys, counts = np.array([[0, NONE], [0, 3], [3, NONE]]), np.array([[6, 9], [4, 2], [6, 0]])
+    draw_species(axes, ["red", "blue"], keys, counts, first=40)
+    assert axes.get_title() == "2 species"
+    low, high = axes.get_xlim()
+    assert (round(low), round(high)) == (40, 42)
+    assert axes.get_ylim()[1] == 6  # what stands in an empty place does not count
 
 
 def test_what_cannot_be():
