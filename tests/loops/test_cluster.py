@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import renshu
-from renshu import A2C, APPO, DQN, ES, IMPALA, PPO, R2D2, SAC, Cluster
+from renshu import A2C, APPO, DQN, ES, IMPALA, NEAT, PPO, R2D2, SAC, Cluster
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
 from renshu.loops import ray_actors
@@ -72,9 +72,16 @@ def test_one_worker_is_the_host_loop(actors, name):
 
 
 @pytest.mark.usefixtures("exact")
-@pytest.mark.parametrize("env", ["renshu/CartPole-v1", "CartPole-v1"], ids=["compiled", "host"])
-def test_a_population_is_the_same_in_every_loop(actors, env):
-    algorithm = ES(population_size=4, net_arch=[4], n_eval_episodes=2)
+@pytest.mark.parametrize(
+    ("env", "algorithm"),
+    [
+        ("renshu/CartPole-v1", ES(population_size=4, net_arch=[4], n_eval_episodes=2)),
+        ("CartPole-v1", ES(population_size=4, net_arch=[4], n_eval_episodes=2)),
+        ("renshu/CartPole-v1", NEAT(population_size=4, max_species=2, elitism=1, max_hidden=2, node_add_prob=0.5)),
+    ],
+    ids=["compiled", "host", "genomes"],
+)
+def test_a_population_is_the_same_in_every_loop(actors, env, algorithm):
     wanted = updates(algorithm.on("renshu/CartPole-v1", seed=3, loop="host"), 3)
     made = env if env.startswith("renshu") else lambda: gymnasium.make(env)
     found = []

@@ -146,6 +146,11 @@ class NEATLearner(PopulationLearner[NEAT]):
         """Raise HyperparameterError: networks of other algorithms have layers."""
         return Learner.start_from(self, state, params)
 
+    def actor_state(self, state: State) -> ActorState:
+        """Select the genomes, without what only reproduction needs."""
+        search = state.search._replace(place=(), species=(), keys=(), sizes=())
+        return super().actor_state(state)._replace(search=search)
+
     def prepare(self, actor_state: ActorState, env_id: Array) -> Acting:
         """Wire the networks that play here, and the best one."""
         made = super().prepare(actor_state, env_id)
