@@ -98,7 +98,7 @@ def _layers(parameters: Any) -> dict[str, str]:
     """Collect the shapes of the weights, layer by layer: {"policy_head/Dense_0": "kernel 64x2, bias 2"}."""
     layers: dict[str, list[str]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
-        *layer, name = [str(getattr(key, "key", key)) for key in path] or [""]
+        *layer, name = [str(getattr(key, "key", getattr(key, "name", key))) for key in path] or [""]
         shape = "x".join(map(str, leaf.shape)) or "scalar"
         layers.setdefault("/".join(layer), []).append(f"{name} {shape}")
     return {layer: ", ".join(sorted(shapes, reverse=True)) for layer, shapes in layers.items()}
