@@ -116,7 +116,8 @@ def _leave_run(agent: Agent, error: BaseException | None) -> None:
     trainer = agent.trainer
     if trainer.run is not None:
         trainer.run, trainer.last_run = None, trainer.run
-        finish(trainer, trainer.last_run, error)
+        finish(trainer.last_run, error)
+        _draw(trainer, trainer.last_run, error)
 
 
 def has_schedules(agent: Agent) -> bool:
@@ -323,10 +324,10 @@ def run_folder(run: Any, agent: Agent, settings: dict[str, Any]) -> Any:
     return Run.create(path, settings)
 
 
-def finish(trainer: Trainer, run: Run, error: BaseException | None = None) -> None:
-    """Close the run's files and draw its learning curve, and what else the algorithm has to show.
+def finish(run: Run, error: BaseException | None = None) -> None:
+    """Close the run's files and draw its learning curve.
 
-    error: with which training ended; what fails here is noted there. Without one, pictures that cannot be drawn are a
+    error: with which training ended; what fails here is noted there. Without one, a curve that cannot be drawn is a
     warning, since nothing else is lost, and rows that cannot be written are an error.
     """
     try:
@@ -340,6 +341,10 @@ def finish(trainer: Trainer, run: Run, error: BaseException | None = None) -> No
     except Exception as failure:
         why = f"{type(failure).__name__}: {failure}"
         _mention(f"The learning curve could not be drawn ({why}): renshu plot {run.path}", error)
+
+
+def _draw(trainer: Trainer, run: Run, error: BaseException | None) -> None:
+    """Draw what the algorithm has to show besides."""
     try:
         save_pictures(trainer, run.path)
     except Exception as failure:
