@@ -315,7 +315,7 @@ def page() -> None:
         ]
         head = ["controller", "steps", "at rest after", "\\|x\\| at the end", "\\|v\\|", "cost", "training"]
         body.append(
-            "## The rocket\n\nCMA-ES, 32 members of 4 episodes, 8 hidden nodes, reward of the regulator; flights from "
+            "## The rocket\n\nCMA-ES, 32 members of 4 episodes, 8 hidden nodes, reward of the regulator, settings not tuned; flights from "
             "(1, 0) as on [the articles' page](articles.md).\n\n" + table(head, cells)
         )
     if "curves" in kept:

@@ -9,7 +9,8 @@ def main() -> None:
     run = Run.new_path("demo", "cartpole")
     preset = renshu.preset("ppo", "CartPole-v1")
     agent = preset.algorithm.on("CartPole-v1", num_envs=preset.num_envs, seed=1)
-    agent.learn(preset.total_steps, run=run, stop_at="threshold")
+    # A mean of 475 is solved; a little more, and what was learned holds in episodes that training did not see.
+    agent.learn(preset.total_steps, run=run, stop_at=490)
     print(f"evaluation      {agent.evaluate(20)} over 20 episodes (solved at {agent.spec.reward_threshold:g})")
     print(f"learning curve  {run / 'curve.png'}")
     print(f"video           {agent.record(run / 'cartpole.mp4')}")
