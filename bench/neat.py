@@ -248,8 +248,8 @@ def page() -> None:
             cells.append([environment, f"{steps:,.0f}", means, f"{goal:g}", f"{seconds:.0f} s"])
         head = ["environment", "steps", "each seed, 100 episodes", "goal", "time"]
         body.append(
-            "## Classic control\n\nBy the presets; time includes compiling. CartPole's was given twice the steps and episodes "
-            "after a first measurement on the same seeds (500, 500, 498.5 after 200,000 steps).\n\n"
+            "## Classic control\n\nBy the presets; time includes compiling. CartPole's was given twice the steps "
+            "and episodes after a first measurement on the same seeds (500, 500, 498.5 after 200,000 steps).\n\n"
             + table(head, cells)
         )
     if "speed" in kept:
@@ -279,7 +279,9 @@ def page() -> None:
         ends = sum(value > 200 for value in found["returns"])
         body.append(
             f"## {WALKER}\n\n{found['steps']:,} steps, {found['generations']:,} generations of episodes cut at {SHORT} "
-            f"steps; one seed ({found['seed']}), settings from two short tries on another. Over 20 whole ones {found['mean']:.1f} ± {found['std']:.1f}, {ends} of them above 200. The best "
+            f"steps; one seed ({found['seed']}), "
+            "settings from two short tries on another. "
+            f"Over 20 whole ones {found['mean']:.1f} ± {found['std']:.1f}, {ends} of them above 200. The best "
             f"network, {found['hidden']} hidden nodes and {found['connections']} connections, and the species:\n\n"
             "![network](neat/network.png)\n\n![species](neat/species.png)\n\n[The walk](neat/walk.mp4)"
         )
