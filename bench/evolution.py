@@ -51,8 +51,8 @@ FUNCTIONS = {
     "rastrigin": lambda x: 10 * x.shape[-1] + (x**2 - 10 * jnp.cos(2 * jnp.pi * x)).sum(axis=-1),
 }
 MACHINES = (
-    "Measured on 2026-11-26, Python 3.11.7, jax 0.10.2, gymnasium 1.4.0: scores and functions on an AMD EPYC, the rocket "
-    "on an Intel Xeon, 2 cores each."
+    "Measured on 2026-11-26, Python 3.11.7, jax 0.10.2, gymnasium 1.4.0: scores and functions on an AMD EPYC, "
+    "the rocket on an Intel Xeon, 2 cores each."
 )
 CURVES, POINTS = ("ppo", "es", "ars"), 25
 POPULATIONS, NETWORKS = (64, 256, 1024, 4096, 16384), ([], [16], [64, 64])
@@ -319,8 +319,8 @@ def page() -> None:
         ]
         head = ["controller", "steps", "at rest after", "\\|x\\| at the end", "\\|v\\|", "cost", "training"]
         body.append(
-            "## The rocket\n\nCMA-ES, 32 members of 4 episodes, 8 hidden nodes, reward of the regulator, settings not tuned; "
-            "flights from "
+            "## The rocket\n\nCMA-ES, 32 members of 4 episodes, 8 hidden nodes, reward of the regulator, "
+            "settings not tuned; flights from "
             "(1, 0) as on [the articles' page](articles.md).\n\n" + table(head, cells)
         )
     if "curves" in kept:
