@@ -308,7 +308,8 @@ class Progress(Callback):
         why = error.__name__ if error is not None else agent.trainer.outcome
         rate = f"{pace.per_second:,.0f} a second without compilation"
         told = f"{agent.title}: {pace.steps:,} steps in {pace.seconds:.1f} s, {rate}; {why}"
-        print(told + _account(agent.trainer.account()), file=sys.stderr, flush=True)
+        loop = agent.trainer.cluster_loop
+        print(told + _account(loop.account.metrics() if loop else {}), file=sys.stderr, flush=True)
 
 
 ACCOUNT = ("requested", "learned", "stale", "lost", "in_flight")

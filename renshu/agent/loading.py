@@ -34,11 +34,11 @@ def save_trainer(trainer: Trainer, path: Path, *, memory: bool, several: bool = 
     Raises CheckpointError where that is not possible.
     """
     with trainer.acting.held():
-        held = jax.tree.leaves(getattr(trainer.state, "memory", ()))
-        place = "inside" if memory or not held else "none"
+        held = jax.tree.leaves(getattr(trainer.held, "memory", ()))
+        place = "inside" if (memory and held) or not hasattr(trainer.held, "memory") else "none"
         if several and place == "inside" and sum(x.nbytes for x in held) >= LARGE:
             place = "beside"
-        record_of(trainer, place).write(path, trainer.state, trainer.loop_snapshot())
+        record_of(trainer, place).write(path, trainer.held, trainer.loop_snapshot())
 
 
 def save_checkpoint(trainer: Trainer, keep: int) -> Path:
@@ -99,7 +99,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
             # The arrays are of the learner as it was; another number of environments is fitted to afterwards.
             learner = made.build(dataclasses.replace(trainer.fitted.spec, num_envs=record.spec.num_envs))
         shapes = jax.eval_shape(learner.init, jax.ShapeDtypeStruct((), trainer.keys[0].dtype))
-        check_memory(shapes)
+        check_memory(file.shapes_of(shapes))
     except Exception as error:
         # The user's own code and arguments speak for themselves; a stranger's numbers can make nearly anything fail.
         if algorithm is not None or overrides or (env is not None and isinstance(error, RenshuError)):
@@ -110,7 +110,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         ) from error
     trainer.recorded_name = record.environment
     passed = [*overrides, *(["env"] if env is not None else [])]
-    state = file.state(shapes, passed, lambda: jax.jit(learner.init)(trainer.keys[0]))
+    state = file.state(shapes, passed)
     state = state if learner is trainer.learner else trainer.learner.resize(state)
     snapshot = _usable(file, trainer, backend)
     trainer.restore(state, steps=record.steps, iteration=record.iteration, snapshot=snapshot)

@@ -13,7 +13,7 @@ def save_pictures(trainer: Trainer, folder: Path) -> list[Path]:
     from matplotlib.text import Text
 
     paths = []
-    for name, draw in trainer.learner.pictures(trainer.state).items():
+    for name, draw in trainer.learner.pictures(trainer.held).items():
         figure, axes = new_figure()
         draw(axes, COLOURS)
         axes.set_title(axes.get_title(), loc="left", size=12, weight="bold")

@@ -82,7 +82,7 @@ class Readings:
     @property
     def parameters(self) -> PyTree:
         """The weights, a pytree of arrays. They are replaced, not changed, when the agent learns."""
-        return self.trainer.state.params
+        return self.trainer.held.params
 
     @property
     def recent_returns(self) -> deque[float]:

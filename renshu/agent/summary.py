@@ -46,7 +46,7 @@ def describe(trainer: Trainer) -> str:
         *([("loop", trainer.loop_described())] if trainer.loop_name else []),
         *(_pair(_without_bounds(note, spec)) for note in trainer.fitted.notes),
         *([] if trainer.dataset else [("rollout", _rollout(trainer))]),
-        ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(trainer.state.params)):,}"),
+        ("parameters", f"{sum(int(np.size(x)) for x in jax.tree.leaves(trainer.held.params)):,}"),
     ]
     steps = f"{trainer.steps:,} {'gradient ' if trainer.dataset else ''}steps learned" if trainer.steps else "untrained"
     lines = [f"{type(algorithm).__name__} on {trainer.name}, {steps}, seed {trainer.seed}"]
@@ -55,7 +55,7 @@ def describe(trainer: Trainer) -> str:
         wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
         wrapper.initial_indent, wrapper.subsequent_indent = f"  {name:<{_COLUMN}}", " " * (_COLUMN + 2)
         lines += wrapper.wrap(text)
-    layers = _layers(trainer.state.params)
+    layers = _layers(trainer.held.params)
     longest = max(map(len, layers))
     lines += [f"    {layer:<{longest}}  {shapes}" for layer, shapes in layers.items()]
     return "\n".join(lines)

@@ -108,7 +108,7 @@ class Trainer:
         self.learner = built.build(self.fitted.spec)
         self.programs = Programs(self.learner)
         self.prediction_keys = Shared(self.programs.key_stream(self.keys[2]))
-        self.acting = ActingState(lambda: Copy(int(self.state.counters.steps), self.actor_state))
+        self.acting = ActingState(lambda: Copy(int(self.held.counters.steps), self.actor_state))
         self.recorded_name = "environment"  # in the file that it comes from
         self.run: Run | None = None
         self.last_run: Run | None = None
@@ -192,15 +192,23 @@ class Trainer:
 
     def transfer(self, other: Trainer) -> None:
         """Take over a copy of the state of another trainer, whose environments have the same spaces."""
-        self._state = self.learner.resize(jax.tree.map(jax.numpy.copy, other.state))
+        self._state = self.learner.resize(jax.tree.map(jax.numpy.copy, other.held))
         self._steps, self._iteration = other.steps, other.iteration
 
     # --- progress ---------------------------------------------------------------------------------------------------
 
     @property
+    def held(self) -> Any:
+        """The learner's state as it is held: a memory that a file left out is () until learning begins."""
+        return self._loop.state if self._loop is not None else self._state
+
+    @property
     def state(self) -> Any:
         """The learner's whole state, a pytree of arrays."""
-        return self._loop.state if self._loop is not None else self._state
+        if self._loop is None and getattr(self._state, "memory", None) == ():
+            made = runtime.within_memory(self.programs.init, self.keys[0])
+            self._state = self._state._replace(memory=made.memory)
+        return self.held
 
     @state.setter
     def state(self, state: Any) -> None:
@@ -212,7 +220,7 @@ class Trainer:
     @property
     def actor_state(self) -> PyTree:
         """The part of the state that acting needs."""
-        return self.learner.actor_state(self.state)
+        return self.learner.actor_state(self.held)
 
     @property
     def steps(self) -> int:
@@ -330,7 +338,7 @@ class Trainer:
             ways = {"encode_action": self.fitted.encode_action} if isinstance(self.backend, OfflineBackend) else {}
             self._loop = self.backend.make_loop(
                 self.programs,
-                self._state,
+                self.state,
                 self.fitted.decode_action,
                 **ways,
                 key=self.keys[1],
@@ -345,7 +353,7 @@ class Trainer:
         return self._loop
 
     def note_environments(self) -> None:
-        """Note how the environments stand at the end of a training, where they belong to the user."""
+        """Note how environments of the user's stand at the end of a training."""
         if isinstance(self._backend, HostBackend):
             self._backend.note()
 
@@ -364,27 +372,19 @@ class Trainer:
             raise HyperparameterError(f'workers={workers} is for loop="cluster"; this agent learns in another')
         self._backend.resize(COUNT.check("workers", workers))
 
-    def workers_table(self) -> list[dict[str, Any]]:
-        """Describe the workers of a cluster, a row each."""
-        loop: Any = self._loop
-        return loop.workers_table() if isinstance(self._backend, ClusterBackend) and loop is not None else []
-
-    def account(self) -> dict[str, float]:
-        """Count the rollouts and steps of a cluster, by the names of metrics."""
-        loop: Any = self._loop
-        return loop.account.metrics() if isinstance(self._backend, ClusterBackend) and loop is not None else {}
+    @property
+    def cluster_loop(self) -> Any:
+        """The loop that knows a cluster's workers and its account; None before training, and in other loops."""
+        return self._loop if isinstance(self._backend, ClusterBackend) else None
 
     def settle(self) -> dict[str, float]:
         """Let what is under way arrive, where that is not waited for. Returns metrics that are newer by that."""
-        finish = getattr(self._loop, "finish", None)
-        return {} if finish is None else finish()
+        return self.cluster_loop.finish() if self.cluster_loop is not None else {}
 
     def pause(self) -> None:
         """Leave the loop, with all that was learned; the next call of learn begins new episodes."""
-        if self._loop is not None:
-            self._state, self._iteration, self._steps = self.state, self.iteration, self.steps
-            self._loop = None
-        self._snapshot = None
+        self._state, self._iteration, self._steps = self.held, self.iteration, self.steps
+        self._loop = self._snapshot = None
         self.restarts += 1
 
     def reset_environments(self) -> None:

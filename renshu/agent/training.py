@@ -257,7 +257,7 @@ def _log_metrics(agent: Agent, metrics: dict[str, float]) -> None:
     if agent.run is not None:
         agent.run.log_metrics(agent.steps, {name: value for name, value in metrics.items() if name != "steps"})
         agent.run.flush()
-        if rows := agent.trainer.workers_table():
+        if (loop := agent.trainer.cluster_loop) and (rows := loop.workers_table()):
             account = {name: value for name, value in metrics.items() if name.startswith("cluster/")}
             write_workers(agent.run.path, rows, account)
 

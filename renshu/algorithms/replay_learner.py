@@ -246,8 +246,13 @@ class ReplayLearner(Learner[Config, State]):
         return state, {**metrics, "learning_rate": rate, "exploration": state.exploration}
 
     def resize(self, state: State) -> State:
-        """Take over a state. A memory of another size gets what the old one held, one of other environments nothing."""
+        """Take over a state. A memory of another size gets what the old one held, one of other environments nothing.
+
+        A memory that the state lacks, as (), stays so.
+        """
         old, key = state.memory, jax.random.key(0)
+        if old == ():
+            return state
         new = jax.eval_shape(self.init, key).memory
         if _shapes(old) == _shapes(new):
             return state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,24 +158,30 @@ class AgentFile:
         if layers > len(self.leaves):
             raise CheckpointError(f"{self.path} claims {layers} layers and holds {len(self.leaves)} arrays: damaged")
 
-    def state(self, shapes: PyTree, passed: list[str], empty: Callable[[], PyTree]) -> PyTree:
-        """Fill the learner's state with the arrays of the file.
+    def shapes_of(self, whole: PyTree) -> PyTree:
+        """Return the part of a learner's state, given as shapes, that the file holds: () for a memory that it lacks."""
+        lacks = hasattr(whole, "memory") and self.record.memory == "none"
+        return whole._replace(memory=()) if lacks else whole
 
-        shapes: of the state. passed: names of what the user passed to load, for the message. empty: makes a state with
-        an empty memory, where the file has none. Raises CheckpointError where the arrays do not fit.
+    def state(self, shapes: PyTree, passed: list[str]) -> PyTree:
+        """Fill the learner's state with the arrays of the file; a memory that it lacks is ().
+
+        shapes: of the whole state. passed: names of what the user passed to load, for the message. Raises
+        CheckpointError where the arrays do not fit.
         """
         learned = {name: leaf for name, leaf in self.leaves.items() if not name.startswith("loop/")}
-        apart = hasattr(shapes, "memory") and self.record.memory != "inside"
+        shapes = self.shapes_of(shapes)
+        beside = self.memory if hasattr(shapes, "memory") else None
         try:
-            state = restore({"learner": shapes._replace(memory=()) if apart else shapes}, learned)["learner"]
-            if self.memory is not None and apart:
-                state = state._replace(memory=restore(shapes.memory, self.memory))
+            inside = shapes if beside is None else shapes._replace(memory=())
+            state = restore({"learner": inside}, learned)["learner"]
+            if beside is not None:
+                state = state._replace(memory=restore(shapes.memory, beside))
         except CheckpointError as error:
             what = " or ".join(passed)
             hint = f". The {what} passed to load may not be what the agent was made with" if what else ""
             raise CheckpointError(f"{self.path}, made for {self.record.environment}: {error}{hint}") from error
-        state = jax.tree.map(jnp.asarray, state)
-        return state._replace(memory=empty().memory) if apart and self.memory is None else state
+        return jax.tree.map(jnp.asarray, state)
 
     @property
     def snapshot(self) -> PyTree:

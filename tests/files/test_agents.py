@@ -195,9 +195,15 @@ def test_a_memory_larger_than_the_machines_is_refused_before_it_is_filled(tmp_pa
     with pytest.raises(HyperparameterError, match=r"this machine has .* a smaller buffer_size"):
         renshu.DQN(**small, buffer_size=10**11).on("CartPole-v1")
     agent = renshu.DQN(**small, buffer_size=64).on("CartPole-v1", seed=0)
-    path = forged(tmp_path / "a.safetensors", agent, hyperparameters={**small, "buffer_size": 10**11})
+    huge = {"hyperparameters": {**small, "buffer_size": 10**11}}
     with pytest.raises(CheckpointError, match=r"a\.safetensors.*this machine has"):
-        load(path)
+        load(forged(tmp_path / "a.safetensors", agent, **huge, memory="inside"))
+    path = agent.save(tmp_path / "without.safetensors")
+    header, arrays = load_tree(path)
+    save_tree(path, nested(arrays), {**header, **huge})
+    player = load(path)  # which needs no memory to play
+    with pytest.raises(HyperparameterError, match=r"this machine has .* a smaller buffer_size"):
+        player.learn(100, progress=False)
 
 
 def test_a_header_without_an_entry(tmp_path):

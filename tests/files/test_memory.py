@@ -23,6 +23,12 @@ def test_a_saved_agent_has_no_memory_and_learns_again_when_it_has_filled(tmp_pat
     assert plain.stat().st_size < whole.stat().st_size - 200 * 4 * 4
     again = renshu.load(plain)
     assert same(again.parameters, agent.parameters)
+    assert again.trainer.held.memory == ()  # made when learning begins: to play takes as little as the weights do
+    again.evaluate(1)
+    again.predict(np.zeros(4, np.float32))
+    again.summary()
+    assert again.trainer.held.memory == ()
+    assert renshu.load(again.save(tmp_path / "copy.safetensors", memory=True)).steps == again.steps
     assert int(again.state.memory.ring.size) == 0
     before = int(again.state.counters.updates)
     again.learn(48, progress=False)
