@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from renshu.envs.device import Step as Step
     from renshu.envs.examination import check_env as check_env
     from renshu.experiments.experiment import experiment as experiment
+    from renshu.experiments.pbt import pbt as pbt
     from renshu.files.datasets import Dataset as Dataset
     from renshu.loops.cluster_settings import Cluster as Cluster
     from renshu.loops.evaluation import Evaluation as Evaluation
@@ -78,6 +79,7 @@ _MODULES = {
     "Step": "renshu.envs.device",
     "check_env": "renshu.envs.examination",
     "experiment": "renshu.experiments.experiment",
+    "pbt": "renshu.experiments.pbt",
     "load": "renshu.agent.agent",
     "preset": "renshu.presets",
 }

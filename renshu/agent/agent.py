@@ -11,6 +11,7 @@ import numpy as np
 
 from renshu.agent import acting, collecting, players, training
 from renshu.agent.loading import load_trainer, resume_trainer, save_checkpoint, save_trainer
+from renshu.agent.members import member_of
 from renshu.agent.options import COUNT, answering
 from renshu.agent.pictures import save_pictures
 from renshu.agent.readings import Readings
@@ -193,6 +194,15 @@ class Agent(Readings):
         acting.check_same_squashing(self.trainer, other.trainer)
         self.trainer.state = self.trainer.learner.start_from(self.trainer.state, other.parameters)
         return self
+
+    def member(self, which: str | int) -> Agent:
+        """Return one of the population of an evolutionary algorithm as an agent, which plays, or is saved, by itself.
+
+        which: "mean", about which members are drawn, or "best", where the algorithm has those (ES: of all generations,
+        at the seeds that it met; NEAT: of the latest); or the number of a member of the next generation. To learn, it
+        goes on with the whole population. Raises HyperparameterError where there is no such member.
+        """
+        return Agent.of_trainer(member_of(self.trainer, which))
 
     @answering(migration.PREDICT)
     def predict(

@@ -192,6 +192,10 @@ class Learner(ABC, Generic[Config, State]):
         """Return functions that draw what a state has to show, by the names of their pictures. Default: none."""
         return {}
 
+    def member(self, state: State, which: str | int) -> State:
+        """Return the state in which one of a population plays. Optional. Raises HyperparameterError without one."""
+        raise HyperparameterError(f"{type(self.config).__name__} trains one policy, and no population")
+
     def with_values(self, values: Mapping[str, Array]) -> Self:
         """Return a shallow copy whose hyperparameters have other values, which may be traced numbers.
 

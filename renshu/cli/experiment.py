@@ -25,6 +25,11 @@ def experiment(
     grid: Annotated[
         list[str] | None, typer.Option("--grid", help="values to compare, as learning_rate=1e-3,3e-4")
     ] = None,
+    pbt: Annotated[
+        list[str] | None,
+        typer.Option("--pbt", help="range of a hyperparameter to vary while training, as learning_rate=1e-5..1e-2"),
+    ] = None,
+    members: Annotated[int, typer.Option(help="of the population of --pbt", min=2)] = 16,
     env_set: Annotated[
         list[str] | None, typer.Option("--env-set", help="argument of the environment, name=value")
     ] = None,
@@ -41,7 +46,10 @@ def experiment(
     address: Annotated[str | None, typer.Option(help="of a Ray cluster that runs, or auto")] = None,
     progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
 ) -> None:
-    """Compare algorithms, or values of hyperparameters, over many seeds: a table, a picture, a csv file."""
+    """Compare algorithms, or values of hyperparameters, over many seeds: a table, a picture, a csv file.
+
+    With --pbt hyperparameters change while a population trains: its worst members go on from copies of its best.
+    """
     from rich.console import Console
 
     from renshu.envs.source import EnvSource
@@ -57,6 +65,15 @@ def experiment(
     for one in chosen.values():
         options |= one.options
     options |= fitting(bins, frame_stack, masks)
+    if pbt:
+        if len(chosen) > 1 or grid or workers:
+            raise typer.BadParameter(
+                "--pbt varies one algorithm in one program: leave other algorithms, --grid and --workers out"
+            )
+        (one,) = chosen.values()
+        options |= {"env_kwargs": environment_arguments(env_set or []), "num_envs": envs or one.asked_envs}
+        options |= {"steps": steps or one.total_steps, "population_size": members, "progress": progress}
+        return _population(one.algorithm, environment_named(environment), _ranges(pbt), out, options)
     result = run(
         {label: preset.algorithm for label, preset in chosen.items()},
         environment_named(environment),
@@ -76,6 +93,34 @@ def experiment(
     print(f"time         {result.seconds:.1f} s, and {result.compile_seconds:.1f} s of compilation")
     print(f"curves       {result.plot(out / 'curves.png', statistic, f'{name}, {seeds} seeds')}")  # type: ignore[arg-type]
     print(f"numbers      {result.save(out / 'curves.csv')}")
+
+
+def _population(
+    algorithm: Any, environment: Any, ranges: dict[str, tuple[float, float]], out: Path, options: Any
+) -> None:
+    """Train a population, and print and write what came out."""
+    from rich.console import Console
+
+    from renshu.experiments.pbt import pbt
+
+    result = pbt(algorithm, environment, ranges=ranges, **options)
+    Console().print(result.table())
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"time         {result.seconds:.1f} s, and {result.compile_seconds:.1f} s of compilation")
+    print(f"population   {result.plot(out / 'pbt.png')}")
+    print(f"numbers      {result.save(out / 'pbt.csv')}")
+    print(f"best         {result.best.save(out / 'best.safetensors')}")
+
+
+def _ranges(assignments: list[str]) -> dict[str, tuple[float, float]]:
+    ranges = {}
+    for name, text in split(assignments).items():
+        try:
+            low, high = (float(value) for value in text.split(".."))
+        except ValueError:
+            raise typer.BadParameter(f"--pbt {name} wants a range as 1e-5..1e-2, not {text!r}") from None
+        ranges[name] = (low, high)
+    return ranges
 
 
 def _grid(assignments: list[str]) -> dict[str, list[float]]:

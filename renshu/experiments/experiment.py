@@ -13,18 +13,14 @@ from typing import Any
 import numpy as np
 
 from renshu.agent.agent import Agent
-from renshu.agent.backends import CompiledBackend, make_backend
-from renshu.agent.opponents import seated
+from renshu.agent.backends import CompiledBackend
 from renshu.agent.options import COUNT, SEED, refuse_unknown
-from renshu.agent.trainer import TIMEOUT
 from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number, kind_of
-from renshu.envs.adapt import DEFAULT_SPACES
-from renshu.envs.masks import has_mask
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, did_you_mean
 from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
-from renshu.experiments.vmapped import Row, Trained, train_vmapped
+from renshu.experiments.vmapped import Row, Trained, compiled_backend, train_vmapped
 from renshu.tracking.comparison import Curves, Statistic, plot_curves, table, write_csv
 
 _OPTIONS = ("seeds", "steps", "num_envs", "grid", "loop", "bins", "frame_stack", "masks", "env_kwargs", "at_once")
@@ -112,7 +108,7 @@ def experiment(
     curves: dict[int, Curves] = {}  # by the place of the first row
     agents: dict[int, Callable[[], Agent]] = {}
     seconds = compiling = 0.0
-    with _bar(len(order) * steps if progress else None) as advance:
+    with bar_of(len(order) * steps if progress else None) as advance:
         for rows in [part for group in groups for part in _alike(group)]:
             if workers is None:
                 found = _train_here(setup, rows, source, at_once, advance)
@@ -123,27 +119,16 @@ def experiment(
             agents |= zip(places, found.agents, strict=True)
             seconds, compiling = seconds + found.seconds, compiling + found.compile_seconds
     in_order = [agents[i] for i in range(len(order))]
-    return Experiment([curves[i] for i in sorted(curves)], order, _Agents(in_order), seconds, compiling)
+    return Experiment([curves[i] for i in sorted(curves)], order, Agents(in_order), seconds, compiling)
 
 
 def _train_here(
     setup: Setup, rows: list[Row], source: EnvSource, at_once: int | None, advance: Callable[[int], None]
 ) -> Trained:
     """Train rows that one program can train: by one, where the environment is compiled, or one after the other."""
-    accepts, options = rows[0].algorithm.accepts, setup.options
-    takes = accepts.masks and options["masks"] is not False
-    source = seated(source, rows[0].algorithm)
-    masked = source.with_masks(None if takes else False)
-    how: Any = {"default_num_envs": rows[0].algorithm.default_num_envs, "processes": False, "timeout": TIMEOUT}
-    backend = make_backend(masked, options["num_envs"], loop=options["loop"], **how)
+    backend, fits = compiled_backend(rows[0].algorithm, source, **setup.options)
     if not isinstance(backend, CompiledBackend):
         return train_in_turn(setup, rows, advance)
-    spec, masks, frame_stack = backend.spec(), options["masks"], options["frame_stack"]
-    found_masks = takes and has_mask(spec.observation_space, spec.action_space)
-    if frame_stack is None and accepts.frame_stack:
-        frame_stack = source.frame_stack
-    fits = DEFAULT_SPACES.override(options["bins"], frame_stack, found_masks if masks is None else masks)
-    backend.use_masks(fits.masks)
     return train_vmapped(backend, rows, fits, setup.steps, setup.points, at_once, advance)
 
 
@@ -156,7 +141,7 @@ def _alike(rows: list[Row]) -> list[list[Row]]:
     return list(parts.values())
 
 
-class _Agents(Sequence):
+class Agents(Sequence):
     """Agents that are made when first accessed."""
 
     def __init__(self, makers: list[Callable[[], Agent]]) -> None:
@@ -218,7 +203,7 @@ def _curves(rows: list[Row], found: list[tuple[np.ndarray, np.ndarray]], seeds: 
 
 
 @contextmanager
-def _bar(total: int | None) -> Iterator[Callable[[int], None]]:
+def bar_of(total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar over the steps of all agents together."""
     if total is None:
         yield lambda steps: None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from renshu.agent.agent import Agent
-from renshu.agent.backends import CompiledBackend
-from renshu.agent.trainer import FIRST, Trainer, derived_seed, fit_spaces_for, root_keys
+from renshu.agent.backends import CompiledBackend, make_backend
+from renshu.agent.opponents import seated
+from renshu.agent.trainer import FIRST, TIMEOUT, Trainer, derived_seed, fit_spaces_for, root_keys
 from renshu.algorithms.base import Algorithm
-from renshu.envs.adapt import SpaceConfig
+from renshu.envs.adapt import DEFAULT_SPACES, SpaceConfig
 from renshu.envs.device import DeviceEnvs, episodes_of
+from renshu.envs.masks import has_mask
+from renshu.envs.source import EnvSource
 from renshu.errors import NotFiniteError
 from renshu.loops.compiled import LoopState, TrainIteration
 from renshu.loops.programs import compiler_options, single_threaded
@@ -145,6 +148,35 @@ class PopulationTrainer:
         return population._replace(state=state, loop_state=loop_state, finite=finite), stats
 
 
+def compiled_backend(
+    algorithm: Algorithm,
+    source: EnvSource,
+    *,
+    num_envs: int | None,
+    loop: str | None,
+    bins: int | Sequence[int] | None,
+    frame_stack: int | None,
+    masks: bool | None,
+    **_: Any,
+) -> tuple[Any, SpaceConfig]:
+    """Make the backend in which an algorithm would train, and how spaces are fitted there if it is a compiled one."""
+    accepts = algorithm.accepts
+    takes = accepts.masks and masks is not False
+    source = seated(source, algorithm)
+    how: Any = {"default_num_envs": algorithm.default_num_envs, "processes": False, "timeout": TIMEOUT}
+    backend = make_backend(source.with_masks(None if takes else False), num_envs, loop=loop, **how)
+    if not isinstance(backend, CompiledBackend):
+        return backend, DEFAULT_SPACES
+    spec = backend.spec()
+    if masks is None:
+        masks = takes and has_mask(spec.observation_space, spec.action_space)
+    if frame_stack is None and accepts.frame_stack:
+        frame_stack = source.frame_stack
+    fits = DEFAULT_SPACES.override(bins, frame_stack, masks)
+    backend.use_masks(fits.masks)
+    return backend, fits
+
+
 def train_vmapped(
     backend: CompiledBackend,
     rows: list[Row],
@@ -159,7 +191,7 @@ def train_vmapped(
     at_once: rows of one program at most; None chooses by memory. points: of each curve, about. advance: called with
     the number of steps made, from any thread. Raises NotFiniteError, naming the rows.
     """
-    trainer, threads = PopulationTrainer(backend, rows[0].algorithm, space_config), _cores()
+    trainer, threads = PopulationTrainer(backend, rows[0].algorithm, space_config), cores()
     trainer.learner.check_steps(0, steps)
     limit = at_once or rows_per_program(trainer, rows, steps)
     rounds = -(-len(rows) // (limit * threads))
@@ -187,7 +219,7 @@ def train_vmapped(
     return Trained(curves, agents, time.perf_counter() - began, compiling)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Count the programs that may run at once: one for each core that this process may use; one for a GPU."""
     if jax.default_backend() != "cpu":
         return 1
@@ -221,15 +253,17 @@ def _train_part(
         if not (finite := np.asarray(population.finite)).all():
             raise NotFiniteError(not_finite_message(part, finite, int(done.max())))
     final = jax.device_get(population.state)
+    agents = [partial(agent_of, trainer, row, final, i, int(done[i]), iteration) for i, row in enumerate(part)]
+    return Trained(_points(stats), agents, 0.0, 0.0)
 
-    def agent(i: int) -> Agent:
-        state = jax.tree.map(lambda x: jnp.asarray(x[i]), final)
-        row, backend = part[i], trainer.backend
-        one = Trainer(row.algorithm, backend.spec(), row.seed, trainer.space_config, backend, loop=backend.loop_name)
-        one.restore(state, steps=int(done[i]), iteration=iteration)
-        return Agent.of_trainer(one)
 
-    return Trained(_points(stats), [partial(agent, i) for i in range(len(part))], 0.0, 0.0)
+def agent_of(trainer: PopulationTrainer, row: Row, states: Any, i: int, steps: int, iteration: int) -> Agent:
+    """Make the agent of a row. states: of a whole program, [R, ...], of which it has the one with index `i`."""
+    state = jax.tree.map(lambda x: jnp.asarray(x[i]), states)
+    backend = trainer.backend
+    one = Trainer(row.algorithm, backend.spec(), row.seed, trainer.space_config, backend, loop=backend.loop_name)
+    one.restore(state, steps=steps, iteration=iteration)
+    return Agent.of_trainer(one)
 
 
 def _points(stats: list[TrainingStats]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -137,6 +137,18 @@ def test_bins(text, bins, monkeypatch):
     assert "sees one observation at a time and takes no frame_stack=4" in refused(*line, 3, "--frame-stack", 4)
 
 
+def test_population_based_training(tmp_path):
+    how = ("experiment", "a2c", "renshu/CartPole-v1", "--members", 3, "--steps", 600, "--envs", 2, "--no-progress")
+    how = (*how, "--set", "net_arch=[8]")
+    shown = invoke(*how, "--pbt", "learning_rate=1e-4..1e-2", "--out", tmp_path / "a")
+    assert "3 members" in shown
+    assert "learning_rate" in shown
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["best.safetensors", "pbt.csv", "pbt.png"]
+    assert renshu.load(tmp_path / "a" / "best.safetensors").steps >= 600
+    assert "1e-5..1e-2" in refused(*how, "--pbt", "learning_rate=0.1")
+    assert "--pbt varies one" in refused(*how, "--pbt", "learning_rate=1e-4..1e-2", "--grid", "gamma=0.9,0.99")
+
+
 def test_bins_and_history_of_experiments(monkeypatch):
     given = {}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from renshu.algorithms.evolution.population import State
 from renshu.algorithms.evolution.weights import VectorAlgorithm, VectorLearner
 from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, boolean, integer, layer_sizes, number, schedule
 from renshu.errors import HyperparameterError
@@ -67,6 +68,10 @@ class ARSLearner(VectorLearner[ARS]):
     def metrics(self, search: PyTree, solution: Array, rate: Array) -> Metrics:
         """Return the step size."""
         return {"learning_rate": rate, **super().metrics(search, solution, rate)}
+
+    def named(self, state: State) -> dict[str, PyTree]:
+        """Return the policy about which members are drawn."""
+        return {"mean": state.params}
 
     def start(self, key: Key) -> Array:
         """Begin at zero, or as a network begins."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.custom_batching import sequential_vmap
 
-from renshu.algorithms.evolution.population import Strategy
+from renshu.algorithms.evolution.population import State, Strategy
 from renshu.algorithms.evolution.weights import VectorAlgorithm, VectorLearner
 from renshu.algorithms.hyperparameters import ScheduleLike, choice, integer, number, parameters, schedule
 from renshu.errors import HyperparameterError, did_you_mean
@@ -134,6 +134,11 @@ class ESLearner(VectorLearner[ES]):
             return jnp.float32(0.0)
         chosen = self.config.learning_rate
         return value_of(known[1] if chosen is None else chosen, counters.progress_remaining)
+
+    def named(self, state: State) -> dict[str, PyTree]:
+        """Return the mean, where the strategy has one, and the best member of all generations, by its own seeds."""
+        mean = {"mean": self.params_of(state.search.mean)} if hasattr(state.search, "mean") else {}
+        return {"best": self.params_of(state.search.best_solution), **mean}
 
     def metrics(self, search: PyTree, solution: Array, rate: Array) -> Metrics:
         """Return the mean deviation of the members, where the strategy has one, and the step size."""

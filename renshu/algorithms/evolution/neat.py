@@ -188,6 +188,10 @@ class NEATLearner(PopulationLearner[NEAT]):
         policy = discrete(space, found)
         return Categorical(mask_values(found, mask)) if self.spec.masks else policy, memory
 
+    def named(self, state: State) -> dict[str, PyTree]:
+        """Return the best network of the latest generation."""
+        return {"best": state.params}
+
     def pictures(self, state: State) -> dict[str, Picture]:
         """Return pictures of the best network and of the species of the latest generations."""
         search: Search = state.search

@@ -200,6 +200,27 @@ class PopulationLearner(Learner[Config, State]):
         """Return what a strategy has to tell besides. Default: nothing."""
         return {}
 
+    def named(self, state: State) -> dict[str, PyTree]:
+        """Return weights of policies that have a name: "best" of all generations, "mean" of the members."""
+        return {}
+
+    def member(self, state: State, which: str | int) -> State:
+        """Return the state in which a policy by its name plays, or a member of the next generation by its number.
+
+        Raises HyperparameterError where there is no such policy.
+        """
+        known, count = self.named(state), self.config.members
+        if which in known:
+            return state._replace(params=known[which])
+        if not isinstance(which, int) or isinstance(which, bool) or not 0 <= which < count:
+            names = "".join(f"{name!r}, " for name in known)
+            raise HyperparameterError(
+                f"{type(self.config).__name__} has no member {which!r}: expected {names}or a number from 0 to "
+                f"{count - 1}"
+            )
+        members = self.generation(state.seed, state.counters.updates, state.search)[0]
+        return state._replace(params=self.params_of(jax.tree.map(lambda x: x[which], members)))
+
     def newer_stats(self, state: State, rollout: Rollout) -> PyTree:
         """Take the observations of a generation into the statistics that the next one will see by."""
         if not self.config.norm_obs:

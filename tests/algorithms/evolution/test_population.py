@@ -232,3 +232,39 @@ def test_a_gradient_learner_goes_on_from_the_best_and_the_other_way_round(tmp_pa
     assert again.evaluate(1).lengths == [200]
     again = load(found.save(tmp_path / "agent.safetensors"))
     np.testing.assert_array_equal(again.predict(obs), found.predict(obs))
+
+
+def test_members_are_agents(tmp_path):
+    agent = ES(**SMALL).on(Drawn(), seed=0).learn(200, progress=False)
+    state, learner = agent.state, agent.trainer.learner
+    members = learner.generation(state.seed, state.counters.updates, state.search)[0]
+    obs = np.array([0.7], np.float32)
+    for i in (0, 5):
+        one = agent.member(i)
+        assert np.allclose(learner.policy.weights(one.parameters), members[i])
+        with np.testing.assert_raises(AssertionError):
+            np.testing.assert_allclose(one.predict(obs), agent.predict(obs), atol=1e-6)
+        assert np.allclose(load(one.save(tmp_path / "one.safetensors"), env=Drawn()).predict(obs), one.predict(obs))
+    assert np.allclose(learner.policy.weights(agent.member("mean").parameters), state.search.mean)
+    best = agent.member("best")
+    assert np.allclose(learner.policy.weights(best.parameters), state.search.best_solution)
+    assert PPO(net_arch=[], squash_output=True).on(Drawn(), num_envs=2).start_from(best).steps == 0
+    before = agent.predict(obs)
+    best.learn(60, progress=False)  # the whole population goes on
+    assert best.steps > agent.steps
+    assert np.array_equal(agent.predict(obs), before)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "which", "message"),
+    [
+        (ES(**SMALL), 6, "no member 6: expected 'best', 'mean', or a number from 0 to 5"),
+        (ES(**SMALL), "worst", "'worst'"),
+        (ES(**SMALL, strategy="de"), "mean", "expected 'best', or a number"),
+        (ARS(n_delta=2), "best", "expected 'mean', or a number from 0 to 3"),
+        (PPO(), "best", "PPO trains one policy"),
+    ],
+)
+def test_no_such_member(algorithm, which, message):
+    with pytest.raises(HyperparameterError, match=message):
+        algorithm.on(Drawn()).member(which)
