@@ -231,7 +231,7 @@ class Several(Kind):
     def check(self, name: str, value: Any) -> tuple[Any, ...] | None:
         if value is None and self.optional:
             return None
-        items = value.tolist() if hasattr(value, "tolist") else value
+        items: Any = getattr(value, "tolist", lambda: value)()  # of an array
         if not isinstance(items, list | tuple) or not items:
             raise HyperparameterError(f"{name} must be a tuple, each of it {self.each.range()}, not {value!r}")
         return tuple(self.each.check(f"{name}[{i}]", item) for i, item in enumerate(items))

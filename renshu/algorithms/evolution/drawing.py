@@ -128,10 +128,10 @@ def draw_archive(
     filled = np.isfinite(fitness)
     known = fitness[filled]
     if len(cells) == 2:
-        edges = [np.linspace(*ends, count + 1) for *ends, count in zip(low, high, cells, strict=True)]
+        edges = [np.linspace(least, most, count + 1) for least, most, count in zip(low, high, cells, strict=True)]
         values = np.ma.masked_where(~filled, fitness).reshape(*cells).T
-        least, most = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-        mesh = axes.pcolormesh(*edges, values, cmap="viridis", vmin=least, vmax=most)
+        lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+        mesh = axes.pcolormesh(*edges, values, cmap="viridis", vmin=lowest, vmax=highest)
         figure = axes.get_figure()
         assert figure is not None
         figure.colorbar(mesh, ax=axes, label="return of the elite")

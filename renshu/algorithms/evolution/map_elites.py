@@ -68,8 +68,7 @@ class MAPElites(VectorAlgorithm):
         low, high = self.behavior_low, self.behavior_high
         if low is None and high is None:
             return
-        lengths = [0 if x is None else len(x) for x in (low, high, self.cells)]
-        if len(set(lengths)) > 1:
+        if low is None or high is None or not len(low) == len(high) == len(self.cells):
             raise HyperparameterError(
                 f"MAPElites: expected as many numbers in behavior_low as in behavior_high and cells, not {low}, {high} "
                 f"and {self.cells}"
