@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from renshu.algorithms.continuous.tqc import TQC as TQC
     from renshu.algorithms.evolution.ars import ARS as ARS
     from renshu.algorithms.evolution.es import ES as ES
+    from renshu.algorithms.evolution.map_elites import MAPElites as MAPElites
     from renshu.algorithms.evolution.neat import NEAT as NEAT
     from renshu.algorithms.planning.alphazero import AlphaZero as AlphaZero
     from renshu.algorithms.planning.alphazero import GumbelAlphaZero as GumbelAlphaZero

@@ -46,6 +46,10 @@ EXTRAS = {
 }
 """Texts of blocks that need a package which may be missing."""
 STEPS = 128
+NEEDED = {
+    "MAPElites": {"behavior": lambda episode: episode.reward[:2], "behavior_low": (0, 0), "behavior_high": (1, 1)}
+}
+"""Hyperparameters without which an algorithm cannot be."""
 
 
 @cache
@@ -126,8 +130,9 @@ def test_the_guide_explains_every_metric():
     explained = set(re.findall(r"`([\w/<>]+)`", table))
     for name, kind in algorithms().items():
         env = Grid() if kind.accepts.actions == {"discrete"} else Pendulum()
-        count = max(2, kind().default_num_envs)
-        agent, key = kind().on(env, num_envs=count, seed=0), jax.random.key(0)
+        made = kind(**NEEDED.get(name, {}))
+        count = max(2, made.default_num_envs)
+        agent, key = made.on(env, num_envs=count, seed=0), jax.random.key(0)
         one = TrainIteration(agent.trainer.learner, DeviceEnvs(env, count), agent.fitted.decode_action)
         jax.eval_shape(one, agent.state, jax.eval_shape(one.start, key), key, np.int32(0))
         assert set(one.metric_names) <= explained, name

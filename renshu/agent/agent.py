@@ -315,8 +315,8 @@ class Agent(Readings):
     def pictures(self, folder: str | Path) -> list[Path]:
         """Draw what the algorithm has to show of what it has learned, to NAME.png in a folder. Returns the paths.
 
-        NEAT: "network", the best one, and "species" over generations. Others have nothing to show. A training in a run
-        folder leaves its pictures there. Raises RenshuError where they cannot be written.
+        NEAT: "network", the best one, and "species" over generations. MAPElites: "archive". Others have nothing to
+        show. A training in a run folder leaves its pictures there. Raises RenshuError where they cannot be written.
         """
         with writing(Path(folder)):
             Path(folder).mkdir(parents=True, exist_ok=True)

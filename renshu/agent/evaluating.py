@@ -57,9 +57,7 @@ def evaluate_later(agent: Agent, episodes: int) -> Later | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         content = agent.save(Path(folder) / "agent.safetensors").read_bytes()
-    network = getattr(agent.algorithm, "network", None)
-    overrides = {} if network is None else {"network": network}  # all that no file can hold
     given = backend.source.given
-    how = pickled((given, type(agent.algorithm), overrides), given, agent.name)
+    how = pickled((given, type(agent.algorithm), agent.algorithm.unsaved()), given, agent.name)
     actor: Any = backend.evaluator(RemoteEvaluator)  # type: ignore[union-attr]
     return Later(agent.steps, content, actor.evaluate.remote(content, how, episodes))

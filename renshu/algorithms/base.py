@@ -91,6 +91,17 @@ class Algorithm(metaclass=_AlgorithmClass):
         """Hyperparameters as plain JSON data."""
         return {field.name: kind_of(field).to_json(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
+    def unsaved(self) -> dict[str, Any]:
+        """Hyperparameters that no file can hold, by name: networks and functions, which are passed again to `load`."""
+        found = {}
+        for field in dataclasses.fields(self):
+            kind, value = kind_of(field), getattr(self, field.name)
+            try:
+                kind.from_json(field.name, kind.to_json(value))
+            except HyperparameterError:
+                found[field.name] = value
+        return found
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any], **overrides: Any) -> Self:
         """Make the algorithm again from `to_json`'s data; `overrides` replace entries (and what JSON cannot hold)."""

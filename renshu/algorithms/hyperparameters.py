@@ -222,6 +222,25 @@ class Parameters(Kind):
 
 
 @dataclass(frozen=True)
+class Several(Kind):
+    """Some numbers, each as `each` says, kept as a tuple; None where `optional`."""
+
+    each: Number
+    optional: bool = False
+
+    def check(self, name: str, value: Any) -> tuple[Any, ...] | None:
+        if value is None and self.optional:
+            return None
+        items: Any = getattr(value, "tolist", lambda: value)()  # of an array
+        if not isinstance(items, list | tuple) or not items:
+            raise HyperparameterError(f"{name} must be a tuple, each of it {self.each.range()}, not {value!r}")
+        return tuple(self.each.check(f"{name}[{i}]", item) for i, item in enumerate(items))
+
+    def to_json(self, value: Any) -> Any:
+        return None if value is None else list(value)
+
+
+@dataclass(frozen=True)
 class Module(Kind):
     """A Flax module (or its class) of the user's own, or None. Files keep its name only: it is passed again to load."""
 
@@ -240,14 +259,27 @@ class Module(Kind):
     def from_json(self, name: str, data: Any) -> Any:
         if data is None:
             return None
-        module = data.get("module") if isinstance(data, dict) else data
+        what, own = next(iter(data.items())) if isinstance(data, dict) and data else ("object", data)
         raise HyperparameterError(
-            f"{name}: this agent was made with the module {module!r}, and nothing is imported by name from a file: "
-            f"pass it again, as in load(path, {name}={module})"
+            f"{name}: this agent was made with the {what} {own!r}, and nothing is imported by name from a file: "
+            f"pass it again, as in load(path, {name}={own})"
         )
 
     def parse(self, name: str, text: str) -> Any:
         raise HyperparameterError(f"{name} is a Python object: it can be set from Python only")
+
+
+@dataclass(frozen=True)
+class Function(Module):
+    """A function of the user's own, or None. Files keep its name only, as of a Module."""
+
+    def check(self, name: str, value: Any) -> Any:
+        if value is not None and not callable(value):
+            raise HyperparameterError(f"{name} must be a function, not {value!r}")
+        return value
+
+    def to_json(self, value: Any) -> Any:
+        return None if value is None else {"function": getattr(value, "__name__", type(value).__name__)}
 
 
 def _field(default: Any, kind: Kind) -> Any:
@@ -296,6 +328,11 @@ def parameters(doc: str) -> Any:
     return _field(None, Parameters(doc))
 
 
+def several(default: tuple[float, ...] | None, doc: str, *, optional: bool = False, **bounds: Any) -> Any:
+    """Field: some numbers in a tuple, bounds of each as `number`, `integer=True` for whole ones."""
+    return _field(default, Several(doc, Number("", **bounds), optional))
+
+
 def convolutions() -> Any:
     """Field: the convolution that images go through."""
     return _field(None, Choice(CNN_DOC, CNN))
@@ -304,6 +341,11 @@ def convolutions() -> Any:
 def module(doc: str) -> Any:
     """Field: None, or a Flax module of the user's own."""
     return _field(None, Module(doc))
+
+
+def function(doc: str) -> Any:
+    """Field: None, or a function of the user's own."""
+    return _field(None, Function(doc))
 
 
 def kind_of(field: dataclasses.Field) -> Kind:

@@ -26,6 +26,7 @@ MODULES: dict[str, str] = {
     "GumbelAlphaZero": "renshu.algorithms.planning.alphazero",
     "GumbelMuZero": "renshu.algorithms.planning.muzero",
     "IMPALA": "renshu.algorithms.policy_gradient.impala",
+    "MAPElites": "renshu.algorithms.evolution.map_elites",
     "MCTS": "renshu.algorithms.planning.mcts",
     "MuZero": "renshu.algorithms.planning.muzero",
     "NEAT": "renshu.algorithms.evolution.neat",

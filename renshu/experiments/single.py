@@ -136,12 +136,10 @@ def saved(agent: Agent) -> bytes:
 
 def opened(content: bytes, setup: Setup, row: Row) -> Agent:
     """Make the agent of a file."""
-    network = getattr(row.algorithm, "network", None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "agent.safetensors"
         path.write_bytes(content)
-        more = {} if network is None else {"network": network}
-        return Agent.load(path, env=setup.env, algorithm=type(row.algorithm), **more)
+        return Agent.load(path, env=setup.env, algorithm=type(row.algorithm), **row.algorithm.unsaved())
 
 
 def train_on_cluster(

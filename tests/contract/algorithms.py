@@ -208,6 +208,23 @@ REMEMBERED = {
     "weight_init_stdev": 0.5,
     "weight_mutate_power": 0.2,
 }
+
+
+def lean(episode):
+    """Return the mean of the actions, or of the first number of each: [1]."""
+    action = episode.action.astype(jnp.float32).reshape(len(episode.action), -1)
+    return jnp.mean(action[:, :1], axis=0, where=episode.valid[:, None])
+
+
+ARCHIVED = {
+    "net_arch": [],
+    "n_eval_episodes": 12,
+    "population_size": 8,
+    "behavior": lean,
+    "sigma_iso": 0.2,
+    "sigma_line": 0.3,
+    "cells": [4],
+}
 RANGED = 2e-4
 """Search with Gumbel divides differences of values by the range that they have, and policies are exponents of that."""
 
@@ -233,6 +250,8 @@ CASES: dict[str, Case] = {
     "GumbelAlphaZero": Case("GumbelAlphaZero", Choices(), PLANNED),
     "GumbelMuZero": Case("GumbelMuZero", Choices(), IMAGINED, RANGED),
     "IMPALA": Case("IMPALA", Choices(), {**ON_POLICY, **NORMED, **CORRECTED}),
+    "MAPElites": Case("MAPElites", Choices(), {**ARCHIVED, "behavior_low": [0], "behavior_high": [3]}, steps=False),
+    "MAPElites-box": Case("MAPElites", Points(), {**ARCHIVED, "behavior_low": [-1], "behavior_high": [1]}, steps=False),
     "MuZero": Case("MuZero", Choices(), IMAGINED),
     "NEAT": Case("NEAT", Choices(), GROWN, steps=False),
     "NEAT-recurrent": Case("NEAT", Points(), REMEMBERED, steps=False),

@@ -80,7 +80,7 @@ def test_it_learns(case):
 def test_a_file_holds_everything(case, tmp_path):
     course, path = trained(case).compiled, tmp_path / "agent.safetensors"
     path.write_bytes(course.content)
-    again = load(path, env=trained(case).env, **trained(case).schedules)
+    again = load(path, env=trained(case).env, **trained(case).algorithm.unsaved())
     assert same(again.state, course.few)
     np.testing.assert_array_equal(trained(case).greedy(again), course.greedy)
     advance(again, FEW)

@@ -1,4 +1,4 @@
-"""Pictures of networks that grow, and of their species."""
+"""Pictures of networks that grow, of their species, and of archives of policies."""
 
 from __future__ import annotations
 
@@ -111,3 +111,32 @@ def draw_species(axes: Axes, colours: Sequence[str], keys: np.ndarray, counts: n
     axes.set_title(f"{len(found)} species")
     axes.set(xlabel="generation", ylabel="members")
     axes.margins(0)
+
+
+def draw_archive(
+    axes: Axes,
+    colours: Sequence[str],
+    fitness: np.ndarray,
+    cells: Sequence[int],
+    low: Sequence[float],
+    high: Sequence[float],
+) -> None:
+    """Draw the elites' returns over two numbers of behaviour; over more or fewer, how often there are which returns.
+
+    fitness: `[C]`, -inf in empty cells, which stay white. cells: along each number, C together. low, high: the bounds.
+    """
+    filled = np.isfinite(fitness)
+    known = fitness[filled]
+    if len(cells) == 2:
+        edges = [np.linspace(least, most, count + 1) for least, most, count in zip(low, high, cells, strict=True)]
+        values = np.ma.masked_where(~filled, fitness).reshape(*cells).T
+        lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+        mesh = axes.pcolormesh(*edges, values, cmap="viridis", vmin=lowest, vmax=highest)
+        figure = axes.get_figure()
+        assert figure is not None
+        figure.colorbar(mesh, ax=axes, label="return of the elite")
+        axes.set(xlabel="behavior[0]", ylabel="behavior[1]")
+    else:
+        axes.hist(known, bins=min(len(known), 30) or 1, color=colours[0])
+        axes.set(xlabel="return of the elite", ylabel="cells")
+    axes.set_title(f"{len(known)} of {len(fitness)} cells filled")

@@ -168,18 +168,27 @@ class PopulationLearner(Learner[Config, State]):
         """Sum the rewards of each episode, `[N]`."""
         return rollout.reward.sum(axis=0)
 
+    def by_member(self, rollout: Rollout, values: Array) -> Array:
+        """Average what there is of each environment, `[N, ...]`, over the episodes of each member, `[P, ...]`."""
+        if not isinstance(rollout.env_id, tuple):
+            values = values[jnp.argsort(rollout.env_id)]
+        return values.reshape(-1, self.config.members, *values.shape[1:]).mean(axis=0)
+
+    def tell(
+        self, key: Key, members: PyTree, fitness: Array, search: PyTree, learning_rate: Array, rollout: Rollout
+    ) -> PyTree:
+        """Return the strategy's state after a generation. Default: it is told of returns alone."""
+        return self.strategy.tell(key, members, fitness, search, learning_rate)
+
     def learn(self, state: State, rollout: Rollout, key: Key) -> tuple[State, Metrics]:
         """Tell the strategy the mean return of each member. A member whose return is not finite comes last."""
         members, search, key_tell = self.generation(state.seed, state.counters.updates, state.search)
-        returns = self.returns(rollout)
-        if not isinstance(rollout.env_id, tuple):
-            returns = returns[jnp.argsort(rollout.env_id)]
-        fitness = returns.reshape(-1, self.config.members).mean(axis=0)
+        fitness = self.by_member(rollout, self.returns(rollout))
         fits = jnp.isfinite(fitness)
         lowest = jnp.where(fits, fitness, jnp.inf).min()
         told = jnp.where(fits, fitness, jnp.where(fits.any(), lowest - 1.0, 0.0))
         rate = self.learning_rate(state.counters)
-        search = self.strategy.tell(key_tell, members, told, search, rate)
+        search = self.tell(key_tell, members, told, search, rate, rollout)
         solution = self.strategy.solution(search, members, told)
         known = jnp.where(fits, fitness, 0.0)
         metrics = {
