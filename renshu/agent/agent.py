@@ -195,12 +195,13 @@ class Agent(Readings):
         self.trainer.state = self.trainer.learner.start_from(self.trainer.state, other.parameters)
         return self
 
-    def member(self, which: str | int) -> Agent:
+    def member(self, which: str | int | Sequence[float]) -> Agent:
         """Return one of the population of an evolutionary algorithm as an agent, which plays, or is saved, by itself.
 
         which: "mean", about which members are drawn, or "best", where the algorithm has those (ES: of all generations,
-        at the seeds that it met; NEAT: of the latest); or the number of a member of the next generation. To learn, it
-        goes on with the whole population. Raises HyperparameterError where there is no such member.
+        at the seeds that it met; NEAT: of the latest); or the number of a member of the next generation; or for
+        MAPElites a behavior, of which it takes the elite that is nearest. To learn, it goes on with the whole
+        population. Raises HyperparameterError where there is no such member.
         """
         return Agent.of_trainer(member_of(self.trainer, which))
 

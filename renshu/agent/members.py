@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 from renshu.agent.trainer import Trainer
 
 
-def member_of(trainer: Trainer, which: str | int) -> Trainer:
+def member_of(trainer: Trainer, which: str | int | Sequence[float]) -> Trainer:
     """Make a trainer in which one of the population plays; see `Agent.member`."""
     with trainer.acting.held():
         state = jax.tree.map(jnp.copy, trainer.learner.member(trainer.held, which))

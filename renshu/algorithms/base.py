@@ -203,7 +203,7 @@ class Learner(ABC, Generic[Config, State]):
         """Return functions that draw what a state has to show, by the names of their pictures. Default: none."""
         return {}
 
-    def member(self, state: State, which: str | int) -> State:
+    def member(self, state: State, which: str | int | Sequence[float]) -> State:
         """Return the state in which one of a population plays. Optional. Raises HyperparameterError without one."""
         raise HyperparameterError(f"{type(self.config).__name__} trains one policy, and no population")
 

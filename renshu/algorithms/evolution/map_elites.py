@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from renshu.algorithms.evolution.drawing import draw_archive
 from renshu.algorithms.evolution.population import ActorState, State
 from renshu.algorithms.evolution.weights import VectorAlgorithm, VectorLearner
 from renshu.algorithms.hyperparameters import boolean, function, integer, number, several
-from renshu.errors import HyperparameterError, RenshuError
+from renshu.errors import HyperparameterError
 from renshu.ops.spaces import dummy
 from renshu.types import OBSERVATION, Array, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -180,20 +181,26 @@ class MAPElitesLearner(VectorLearner[MAPElites]):
             **super().metrics(search, solution, rate),
         }
 
-    def elite(self, state: State, behavior: Any) -> State:
-        """Return the state in which another elite plays: the one that behaved most like B numbers.
+    def named(self, state: State) -> dict[str, PyTree]:
+        """Return the elite of the highest fitness."""
+        return {"best": state.params}
 
-        Distances are in units of the archive's bounds. Raises HyperparameterError where `behavior` is not B numbers,
-        RenshuError while the archive is empty.
+    def member(self, state: State, which: str | int | Sequence[float]) -> State:
+        """Return the state in which another plays: by B numbers the elite that behaved most like them.
+
+        Distances are in units of the archive's bounds. Raises HyperparameterError where there is no such member, as
+        while the archive is empty.
         """
-        wanted = np.asarray(behavior, np.float32)
+        if isinstance(which, str | int):
+            return super().member(state, which)
+        wanted = np.asarray(which, np.float32)
         low, high = (np.asarray(x, np.float32) for x in (self.config.behavior_low, self.config.behavior_high))
         if wanted.shape != low.shape:
-            raise HyperparameterError(f"behavior={behavior!r} must be {len(low)} numbers, as in behavior_low")
+            raise HyperparameterError(f"a behavior is {len(low)} numbers, as in behavior_low, not {which!r}")
         archive = Archive(*(np.asarray(x) for x in state.search))
         filled = np.flatnonzero(np.isfinite(archive.fitness))
         if not len(filled):
-            raise RenshuError("the archive is empty: there is no elite before agent.learn(...)")
+            raise HyperparameterError("the archive is empty: there is no elite before agent.learn(...)")
         distance = np.square((archive.behavior[filled] - wanted) / (high - low)).sum(axis=1)
         return state._replace(params=self.params_of(jnp.asarray(archive.weights[filled[distance.argmin()]])))
 

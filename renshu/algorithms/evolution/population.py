@@ -7,6 +7,7 @@ they play.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -213,13 +214,13 @@ class PopulationLearner(Learner[Config, State]):
         """Return weights of policies that have a name: "best" of all generations, "mean" of the members."""
         return {}
 
-    def member(self, state: State, which: str | int) -> State:
+    def member(self, state: State, which: str | int | Sequence[float]) -> State:
         """Return the state in which a policy by its name plays, or a member of the next generation by its number.
 
         Raises HyperparameterError where there is no such policy.
         """
         known, count = self.named(state), self.config.members
-        if which in known:
+        if isinstance(which, str) and which in known:
             return state._replace(params=known[which])
         if not isinstance(which, int) or isinstance(which, bool) or not 0 <= which < count:
             names = "".join(f"{name!r}, " for name in known)

@@ -13,7 +13,7 @@ from renshu import PPO, MAPElites, load
 from renshu.algorithms.evolution.drawing import draw_archive
 from renshu.algorithms.evolution.map_elites import Archive, Elites
 from renshu.envs.device import DeviceEnv, Step
-from renshu.errors import CheckpointError, HyperparameterError, RenshuError
+from renshu.errors import CheckpointError, HyperparameterError
 from renshu.types import Rollout
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -174,14 +174,13 @@ def test_elites_differ_and_are_good(tmp_path):
     filled = np.isfinite(archive.fitness)
     assert last["qd_score"] == pytest.approx(float((archive.fitness - archive.fitness[filled].min())[filled].sum()))
     np.testing.assert_allclose(agent.evaluate(2).mean, last["fitness_best"], rtol=1e-5)
-    learner = agent.trainer.learner
     for wanted in ((-0.9, 0.8), (0.1, 0.1), (0.8, -0.9)):
-        agent.trainer.state = learner.elite(agent.state, wanted)
-        np.testing.assert_allclose(agent.predict(np.ones(1, np.float32)), wanted, atol=0.25)
-    again = load(agent.save(tmp_path / "elites"), behavior=both_actions)
+        one = agent.member(wanted)
+        np.testing.assert_allclose(one.predict(np.ones(1, np.float32)), wanted, atol=0.25)
+    again = load(one.save(tmp_path / "elite"), behavior=both_actions)
     np.testing.assert_allclose(again.predict(np.ones(1, np.float32)), (0.8, -0.9), atol=0.25)
-    with pytest.raises(HyperparameterError, match=r"\(1, 2, 3\) must be 2 numbers"):
-        learner.elite(agent.state, (1, 2, 3))
+    with pytest.raises(HyperparameterError, match=r"a behavior is 2 numbers, .* not \(1, 2, 3\)"):
+        agent.member((1, 2, 3))
     path = agent.pictures(tmp_path)[0]
     assert path.name == "archive.png"
     assert path.read_bytes()[:4] == b"\x89PNG"
@@ -338,8 +337,8 @@ def test_what_cannot_be(changes, words):
 
 def test_no_elite_before_learning():
     agent = MAPElites(**TINY).on(Ridge())
-    with pytest.raises(RenshuError, match="archive is empty"):
-        agent.trainer.learner.elite(agent.state, [0.0])
+    with pytest.raises(HyperparameterError, match="archive is empty"):
+        agent.member([0.0])
 
 
 def test_not_from_the_command_line():
