@@ -52,7 +52,6 @@ def experiment(
     """
     from rich.console import Console
 
-    from renshu.envs.source import EnvSource
     from renshu.experiments.experiment import experiment as run
 
     names = [name.strip() for name in algorithms.split(",") if name.strip()]
@@ -89,9 +88,8 @@ def experiment(
     )
     Console().print(result.table(statistic))  # type: ignore[arg-type]
     out.mkdir(parents=True, exist_ok=True)
-    name = EnvSource.of(environment_named(environment)).name
     print(f"time         {result.seconds:.1f} s, and {result.compile_seconds:.1f} s of compilation")
-    print(f"curves       {result.plot(out / 'curves.png', statistic, f'{name}, {seeds} seeds')}")  # type: ignore[arg-type]
+    print(f"curves       {result.plot(out / 'curves.png', statistic)}")  # type: ignore[arg-type]
     print(f"numbers      {result.save(out / 'curves.csv')}")
 
 

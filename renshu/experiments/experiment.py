@@ -21,7 +21,7 @@ from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, did_you_mean
 from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
 from renshu.experiments.vmapped import Row, Trained, compiled_backend, train_vmapped
-from renshu.tracking.comparison import Curves, Statistic, plot_curves, table, write_csv
+from renshu.tracking.comparison import Curves, Statistic, carried, plot_curves, table, write_csv
 
 _OPTIONS = ("seeds", "steps", "num_envs", "grid", "loop", "bins", "frame_stack", "masks", "env_kwargs", "at_once")
 _OPTIONS += ("workers", "address")
@@ -40,9 +40,15 @@ class Experiment:
     agents: Sequence[Agent]
     seconds: float
     compile_seconds: float
+    environment: str = ""
 
     def plot(self, path: str | Path, statistic: Statistic = "iqm", title: str | None = None) -> Path:
-        """Draw the statistic over the seeds, its bootstrap band, and every curve faint behind."""
+        """Draw the statistic over the seeds, its bootstrap band, and every curve faint behind.
+
+        title: None names algorithms and environment.
+        """
+        if title is None and self.environment:
+            title = f"{', '.join(dict.fromkeys(one.name for one in self.curves))} on {self.environment}"
         plot_curves(self.curves, path, statistic, title)
         return Path(path)
 
@@ -119,7 +125,7 @@ def experiment(
             agents |= zip(places, found.agents, strict=True)
             seconds, compiling = seconds + found.seconds, compiling + found.compile_seconds
     in_order = [agents[i] for i in range(len(order))]
-    return Experiment([curves[i] for i in sorted(curves)], order, Agents(in_order), seconds, compiling)
+    return Experiment([curves[i] for i in sorted(curves)], order, Agents(in_order), seconds, compiling, source.name)
 
 
 def _train_here(
@@ -187,7 +193,7 @@ def _rows(label: str, algorithm: Algorithm, grid: Mapping[str, Sequence[float]],
         values = dict(zip(grid, point, strict=True))
         words = ", ".join(f"{name}={value:g}" for name, value in values.items())
         made = dataclasses.replace(algorithm, **values)
-        rows += [Row(f"{label} {words}".strip(), made, values, seed, traced) for seed in seeds]
+        rows += [Row(f"{label} {words}".strip(), made, values, seed, traced, label) for seed in seeds]
     return rows
 
 
@@ -198,7 +204,9 @@ def _curves(rows: list[Row], found: list[tuple[np.ndarray, np.ndarray]], seeds: 
         steps = np.mean([steps for steps, _ in group], axis=0).round().astype(np.int64)
         returns = np.stack([returns for _, returns in group])
         grows = np.diff(steps, prepend=0) > 0  # not where every environment only reset
-        curves.append(Curves(rows[first].label, steps[grows], returns[:, grows], seeds))
+        row = rows[first]
+        known = carried(returns)[:, grows]
+        curves.append(Curves(row.label, steps[grows], known, seeds, row.name, row.values))
     return curves
 
 

@@ -40,6 +40,7 @@ class Row:
     """One agent of an experiment.
 
     algorithm: with the values of the grid. values: those alone. traced: names of those that may be traced numbers.
+    name: of the label the part before the values.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Row:
     values: Mapping[str, float]
     seed: int
     traced: tuple[str, ...] = ()
+    name: str = ""
 
 
 class Trained(NamedTuple):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -50,6 +50,8 @@ class Curves:
     steps: [K] int64 environment steps at each point, ascending.
     returns: [S, K] float64, the mean return of the episodes that ended around that point; NaN where none had.
     seeds: S different integers.
+    name, values: of the label the part that varies not, and the hyperparameters that do, for the columns of a table;
+        by default the whole label, and none.
     Raises RenshuError when these do not agree with each other.
     """
 
@@ -57,6 +59,8 @@ class Curves:
     steps: np.ndarray
     returns: np.ndarray
     seeds: list[int]
+    name: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         steps, returns = np.asarray(self.steps, np.int64), np.asarray(self.returns, np.float64)
@@ -71,7 +75,8 @@ class Curves:
                 f"curves {self.label!r}: every seed must be another, and steps must grow from point to point. "
                 "Leave out what stands twice."
             )
-        for name, value in (("steps", steps), ("returns", returns), ("seeds", seeds)):
+        given = {"steps": steps, "returns": returns, "seeds": seeds, "name": self.name or self.label}
+        for name, value in given.items():
             object.__setattr__(self, name, value)
 
 
@@ -81,6 +86,17 @@ def smooth(curves: Curves, window: int) -> Curves:
     Raises RenshuError when `window` is below 1.
     """
     return replace(curves, returns=np.stack([moving_average(row, window) for row in curves.returns]))
+
+
+def carried(returns: ArrayLike) -> np.ndarray:
+    """Fill what is not known in curves [S, K] with the last known value of the seed; NaN stays before its first.
+
+    Without, a point at which few episodes ended would be of the seeds with short ones only.
+    """
+    returns = np.asarray(returns, np.float64)
+    place = np.where(np.isfinite(returns), np.arange(returns.shape[1]), -1)
+    last = np.maximum.accumulate(place, axis=1)
+    return np.where(last >= 0, np.take_along_axis(returns, np.maximum(last, 0), axis=1), np.nan)
 
 
 def interquartile_mean(values: ArrayLike, axis: int = 0) -> np.ndarray:
@@ -153,24 +169,32 @@ def plot_curves(
     if not any(np.isfinite(one.returns).any() for one in curves):
         say_empty(axes)
     words = " · ".join(one.label for one in curves[:3]) if title is None else title
-    finish_axes(figure, axes, words, f"return: {_NAMES[statistic]}, {_CONFIDENCE:.0%} band")
+    finish_axes(figure, axes, words, f"training return: {_NAMES[statistic]}, {_CONFIDENCE:.0%} band")
     save_figure(figure, Path(path))
 
 
 def table(curves: Sequence[Curves], statistic: Statistic = "iqm") -> Table:
-    """Make a table to print: for each of `curves` its seeds, its final return (see `final_returns`) and its steps.
+    """Make a table to print: for each of `curves` its final return (see `final_returns`), and what varies in columns.
 
-    The final return is the statistic over the seeds with its 95 % bootstrap interval, then median, minimum and maximum.
-    "3 of 4" seeds means that the fourth finished no episode towards the end and is left out.
+    The final return is the statistic over the seeds with its 95 % bootstrap interval, then the lowest and the highest
+    seed. "3 of 4" seeds means that the fourth finished no episode and is left out. It fits into 80 columns with two
+    hyperparameters that vary.
     Raises RenshuError when the statistic is unknown.
     """
     _check_statistic(statistic)
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    title = f"Final return (last {1 / _FINAL_SHARE:.0%} of the curve): {_NAMES[statistic]} over seeds"
-    shown = Table("", title=title, title_justify="left")
-    for name in ("seeds", statistic, f"{_CONFIDENCE:.0%} interval", "median", "min", "max", "steps"):
+    steps = sorted({int(one.steps[-1]) if one.steps.size else 0 for one in curves})
+    reached = f" after {steps[0]:,} steps" if len(steps) == 1 else f" after {steps[0]:,} to {steps[-1]:,} steps"
+    title = f"Training return (last {1 / _FINAL_SHARE:.0%}){reached if steps else ''}: {_NAMES[statistic]} over seeds"
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    names = {one.name for one in curves}
+    varied = list(dict.fromkeys(name for one in curves for name in one.values))
+    if len(names) > 1 or not varied:
+        shown.add_column("", overflow="fold")
+    for name in (*varied, "seeds", statistic, f"{_CONFIDENCE:.0%} interval", "range"):
         shown.add_column(name, justify="right", no_wrap=True)
     for one in curves:
         finals = final_returns(one)[:, None]
@@ -178,12 +202,12 @@ def table(curves: Sequence[Curves], statistic: Statistic = "iqm") -> Table:
         low, high = bootstrap_band(finals, statistic)
         shown.add_row(
             # A label is not markup: "PPO [gamma=0.9]" must keep its brackets.
-            Text(one.label),
+            *([Text(one.name)] if len(names) > 1 or not varied else []),
+            *(f"{one.values[name]:g}" if name in one.values else "" for name in varied),
             str(len(finals)) if known.size == len(finals) else f"{known.size} of {len(finals)}",
             _number(_centre(finals, statistic)[0]),
             f"{_number(low[0])} to {_number(high[0])}" if np.isfinite(low[0]) else "-",
-            *(_number(of(known)) if known.size else "-" for of in (np.median, np.min, np.max)),
-            f"{one.steps[-1]:,}" if one.steps.size else "0",
+            f"{_number(known.min())} to {_number(known.max())}" if known.size else "-",
         )
     return shown
 
@@ -288,7 +312,7 @@ def _draw(axes: Axes, curves: Curves, statistic: Statistic, number: int) -> None
 def _number(value: float) -> str:
     if not np.isfinite(value):
         return "-"
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _csv_chunks(curves: Sequence[Curves]) -> Iterator[bytes]:

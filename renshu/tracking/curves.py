@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renshu.errors import RenshuError
+from renshu.errors import RenshuError, UnknownNameError
 from renshu.tracking.figures import (
     COLOURS,
     INK,
@@ -26,6 +27,7 @@ from renshu.tracking.tables import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 EPISODES = ("step", "env", "return", "length", "seconds")
 EVALUATIONS = ("step", "mean", "std", "min", "max", "length", "episodes")
@@ -73,29 +75,70 @@ def plot_runs(
 ) -> None:
     """Draw the return against environment steps into the PNG file `out`, 1200 x 675 pixels.
 
-    paths: the folders of the runs. One run: every training episode faint, their moving average bold, evaluations as
-        markers with a band of one standard deviation. Several: for each the moving average, with a band of the standard
-        deviation in the window. A reward threshold that all share is a dashed line.
+    paths: the folders of the runs; of several, those that hold no run are left out with a warning.
+    One run: every training episode faint, their moving average bold, evaluations as markers with a band of one standard
+        deviation. Several: for each the moving average, with a band of the standard deviation in the window; a panel
+        for each environment, 510 pixels high. A reward threshold that all of a panel share is a dashed line.
     window: episodes of the moving average; None: the recent ones, those of the last 10,000 steps, 20 to 100.
     title: None makes one from the settings.
     Raises RenshuError when there are no paths or `out` cannot be written, otherwise as `read_episodes` does.
     """
     if not paths:
         raise RenshuError("plot_runs wants the folder of at least one run, got none.")
-    runs = [Path(path) for path in paths]
-    settings = [read_settings(run) for run in runs]
+    runs = _readable([Path(path) for path in paths])
     figure, axes = new_figure()
     if len(runs) == 1:
-        empty = not _draw_one(axes, runs[0], window)
+        _finish(figure, axes, runs, window, title)
+        save_figure(figure, Path(out))
+        return
+    panels: dict[Any, dict[Path, dict[str, Any]]] = {}
+    for run, setting in runs.items():
+        panels.setdefault(setting.get("environment"), {})[run] = setting
+    if len(panels) > 1:
+        figure.clear()
+        figure.set_size_inches(8, 3.4 * len(panels))
+    several = [axes] if len(panels) == 1 else figure.subplots(len(panels))
+    for axes, chosen in zip(several, panels.values(), strict=True):
+        _finish(figure, axes, chosen, window, title if len(panels) == 1 else None, legend_inside=len(panels) > 1)
+    save_figure(figure, Path(out))
+
+
+def _readable(paths: list[Path]) -> dict[Path, dict[str, Any]]:
+    """Read the settings of runs. Warns of folders that hold none, unless there is no other."""
+    found: dict[Path, dict[str, Any]] = {}
+    for path in paths:
+        try:
+            found[path] = read_settings(path)
+        except UnknownNameError as error:
+            if len(paths) == 1:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=3)
+    if not found:
+        raise UnknownNameError(f"none of {', '.join(map(str, paths))} is the folder of a run")
+    return found
+
+
+def _finish(
+    figure: Figure,
+    axes: Axes,
+    runs: dict[Path, dict[str, Any]],
+    window: int | None,
+    title: str | None,
+    legend_inside: bool = False,
+) -> None:
+    """Draw runs into axes, with their threshold, title and legend."""
+    if len(runs) == 1 and not legend_inside:
+        empty = not _draw_one(axes, next(iter(runs)), window)
     else:
         empty = not any([_draw_several(axes, run, window, number) for number, run in enumerate(runs)])
     if empty:
         say_empty(axes)
+    settings = list(runs.values())
     threshold, *others = {setting.get("reward_threshold") for setting in settings}
     if isinstance(threshold, int | float) and not others and not empty:
         axes.axhline(threshold, color=INK, linestyle=(0, (5, 4)), linewidth=1, label=f"threshold {threshold:,g}")
-    finish_axes(figure, axes, _title(runs, settings) if title is None else title)
-    save_figure(figure, Path(out))
+    words = _title(list(runs), settings) if title is None else title
+    finish_axes(figure, axes, words, "training return", legend_inside=legend_inside)
 
 
 def _draw_one(axes: Axes, run: Path, window: int | None) -> bool:

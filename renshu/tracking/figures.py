@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ INK = "#344054"
 _DASHES = ("-", "--", ":", "-.")
 _GRID, _FRAME = "#e4e7ec", "#98a2b3"
 _MAX_POINTS = 2000
+_LETTERS = 78
 
 
 def new_figure() -> tuple[Figure, Axes]:
@@ -41,8 +43,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def colour_and_dashes(number: int) -> tuple[str, str]:
-    """Return the colour and dashes of the curve with that number among several; the first 32 all differ."""
-    return COLOURS[number % len(COLOURS)], _DASHES[number // len(COLOURS) % len(_DASHES)]
+    """Return the colour and dashes of the curve with that number among several; the first 24 all differ.
+
+    From the fourth on dashes help those to whom blue and violet, or orange and ochre, are one colour.
+    """
+    return COLOURS[number % len(COLOURS)], _DASHES[number // 3 % len(_DASHES)]
 
 
 def lone_marker(step: np.ndarray) -> str | None:
@@ -61,12 +66,20 @@ def say_empty(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def finish_axes(figure: Figure, axes: Axes, title: str, ylabel: str = "return") -> None:
-    """Give axes over environment steps their title, labels, grid and legend, after the curves are drawn."""
+def wrapped(title: str) -> str:
+    """Break a title into at most two lines that a figure is wide enough for; what is longer ends with dots."""
+    return "\n".join(textwrap.wrap(title, _LETTERS, max_lines=2, placeholder=" ...", break_on_hyphens=False))
+
+
+def finish_axes(figure: Figure, axes: Axes, title: str, ylabel: str = "return", *, legend_inside: bool = False) -> None:
+    """Give axes over environment steps their title, labels, grid and legend, after the curves are drawn.
+
+    legend_inside: of a panel among others; otherwise it is below, where it can never cover a curve.
+    """
     from matplotlib.ticker import EngFormatter, FuncFormatter
 
     # A name may hold a dollar sign, which would otherwise begin a formula.
-    axes.set_title(title, loc="left", size=12, weight="bold", color=INK, pad=10, parse_math=False)
+    axes.set_title(wrapped(title), loc="left", size=12, weight="bold", color=INK, pad=10, parse_math=False)
     axes.set_xlabel("environment steps", color=INK)
     axes.set_ylabel(ylabel, color=INK)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -80,8 +93,11 @@ def finish_axes(figure: Figure, axes: Axes, title: str, ylabel: str = "return") 
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = 4 if max(map(len, labels)) <= 24 else 2
-        # Below the axes it can never cover a curve.
-        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        if legend_inside:
+            legend = axes.legend(handles, labels, loc="best", frameon=False, fontsize=9)
+        else:
+            place = "outside lower center"
+            legend = figure.legend(handles, labels, loc=place, ncols=columns, frameon=False, fontsize=9)
         for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             if handle is not None:
                 handle.set_alpha(1)

@@ -102,7 +102,9 @@ def test_files_and_table(grid, tmp_path):
     assert len(rows) >= 1 + 8 * 5
     assert grid.plot(tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     shown = text(grid.table())
-    assert all(curve.label in shown for curve in grid.curves)
+    for row in grid.rows:
+        assert any(all(f" {value:g} " in line for value in row.values.values()) for line in shown.splitlines())
+    assert all(np.isfinite(curve.returns[:, -1]).all() for curve in grid.curves)
 
 
 def test_agents_are_like_others(grid, tmp_path):

@@ -14,6 +14,7 @@ from renshu.errors import CheckpointError, RenshuError
 from renshu.tracking.comparison import (
     Curves,
     bootstrap_band,
+    carried,
     final_returns,
     interquartile_mean,
     plot_curves,
@@ -45,8 +46,8 @@ def colours(png):
     return set((picture @ [1 << 16, 1 << 8, 1]).ravel().tolist())
 
 
-def printed(shown):
-    console = Console(file=io.StringIO(), width=120)
+def printed(shown, width=120):
+    console = Console(file=io.StringIO(), width=width)
     console.print(shown)
     return console.file.getvalue()
 
@@ -192,6 +193,40 @@ def test_the_table_says_which_seeds_are_missing():
     assert "2 of 3" in text
     assert text.count("0 of 1") == 2
     assert "nan" not in text
+
+
+def test_what_varies_has_columns_of_its_own_and_all_fits_into_80():
+    many = [
+        Curves(
+            f"PPO learning_rate={a:g}, gamma={b:g}",
+            [100_000],
+            [[-1234.5], [-1200], [-1100]],
+            [0, 1, 2],
+            "PPO",
+            {"learning_rate": a, "gamma": b},
+        )
+        for a in (1e-3, 3e-4)
+        for b in (0.99, 0.999)
+    ]
+    text = printed(table(many), width=80)
+    assert "..." not in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for a, b in ((0.001, 0.99), (0.001, 0.999), (0.0003, 0.99), (0.0003, 0.999)):
+        assert sum(f"{a:g} " in line and f" {b:g} " in line for line in text.splitlines()) == 1
+    assert "after 100,000 steps" in text
+    assert "PPO" not in text
+    both = [*many, Curves("A2C", [50], [[1.0]], [0])]
+    text = printed(table(both), width=90)
+    assert "A2C" in text
+    assert "after 50 to 100,000 steps" in text
+
+
+def test_values_are_carried_on_until_the_next():
+    unknown = math.nan
+    found = carried([[unknown, 1, unknown, unknown, 3], [2, unknown, math.inf, 4, unknown]])
+    np.testing.assert_array_equal(found, [[unknown, 1, 1, 1, 3], [2, 2, 2, 4, 4]])
+    assert carried(np.zeros((2, 0))).shape == (2, 0)
 
 
 LABELS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
 from renshu.errors import CheckpointError, RenshuError, UnknownNameError
 from renshu.tracking import Run, moving_average, plot_runs, read_episodes, read_evaluations, read_metrics
@@ -113,6 +114,20 @@ def test_several_runs_have_a_colour_each(tmp_path):
     for colour in ("#2563c9", "#d9542b", "#2a9161", "#8455c6", "#c98a00"):
         assert has_colour(tmp_path / "out.png", colour)
     assert not has_colour(tmp_path / "out.png", "#0f98ad")
+
+
+def test_several_environments_are_several_panels_and_other_folders_are_named(tmp_path):
+    runs = [make_run(tmp_path / name, 20, environment=name[0]) for name in ("a1", "b1", "a2")]
+    (tmp_path / "none").mkdir()
+    with pytest.warns(UserWarning, match=r"left out: .*none"):
+        plot_runs([*runs, tmp_path / "none"], tmp_path / "out.png")
+    assert Image.open(tmp_path / "out.png").size == (1200, 1020)
+    plot_runs(runs[::2], tmp_path / "alike.png")
+    assert Image.open(tmp_path / "alike.png").size == (1200, 675)
+    with pytest.raises(UnknownNameError, match=r"holds no settings\.json"):
+        plot_runs([tmp_path / "none"], tmp_path / "out.png")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(UnknownNameError, match="is the folder of a run"):
+        plot_runs([tmp_path / "none", tmp_path / "nothing"], tmp_path / "out.png")
 
 
 @pytest.mark.filterwarnings("error")

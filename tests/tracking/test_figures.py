@@ -13,6 +13,7 @@ from renshu.tracking.figures import (
     save_figure,
     say_empty,
     thinned,
+    wrapped,
 )
 
 
@@ -26,9 +27,20 @@ def test_thinning_keeps_both_ends_and_every_short_curve():
 
 def test_curves_look_different():
     looks = [colour_and_dashes(number) for number in range(40)]
-    assert len(set(looks[:32])) == 32
+    assert len(set(looks[:24])) == 24
     assert len({colour for colour, _ in looks[:8]}) == 8
-    assert looks[32:] == looks[:8]
+    # Blue and violet, orange and ochre are one colour to one man in twelve.
+    assert looks[0][1] != looks[3][1]
+    assert looks[1][1] != looks[4][1]
+
+
+def test_a_long_title_stays_within_the_picture():
+    title = "; ".join(f"PPO learning_rate={x:g}, gamma=0.99" for x in range(8)) + " on CartPole-v1"
+    lines = wrapped(title).split("\n")
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 78
+    assert lines[1].endswith(" ...")
+    assert wrapped("PPO on CartPole-v1") == "PPO on CartPole-v1"
 
 
 @pytest.mark.parametrize(("size", "marker"), [(0, None), (1, "o"), (2, None)])
