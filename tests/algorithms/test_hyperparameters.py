@@ -174,6 +174,7 @@ def test_what_a_file_cannot_hold_is_asked_for_again(given: dict[str, Any], word:
     with pytest.raises(HyperparameterError, match=rf"(?s)^{word}: .*pass it again"):
         A2C.from_json(data)
     assert A2C.from_json(data, **given) == algorithm
+    assert algorithm.unsaved() == given
 
 
 def test_overrides_replace_what_the_data_says():

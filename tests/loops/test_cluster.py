@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import renshu
-from renshu import A2C, APPO, DQN, ES, IMPALA, NEAT, PPO, R2D2, SAC, Cluster
+from renshu import A2C, APPO, DQN, ES, IMPALA, NEAT, PPO, R2D2, SAC, Cluster, MAPElites
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
 from renshu.loops import ray_actors
@@ -71,6 +71,17 @@ def test_one_worker_is_the_host_loop(actors, name):
         assert same(host, updates(agent, 20))
 
 
+ARCHIVED = MAPElites(
+    population_size=4,
+    net_arch=[4],
+    n_eval_episodes=2,
+    behavior=lambda episode: episode.obs[1, :2],
+    behavior_low=(-1, -1),
+    behavior_high=(1, 1),
+    cells=(9, 9),
+)
+
+
 @pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize(
     ("env", "algorithm"),
@@ -78,8 +89,9 @@ def test_one_worker_is_the_host_loop(actors, name):
         ("renshu/CartPole-v1", ES(population_size=4, net_arch=[4], n_eval_episodes=2)),
         ("CartPole-v1", ES(population_size=4, net_arch=[4], n_eval_episodes=2)),
         ("renshu/CartPole-v1", NEAT(population_size=4, max_species=2, elitism=1, max_hidden=2, node_add_prob=0.5)),
+        ("renshu/CartPole-v1", ARCHIVED),
     ],
-    ids=["compiled", "host", "genomes"],
+    ids=["compiled", "host", "genomes", "archive"],
 )
 def test_a_population_is_the_same_in_every_loop(actors, env, algorithm):
     wanted = updates(algorithm.on("renshu/CartPole-v1", seed=3, loop="host"), 3)
