@@ -19,7 +19,7 @@ from renshu.files.checkpoint import named
 from renshu.loops import compiled
 from renshu.tracking import read_episodes
 from tests.envs.test_device import Keys
-from tests.loops.tiny import NORMED_A2C, NORMED_PPO, SMALL, TINY_A2C, TINY_PPO, TINY_PQN, advanced, same, without_target
+from tests.loops.tiny import NORMED_A2C, NORMED_PPO, SMALL, TINY_A2C, TINY_PPO, advanced, same, without_target
 
 # --- one definition ---------------------------------------------------------------------------------------------------
 
@@ -27,14 +27,10 @@ from tests.loops.tiny import NORMED_A2C, NORMED_PPO, SMALL, TINY_A2C, TINY_PPO, 
 @pytest.mark.parametrize(
     ("algorithm", "env"),
     [
-        (TINY_PPO, CartPole()),
         (NORMED_A2C, CartPole()),
         (Reinforce(n_steps=8), CartPole()),
         (NORMED_PPO, Pendulum()),
-        (TINY_A2C, Pendulum()),
         (TINY_PPO, Grid()),
-        (TINY_A2C, Grid()),
-        (TINY_PQN, Grid()),
     ],
     ids=lambda x: type(x).__name__,
 )
