@@ -24,6 +24,7 @@ from renshu.envs.builtin.classic import Pendulum
 from renshu.envs.builtin.grid import Grid
 from renshu.envs.device import DeviceEnvs
 from renshu.experiments import experiment as experiments
+from renshu.experiments import pbt as populations
 from renshu.loops.compiled import TrainIteration
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -74,6 +75,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trainer_on, learn, evaluate = Trainer.on.__func__, Agent.learn, Agent.evaluate
     fill, write, compare = collecting.fill, collecting.write, experiments.experiment
+    population = populations.pbt
 
     def on(cls, algorithm, env, *, num_envs, **options):
         return trainer_on(cls, small(algorithm), env, num_envs=num_envs and min(num_envs, 2), **options)
@@ -83,6 +85,11 @@ def quick(tmp_path, monkeypatch):
         chosen = {label: small(algorithm) for label, algorithm in chosen.items()}
         return compare(chosen, env, seeds=min(seeds, 4), steps=min(steps, STEPS), **options)
 
+    def trained(algorithm, env, *, steps, population_size=16, **options):
+        few = {"steps": min(steps, STEPS), "population_size": min(population_size, 3)}
+        return population(small(algorithm), env, **few, **options)
+
+    monkeypatch.setattr(populations, "pbt", trained)
     monkeypatch.setattr(Trainer, "on", classmethod(on))
     monkeypatch.setattr(Agent, "learn", lambda self, n=None, **how: learn(self, n and min(n, STEPS), **how))
     monkeypatch.setattr(Agent, "evaluate", lambda self, episodes=20, **how: evaluate(self, min(episodes, 2), **how))
