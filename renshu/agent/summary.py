@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import jax
 import numpy as np
 
 from renshu.agent.opponents import named_opponent
-from renshu.algorithms.hyperparameters import kind_of
 from renshu.envs.gymnasium import atari, retro
 from renshu.loops.evaluation import LIMIT
 from renshu.ops.spaces import leaf_spaces
@@ -38,7 +36,10 @@ def describe(trainer: Trainer) -> str:
     game = atari.described(spec.id, spec.kwargs) or retro.described(spec.id, spec.kwargs)
     opponent = named_opponent(None if trainer.dataset or trainer.loop_name is None else trainer.backend.source)
     sections = [
-        ("hyperparameters", ", ".join(_changed(algorithm)) or "defaults"),
+        (
+            "hyperparameters",
+            ", ".join(f"{name}={value!r}" for name, value in algorithm.changed().items()) or "defaults",
+        ),
         *([] if trainer.dataset is None else [("data", _data(trainer.dataset, trainer.learner.config))]),
         ("environment", known),
         *([] if game is None else [("game", game)]),
@@ -81,17 +82,6 @@ def _without_bounds(note: str, spec: EnvSpec) -> str:
         if len(str(leaf)) > _LONG:
             note = note.replace(str(leaf), f"{type(leaf).__name__}(shape={leaf.shape}, dtype={leaf.dtype})")
     return note
-
-
-def _changed(algorithm: Any) -> list[str]:
-    """List the hyperparameters that are not at their defaults, as `name=value`."""
-    changed = []
-    for field in dataclasses.fields(algorithm):
-        value, default = getattr(algorithm, field.name), field.default
-        # A default is compared as it is after checking, [64, 64] as NetArch; a field without one always shows.
-        if default is dataclasses.MISSING or value != kind_of(field).check(field.name, default):
-            changed.append(f"{field.name}={value!r}")
-    return changed
 
 
 def _layers(parameters: Any) -> dict[str, str]:

@@ -35,8 +35,18 @@ OBSERVATIONS = KINDS | {"nested", "image"}
 """Kinds of observations for networks that make one vector of an observation."""
 
 
+def _shown(algorithm: Algorithm) -> str:
+    chosen = (f"{name}={value!r}" for name, value in algorithm.changed().items())
+    return f"{type(algorithm).__name__}({', '.join(chosen)})"
+
+
 class _AlgorithmClass(ABCMeta):
     """Class of the algorithms' classes, which answers `PPO.load(...)` and the like."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+        """Have them print what was chosen; a dataclass would print all sixty hyperparameters."""
+        namespace.setdefault("__repr__", _shown)
+        return super().__new__(mcs, name, bases, namespace, **options)
 
     if not TYPE_CHECKING:  # or else every name would seem to be there
 
@@ -86,6 +96,16 @@ class Algorithm(metaclass=_AlgorithmClass):
     def on(self, env: Any, **options: Any) -> Agent:
         """Put the algorithm on an environment: the agent that learns there. Options: see `renshu.Agent`."""
         return agent_class()(self, env, **options)
+
+    def changed(self) -> dict[str, Any]:
+        """Hyperparameters that are not at their defaults, by name."""
+        found = {}
+        for field in dataclasses.fields(self):
+            value, default = getattr(self, field.name), field.default
+            # A default is compared as it is after checking, [64, 64] as NetArch; a field without one always shows.
+            if default is dataclasses.MISSING or value != kind_of(field).check(field.name, default):
+                found[field.name] = value
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Hyperparameters as plain JSON data."""

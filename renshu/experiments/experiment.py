@@ -22,12 +22,13 @@ from renshu.errors import HyperparameterError, did_you_mean
 from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
 from renshu.experiments.vmapped import Row, Trained, compiled_backend, train_vmapped
 from renshu.tracking.comparison import Curves, Statistic, carried, plot_curves, table, write_csv
+from renshu.viewing.notebook import html_of
 
 _OPTIONS = ("seeds", "steps", "num_envs", "grid", "loop", "bins", "frame_stack", "masks", "env_kwargs", "at_once")
 _OPTIONS += ("workers", "address")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Experiment:
     """Result of `experiment`.
 
@@ -41,6 +42,13 @@ class Experiment:
     seconds: float
     compile_seconds: float
     environment: str = ""
+
+    def __repr__(self) -> str:
+        names = ", ".join(dict.fromkeys(one.name for one in self.curves))
+        return f"<Experiment: {len(self.rows)} agents, {names} on {self.environment}, {self.seconds:.1f} s>"
+
+    def _repr_html_(self) -> str:
+        return html_of(self.table(), self.plot)
 
     def plot(self, path: str | Path, statistic: Statistic = "iqm", title: str | None = None) -> Path:
         """Draw the statistic over the seeds, its bootstrap band, and every curve faint behind.

@@ -33,13 +33,14 @@ from renshu.experiments.vmapped import (
     not_finite_message,
 )
 from renshu.tracking.provenance import write_atomically
+from renshu.viewing.notebook import html_of
 
 _OPTIONS = ("ranges", "steps", "population_size", "interval", "quantile", "resample_probability", "perturbations")
 _OPTIONS += ("seed", "num_envs", "bins", "frame_stack", "masks", "env_kwargs")
 INTERVALS = 20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PBT:
     """Result of `pbt`: K intervals of R members.
 
@@ -57,6 +58,12 @@ class PBT:
     seconds: float
     compile_seconds: float
     title: str
+
+    def __repr__(self) -> str:
+        return f"<PBT: {self.title}, {len(self.scores)} intervals, {self.seconds:.1f} s>"
+
+    def _repr_html_(self) -> str:
+        return html_of(self.table(), self.plot)
 
     @property
     def best(self) -> Agent:
