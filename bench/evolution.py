@@ -276,8 +276,8 @@ def page() -> None:
         body.append(
             "## Scores\n\nBy the presets, seeds 0 and up, "
             f"{EPISODES} greedy episodes each; goals of ARS are RL Zoo's scores. Time includes compiling. "
-            "BipedalWalker is trained on its first 500 steps, and evaluated on all; its settings are one of the two best of "
-            "14 on seed 10, and its steps were set after training returns of seed 0 had been seen.\n\n"
+            "BipedalWalker is trained on its first 500 steps, and evaluated on all; its settings are one of the two "
+            "best of 14 on seed 10, and its steps were set after training returns of seed 0 had been seen.\n\n"
             + table(head, rows)
         )
     if "values" in kept:
