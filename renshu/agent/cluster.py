@@ -209,6 +209,15 @@ def backend_for(
     return ClusterBackend(source, count, cluster, how["processes"], how["timeout"])
 
 
+def backend_again(
+    source: EnvSource, spec: EnvSpec, *, cluster: Cluster | None, **how: Any
+) -> HostBackend | CompiledBackend | ClusterBackend:
+    """Make a backend with as many environments as a spec has; a vector environment has its own number."""
+    count = spec.num_envs if cluster is None else group_size(cluster, spec)
+    several = isinstance(source.given, gymnasium.vector.VectorEnv)
+    return backend_for(source, None if several else count, cluster=cluster, **how)
+
+
 def settings_for(loop: str | None, workers: int | None, cluster: Cluster | None) -> Cluster | None:
     """Return the settings of the cluster loop that the options of an agent ask for; None where they do not.
 

@@ -7,11 +7,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import jax
 
 from renshu.agent.backends import LOOPS, CompiledBackend
-from renshu.agent.cluster import backend_for, group_size
+from renshu.agent.cluster import backend_again
 from renshu.agent.offline import OfflineBackend
 from renshu.agent.opponents import seated_again
 from renshu.agent.trainer import TIMEOUT, Backend, Trainer
@@ -88,9 +87,7 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         spec = backend.probe_spec()
     elif env is not None:
         source = seated_again(named_again(env, spec, record.environment), made, spec).with_masks(record.spaces.masks)
-        several = isinstance(source.given, gymnasium.vector.VectorEnv)
-        count = spec.num_envs if cluster is None else group_size(cluster, spec)
-        backend = backend_for(source, None if several else count, timeout=TIMEOUT, **how, cluster=cluster)
+        backend = backend_again(source, spec, timeout=TIMEOUT, **how, cluster=cluster)
         spec = backend.probe_spec()
     try:
         trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how, cluster=cluster)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from renshu.agent.cluster import backend_again
 from renshu.agent.trainer import Trainer
 
 
@@ -14,13 +15,10 @@ def member_of(trainer: Trainer, which: str | int | Sequence[float]) -> Trainer:
     """Make a trainer in which one of the population plays; see `Agent.member`."""
     with trainer.acting.held():
         state = jax.tree.map(jnp.copy, trainer.learner.member(trainer.held, which))
-    # Two that train in the same environments would disturb each other: only those that cannot be made again are shared.
-    again = trainer.spec.id is not None and ":" not in trainer.spec.id
-    how = {"loop": trainer.requested_loop, "processes": trainer.processes, "timeout": trainer.timeout}
-    backend = None if again else trainer.backend
-    one = Trainer(
-        trainer.algorithm, trainer.spec, trainer.seed, trainer.space_config, backend, **how, cluster=trainer.cluster
-    )
+    source = None if trainer.loop_name is None else trainer.backend.source
+    # Its own, of the same source: two that step the same environments would disturb each other.
+    backend = None if source is None else backend_again(source, trainer.spec, **trainer.how)
+    one = Trainer(trainer.algorithm, trainer.spec, trainer.seed, trainer.space_config, backend, **trainer.how)
     one.recorded_name = trainer.name
     one.restore(state, steps=trainer.steps, iteration=trainer.iteration)
     return one

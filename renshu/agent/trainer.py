@@ -13,7 +13,7 @@ import numpy as np
 
 from renshu import runtime
 from renshu.agent.backends import CompiledBackend, HostBackend
-from renshu.agent.cluster import ClusterBackend, backend_for, group_size, settings_for
+from renshu.agent.cluster import ClusterBackend, backend_again, backend_for, settings_for
 from renshu.agent.offline import OfflineBackend
 from renshu.agent.opponents import seated, seated_again
 from renshu.agent.options import COUNT, OPTIONS, SEED, refuse_unknown
@@ -97,6 +97,7 @@ class Trainer:
         runtime.prepare()
         self.algorithm, self.space_config = algorithm, space_config
         self.requested_loop, self.processes, self.timeout, self.cluster = loop, processes, timeout, cluster
+        self.how = {"loop": loop, "processes": processes, "timeout": timeout, "cluster": cluster}  # of a backend
         self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
         self.keys = root_keys(np.uint32(self.seed), 4)
         if isinstance(backend, ClusterBackend):
@@ -314,11 +315,7 @@ class Trainer:
                     "pass it, as in load(path, env=MyEnv)"
                 )
             source = seated_again(EnvSource.of(self.spec.id, dict(self.spec.kwargs)), self.algorithm, self.spec)
-            source = source.with_masks(self.space_config.masks)
-            cluster, count = self.cluster, self.spec.num_envs
-            count = count if cluster is None else group_size(cluster, self.spec)
-            how: dict[str, Any] = {"loop": self.requested_loop, "processes": self.processes, "timeout": self.timeout}
-            self._backend = backend_for(source, count, **how, cluster=cluster)
+            self._backend = backend_again(source.with_masks(self.space_config.masks), self.spec, **self.how)
         return self._backend
 
     @property

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.wrappers import MaxAndSkipObservation, NormalizeObservation, TimeLimit
 
-from renshu import DQN, PPO, SAC
+from renshu import ARS, DQN, PPO, SAC
 from renshu.errors import SpaceError
 from renshu.loops import evaluation
 
@@ -46,6 +46,24 @@ def test_an_object_is_evaluated_as_it_is():
     assert still.returns == same_world.evaluate(3, seed=0).returns != other.evaluate(3, seed=0).returns
     env.unwrapped.g = 10.0
     assert agent.evaluate(3, seed=0).returns == other.evaluate(3, seed=0).returns
+
+
+def test_a_member_plays_where_its_population_did():
+    env = gymnasium.make("Pendulum-v1", max_episode_steps=20)
+    env.unwrapped.g = 0.0
+    agent = ARS(n_delta=1).on(env, seed=0).learn(40, progress=False)
+    member = agent.member("mean")
+    assert member.evaluate(3, seed=0).returns == agent.evaluate(3, seed=0).returns
+    other = ARS(n_delta=1).on("Pendulum-v1", max_episode_steps=20, seed=0)
+    assert other.start_from(agent).evaluate(3, seed=0).returns != agent.evaluate(3, seed=0).returns
+    # They step one object in turn: each begins a new generation with new episodes.
+    for one in (member, agent, member):
+        before = one.steps
+        one.learn(40, progress=False)
+        assert set(one.recent_lengths) == {20}
+        assert one.steps > before
+    limited = ARS(n_delta=1).on("Pendulum-v1", max_episode_steps=20)
+    assert limited.member(0).evaluate(1).lengths == [20]
 
 
 def test_evaluation_has_the_statistics_of_a_wrapper_as_they_are():
