@@ -17,8 +17,10 @@ def member_of(trainer: Trainer, which: str | int | Sequence[float]) -> Trainer:
         state = jax.tree.map(jnp.copy, trainer.learner.member(trainer.held, which))
     source = None if trainer.loop_name is None else trainer.backend.source
     # Its own, of the same source: two that step the same environments would disturb each other.
-    backend = None if source is None else backend_again(source, trainer.spec, **trainer.how)
-    one = Trainer(trainer.algorithm, trainer.spec, trainer.seed, trainer.space_config, backend, **trainer.how)
+    backend = None if source is None else backend_again(source, trainer.spec, **trainer.backend_options)
+    one = Trainer(
+        trainer.algorithm, trainer.spec, trainer.seed, trainer.space_config, backend, **trainer.backend_options
+    )
     one.recorded_name = trainer.name
     one.restore(state, steps=trainer.steps, iteration=trainer.iteration)
     return one

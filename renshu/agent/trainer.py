@@ -97,7 +97,7 @@ class Trainer:
         runtime.prepare()
         self.algorithm, self.space_config = algorithm, space_config
         self.requested_loop, self.processes, self.timeout, self.cluster = loop, processes, timeout, cluster
-        self.how = {"loop": loop, "processes": processes, "timeout": timeout, "cluster": cluster}  # of a backend
+        self.backend_options = {"loop": loop, "processes": processes, "timeout": timeout, "cluster": cluster}
         self.seed = secrets.randbelow(2**31) if seed is None else SEED.check("seed", seed)
         self.keys = root_keys(np.uint32(self.seed), 4)
         if isinstance(backend, ClusterBackend):
@@ -315,7 +315,7 @@ class Trainer:
                     "pass it, as in load(path, env=MyEnv)"
                 )
             source = seated_again(EnvSource.of(self.spec.id, dict(self.spec.kwargs)), self.algorithm, self.spec)
-            self._backend = backend_again(source.with_masks(self.space_config.masks), self.spec, **self.how)
+            self._backend = backend_again(source.with_masks(self.space_config.masks), self.spec, **self.backend_options)
         return self._backend
 
     @property

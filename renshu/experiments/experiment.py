@@ -65,7 +65,7 @@ class Experiment:
         return table(self.curves, statistic)
 
     def save(self, path: str | Path) -> Path:
-        """Write all curves to a csv file: label, seed, step, return."""
+        """Write all curves to a csv file: label, seed, step, return; where no episode ended, the return of before."""
         write_csv(self.curves, path)
         return Path(path)
 

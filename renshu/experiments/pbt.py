@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from renshu.experiments.vmapped import (
     PopulationState,
     PopulationTrainer,
     Row,
+    TrainingStats,
     agent_of,
     compiled_backend,
     cores,
@@ -103,8 +104,8 @@ class PBT:
 
     def lineage(self) -> np.ndarray:
         """Return the member that the best at the end descends from, in each interval, [K]."""
-        line = [int(self.order[0])]
-        for parents in self.parents[-2::-1]:  # those of the last interval lead nowhere any more
+        line = [int(self.parents[-1, self.order[0]])]  # itself, unless it had met NaN
+        for parents in self.parents[-2::-1]:
             line.append(int(parents[line[-1]]))
         return np.array(line[::-1])
 
@@ -229,6 +230,14 @@ class Exchange:
             parents[i] = self.rng.choice(best)
         return parents
 
+    def values(self, values: dict[str, np.ndarray], parents: np.ndarray, *, last: bool) -> dict[str, np.ndarray]:
+        """Return hyperparameters, [R] each, with which members go on from their parents. last: nothing is explored."""
+        taken = {name: found[parents] for name, found in values.items()}
+        if not last:
+            changed = parents != np.arange(len(parents))
+            taken = {name: self.explored(name, found, changed) for name, found in taken.items()}
+        return {name: found.astype(np.float32) for name, found in taken.items()}
+
     def explored(self, name: str, values: np.ndarray, changed: np.ndarray) -> np.ndarray:
         """Return values [R] of a hyperparameter, of which those that `changed` [R] are perturbed or drawn anew."""
         anew = self.rng.random(len(values)) < self.resample_probability
@@ -251,52 +260,50 @@ class Training:
 
     def run(self, advance: Any, title: str) -> PBT:
         """Train until every member has its steps."""
-        parts = [[self.rows[i] for i in part] for part in np.split(np.arange(len(self.rows)), self.cuts)]
-        began = time.perf_counter()
+        count, began = len(self.rows), time.perf_counter()
+        parts = [[self.rows[i] for i in part] for part in np.split(np.arange(count), self.cuts)]
         programs = {len(part): self.trainer.compile(part, self.steps) for part in (parts[0], parts[-1])}
         dealt = jax.jit(self._dealt)
         states = [self.trainer.start(*self.trainer.inputs(part), np.int32(self.steps)) for part in parts]
-        jax.block_until_ready(dealt(states, np.arange(len(self.rows)), self._values(states)))
+        jax.block_until_ready(dealt(states, np.arange(count), self._values(states)))
         compiling, began = time.perf_counter() - began, time.perf_counter()
-        done, scores = np.zeros(len(self.rows), np.int64), np.full(len(self.rows), np.nan)
+        done, scores = np.zeros(count, np.int64), np.full(count, np.nan)
         kept: dict[str, list[np.ndarray]] = {name: [] for name in ("steps", "scores", "parents", *self.names)}
         iteration, over = 0, False
         with ThreadPoolExecutor(len(parts), "renshu-pbt") as pool:
             while not over:
-                count = min(self.chunk, max(1, -(-(self.steps - int(done.min())) // self.trainer.rollout)))
-                trained = pool.map(
-                    lambda state, at=iteration, count=count: programs[len(state.finite)](
-                        state, np.int32(at), np.int32(count)
-                    ),
-                    states,
-                )
-                states, news = zip(*trained, strict=True)
-                total, ended, made = (np.concatenate(x) for x in zip(*jax.device_get(news), strict=True))
-                iteration, done = iteration + count, done + made
-                advance(int(made.sum()))
-                scores = np.where(ended > 0, total / np.maximum(ended, 1), scores)
+                iterations = min(self.chunk, max(1, -(-(self.steps - int(done.min())) // self.trainer.rollout)))
+                states, news = self._interval(pool, programs, states, iteration, iterations)
+                iteration, done = iteration + iterations, done + news.steps
+                advance(int(news.steps.sum()))
+                scores = np.where(news.count > 0, news.total / np.maximum(news.count, 1), scores)
                 finite = np.concatenate([np.asarray(state.finite) for state in states])
                 if not finite.any():
                     raise NotFiniteError(not_finite_message(self.rows, finite, int(done.max())))
                 over = bool((done >= self.steps).all())
-                parents = self.exchange.parents(scores, finite, last=over)
-                values = self._values(states)
+                values, parents = self._values(states), self.exchange.parents(scores, finite, last=over)
                 for name, found in {"steps": done, "scores": scores, "parents": parents, **values}.items():
-                    kept[name].append(np.array(found))
-                changed = parents != np.arange(len(parents))
-                taken = {name: found[parents] for name, found in values.items()}
-                if not over:
-                    taken = {name: self.exchange.explored(name, found, changed) for name, found in taken.items()}
-                if changed.any():
-                    states = dealt(list(states), parents, {k: v.astype(np.float32) for k, v in taken.items()})
+                    kept[name].append(found)
+                if (parents != np.arange(count)).any():
+                    states = dealt(states, parents, self.exchange.values(values, parents, last=over))
                     done, scores = done[parents], scores[parents]
-        seconds = time.perf_counter() - began
         kept["scores"][-1] = scores  # a member with NaN is another's copy now
+        seconds = time.perf_counter() - began
         found = {name: np.stack(rows) for name, rows in kept.items()}
-        agents = self._agents(list(states), done, iteration)
         history = {name: found[name] for name in self.names}
-        whole = (found["steps"], found["scores"], history, found["parents"])
-        return PBT(*whole, agents, seconds, compiling, title)
+        agents = self._agents(states, done, iteration)
+        return PBT(found["steps"], found["scores"], history, found["parents"], agents, seconds, compiling, title)
+
+    def _interval(
+        self, pool: Executor, programs: dict[int, Any], states: list[PopulationState], iteration: int, count: int
+    ) -> tuple[list[PopulationState], TrainingStats]:
+        """Train all members for `count` iterations, and return what happened to each of them, [R]."""
+
+        def train(state: PopulationState) -> tuple[PopulationState, TrainingStats]:
+            return programs[len(state.finite)](state, np.int32(iteration), np.int32(count))
+
+        after, news = zip(*pool.map(train, states), strict=True)
+        return list(after), TrainingStats(*(np.concatenate(x) for x in zip(*jax.device_get(news), strict=True)))
 
     def _values(self, states: Sequence[PopulationState]) -> dict[str, np.ndarray]:
         return {name: np.concatenate([np.asarray(one.values[name]) for one in states]) for name in self.names}

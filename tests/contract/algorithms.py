@@ -27,7 +27,7 @@ FEW = 30
 TARGET = 1_500
 """Steps at which schedules end in that part of a training."""
 LEARNED = 12_000
-"""Steps within which every algorithm learns what there is to learn."""
+"""Steps within which an algorithm learns what there is to learn, unless its case says fewer."""
 
 
 # --- environments -----------------------------------------------------------------------------------------------------
@@ -108,6 +108,7 @@ class Case:
 
     Many options are on at once, so that the hyperparameters that may be traced are numbers that matter. recorded: by
     how much what acting records may differ between two programs of the same learner. steps: it has a learning rate.
+    within: environment steps within which it learns what there is to learn.
     """
 
     algorithm: str
@@ -115,6 +116,7 @@ class Case:
     settings: dict[str, Any]
     recorded: float = 1e-5
     steps: bool = True
+    within: int = LEARNED
 
 
 # Adam knows no scale: of networks apart the weight of a loss would hardly matter.
@@ -268,7 +270,7 @@ CASES: dict[str, Case] = {
     "SampledMuZero": Case(
         "SampledMuZero", Points(), {**IMAGINED, "support": 1, "num_sampled_actions": 16, "ent_coef": 0.01}, RANGED
     ),
-    "StochasticMuZero": Case("StochasticMuZero", Choices(), {**IMAGINED, "num_codes": 4}),
+    "StochasticMuZero": Case("StochasticMuZero", Choices(), {**IMAGINED, "num_codes": 4}, within=9_000),
     "TD3": Case("TD3", Points(), NOISY),
     "TQC": Case("TQC", Points(), {**AUTO, "n_quantiles": 5}),
     "TQC-fixed": Case("TQC", Points(), {**FIXED, "n_quantiles": 5}),
@@ -304,7 +306,7 @@ class Trained:
     """
 
     def __init__(self, case: Case) -> None:
-        self.env, self.kind = case.env, registry.algorithm(case.algorithm)
+        self.env, self.kind, self.within = case.env, registry.algorithm(case.algorithm), case.within
         self.schedules = {"learning_rate": rate} if case.steps else {}
         self.algorithm = self.kind(**case.settings, **self.schedules)
         fields = [f.name for f in dataclasses.fields(self.kind) if getattr(kind_of(f), "traceable", False)]
@@ -345,7 +347,7 @@ class Trained:
         advance(agent, FEW)
         later = copied(agent.state)
         put(agent, later, STEADY)
-        while agent.steps < LEARNED:
+        while agent.steps < self.within:
             advance(agent, 10)
         return Course(agent, metrics, first, few, later, untrained, greedy, self.greedy(agent), content)
 
@@ -355,7 +357,7 @@ class Course:
     """Course of a training: states before it, after FEW rollouts and after as many again; greedy actions on the way.
 
     agent: as the last question left it; `put` gives it one of the states. metrics: of the last of the FEW rollouts.
-    untrained, greedy, trained: actions before the training, after FEW rollouts, after LEARNED steps. content: of a file
+    untrained, greedy, trained: actions before the training, after FEW rollouts, and at its end. content: of a file
     written after FEW rollouts.
     """
 

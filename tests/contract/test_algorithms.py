@@ -29,7 +29,7 @@ from tests.contract.algorithms import (
 )
 from tests.loops.tiny import copied, same
 
-LIMIT = 45.0
+LIMIT = 30.0
 """Seconds of a CPU that no question may take, compiling included. It should be 8: see the table below all tests."""
 
 # One algorithm after the other, so that a worker of pytest-xdist compiles for its own ones.

@@ -114,6 +114,8 @@ def test_a_member_with_nan_is_replaced():
     how = {"steps": 600, "interval": 100, "population_size": 4, "num_envs": 2, "progress": False}
     found = pbt(A2C(**TINY), Choices(), ranges={"learning_rate": (1e-3, 3e38)}, **how)
     assert np.isfinite(found.scores[-1]).all()
+    k = np.arange(len(found.scores))
+    assert np.isfinite(found.scores[k, found.lineage()]).all()
     assert all(np.isfinite(x).all() for i in range(4) for x in jax.tree.leaves(found.agents[i].parameters))
     with pytest.raises(NotFiniteError, match="member 0"):
         pbt(A2C(**TINY), Choices(), ranges={"learning_rate": (1e38, 3e38)}, **how)
