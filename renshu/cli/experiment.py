@@ -17,7 +17,7 @@ def experiment(
     steps: Annotated[
         int | None, typer.Option(help="steps of each agent, as 1e5; by default the preset's", parser=whole_from_1)
     ] = None,
-    seeds: Annotated[int, typer.Option(help="how many seeds: 0, 1, ...", min=1)] = 8,
+    seeds: Annotated[int | None, typer.Option(help="how many seeds: 0, 1, ...; by default 8", min=1)] = None,
     envs: Annotated[int | None, typer.Option(help="environments of each agent at once", min=1)] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="hyperparameter name=value, of all the algorithms")
@@ -29,7 +29,7 @@ def experiment(
         list[str] | None,
         typer.Option("--pbt", help="range of a hyperparameter to vary while training, as learning_rate=1e-5..1e-2"),
     ] = None,
-    members: Annotated[int, typer.Option(help="of the population of --pbt", min=2)] = 16,
+    members: Annotated[int | None, typer.Option(help="of the population of --pbt, by default 16", min=2)] = None,
     env_set: Annotated[
         list[str] | None, typer.Option("--env-set", help="argument of the environment, name=value")
     ] = None,
@@ -64,19 +64,22 @@ def experiment(
     for one in chosen.values():
         options |= one.options
     options |= fitting(bins, frame_stack, masks)
+    if members and not pbt:
+        raise typer.BadParameter("--members is for --pbt: name what varies, as --pbt learning_rate=1e-5..1e-2")
     if pbt:
-        if len(chosen) > 1 or grid or workers:
+        if len(chosen) > 1 or grid or workers or address or seeds:
             raise typer.BadParameter(
-                "--pbt varies one algorithm in one program: leave other algorithms, --grid and --workers out"
+                "--pbt varies one algorithm in one program: leave out others, --grid, --seeds, --workers and "
+                "--address; --members says how many train"
             )
         (one,) = chosen.values()
         options |= {"env_kwargs": environment_arguments(env_set or []), "num_envs": envs or one.asked_envs}
-        options |= {"steps": steps or one.total_steps, "population_size": members, "progress": progress}
+        options |= {"steps": steps or one.total_steps, "population_size": members or 16, "progress": progress}
         return _population(one.algorithm, environment_named(environment), _ranges(pbt), out, options)
     result = run(
         {label: preset.algorithm for label, preset in chosen.items()},
         environment_named(environment),
-        seeds=seeds,
+        seeds=seeds or 8,
         steps=steps or max(preset.total_steps for preset in chosen.values()),
         num_envs=envs or max(preset.asked_envs or 0 for preset in chosen.values()) or None,
         grid=_grid(grid or []),

@@ -20,7 +20,7 @@ from renshu.algorithms.hyperparameters import Number, kind_of
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, did_you_mean
 from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
-from renshu.experiments.vmapped import Row, Trained, compiled_backend, train_vmapped
+from renshu.experiments.vmapped import Row, Trained, fitted_backend, train_vmapped
 from renshu.tracking.comparison import Curves, Statistic, carried, plot_curves, table, write_csv
 from renshu.viewing.notebook import html_of
 
@@ -140,7 +140,7 @@ def _train_here(
     setup: Setup, rows: list[Row], source: EnvSource, at_once: int | None, advance: Callable[[int], None]
 ) -> Trained:
     """Train rows that one program can train: by one, where the environment is compiled, or one after the other."""
-    backend, fits = compiled_backend(rows[0].algorithm, source, **setup.options)
+    backend, fits = fitted_backend(rows[0].algorithm, source, **setup.options)
     if not isinstance(backend, CompiledBackend):
         return train_in_turn(setup, rows, advance)
     return train_vmapped(backend, rows, fits, setup.steps, setup.points, at_once, advance)

@@ -29,8 +29,8 @@ from renshu.experiments.vmapped import (
     Row,
     TrainingStats,
     agent_of,
-    compiled_backend,
     cores,
+    fitted_backend,
     not_finite_message,
 )
 from renshu.tracking.provenance import write_atomically
@@ -159,7 +159,7 @@ def pbt(
     rng = np.random.default_rng(SEED.check("seed", seed))
     source = EnvSource.of(env, env_kwargs)
     how: Any = {"num_envs": num_envs, "loop": None, "bins": bins, "frame_stack": frame_stack, "masks": masks}
-    backend, fits = compiled_backend(algorithm, source, **how)
+    backend, fits = fitted_backend(algorithm, source, **how)
     if not isinstance(backend, CompiledBackend):
         backend.close_own()
         raise HyperparameterError(

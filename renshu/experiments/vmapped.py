@@ -150,7 +150,7 @@ class PopulationTrainer:
         return population._replace(state=state, loop_state=loop_state, finite=finite), stats
 
 
-def compiled_backend(
+def fitted_backend(
     algorithm: Algorithm,
     source: EnvSource,
     *,

@@ -147,6 +147,8 @@ def test_population_based_training(tmp_path):
     assert renshu.load(tmp_path / "a" / "best.safetensors").steps >= 600
     assert "1e-5..1e-2" in refused(*how, "--pbt", "learning_rate=0.1")
     assert "--pbt varies one" in refused(*how, "--pbt", "learning_rate=1e-4..1e-2", "--grid", "gamma=0.9,0.99")
+    assert "--members says" in refused(*how, "--pbt", "learning_rate=1e-4..1e-2", "--seeds", 4)
+    assert "--members is for --pbt" in refused(*how)
 
 
 def test_bins_and_history_of_experiments(monkeypatch):
