@@ -43,6 +43,6 @@ def test_results_are_short_as_text_and_whole_as_html():
     for one in (found, population, found.agents[0], found.agents[0].evaluate(2), a2c):
         assert len(repr(one)) < 600
     assert "2 agents, A2C on Choices" in repr(found)
-    for one in (found, population):
+    for one, column in ((found, "95% interval"), (population, "learning_rate")):
         assert "<img" in one._repr_html_()
-        assert "A2C" in one._repr_html_() or "return" in one._repr_html_()
+        assert column in one._repr_html_()
