@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from renshu.cli import check, cluster, evaluate, experiment, league, list_, play, plot, train, watch
+from renshu.cli import board, check, cluster, evaluate, experiment, league, list_, pack, play, plot, train, watch
 from renshu.errors import RenshuError
 
 
@@ -69,6 +69,9 @@ app.command("check")(check.check)
 app.command("cluster")(cluster.cluster)
 app.command("play")(play.play)
 app.command("league")(league.league)
+app.command("board")(board.board)
+app.command("pack")(pack.pack)
+app.command("unpack")(pack.unpack)
 
 
 def main() -> None:

@@ -15,10 +15,17 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="of the environments", min=0)] = None,
     env: Annotated[str | None, typer.Option(help="another environment than the agent's own")] = None,
 ) -> None:
-    """Evaluate a trained agent over whole episodes."""
-    from renshu.cli.agents import find
+    """Evaluate a trained agent over whole episodes.
 
-    result = find(path, env).evaluate(episodes, deterministic=not sampled, seed=seed)
+    Of a run folder the score is kept: the board's leaderboard ranks runs by those of 100 greedy episodes or more.
+    """
+    from renshu.cli.agents import find
+    from renshu.tracking.scores import note_score
+
+    agent = find(path, env)
+    result = agent.evaluate(episodes, deterministic=not sampled, seed=seed)
     print(f"return       {result} (min {min(result.returns):.1f}, max {max(result.returns):.1f})")
     print(f"length       {sum(result.lengths) / len(result.lengths):.1f}")
     print(f"episodes     {result.episodes}, {'sampled' if sampled else 'greedy'} actions")
+    if path.is_dir() and env is None and not sampled:
+        print(f"kept in      {note_score(path, agent.steps, result.returns, result.lengths)}")

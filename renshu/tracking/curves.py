@@ -53,6 +53,11 @@ def read_evaluations(path: Path | str) -> dict[str, np.ndarray]:
     return _read(path, "evaluations.csv", EVALUATIONS, integers=("step", "episodes"))
 
 
+def read_scores(path: Path | str) -> dict[str, np.ndarray]:
+    """Read the evaluations that were made after the training, as `read_evaluations` does, oldest first."""
+    return _read(path, "scores.csv", EVALUATIONS, integers=("step", "episodes"))
+
+
 def read_metrics(path: Path | str) -> dict[str, np.ndarray]:
     """Read the learner's measurements in the run in the folder `path`, oldest first.
 
@@ -68,6 +73,15 @@ def moving_average(x: np.ndarray, window: int = 100) -> np.ndarray:
     Raises RenshuError when `x` has another shape or `window` is below 1.
     """
     return _moving_moments(x, window)[0]
+
+
+def recent_moments(step: np.ndarray, score: np.ndarray, window: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean and standard deviation at each episode: of the recent ones, or of the last `window`.
+
+    step, score: [K] steps at which episodes ended, ascending, and their returns. Recent are those of the last 10,000
+    steps, 20 to 100. Returns two arrays [K] float64, NaN where nothing finite is known.
+    """
+    return _moments(score, first_recent(step)) if window is None else _moving_moments(score, window)
 
 
 def plot_runs(
@@ -156,7 +170,7 @@ def _draw_one(axes: Axes, run: Path, window: int | None) -> bool:
             label="episode",
             **dots,
         )
-        mean, place = _curve(step, score, window)[0], thinned(step.size)
+        mean, place = recent_moments(step, score, window)[0], thinned(step.size)
         line = {"color": COLOURS[0], "linewidth": 2.2, "marker": lone_marker(step)}
         axes.plot(
             step[place],
@@ -176,7 +190,7 @@ def _draw_several(axes: Axes, run: Path, window: int | None, number: int) -> boo
     """Draw a run as the one with that number among others; return whether there was anything to draw."""
     episodes = read_episodes(run)
     step, place = episodes["step"], thinned(episodes["step"].size)
-    mean, std = _curve(step, episodes["return"], window)
+    mean, std = recent_moments(step, episodes["return"], window)
     colour, dashes = colour_and_dashes(number)
     axes.fill_between(step[place], (mean - std)[place], (mean + std)[place], color=colour, alpha=0.13, linewidth=0)
     name = run.absolute().name if step.size else f"{run.absolute().name} (no finished episode yet)"
@@ -200,11 +214,6 @@ def _moving_moments(x: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]
             f"a moving average wants one row of numbers and a window of 1 or more, got shape {x.shape} and {window}."
         )
     return _moments(x, np.maximum(np.arange(x.size) - window + 1, 0))
-
-
-def _curve(step: np.ndarray, score: np.ndarray, window: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mean and standard deviation at each episode: of the recent ones, or of `window`."""
-    return _moments(score, first_recent(step)) if window is None else _moving_moments(score, window)
 
 
 def _moments(x: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

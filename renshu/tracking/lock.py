@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import platform
+import stat
 import warnings
 from pathlib import Path
 from typing import IO
@@ -96,6 +97,24 @@ class FolderLock:
         with contextlib.suppress(OSError):  # the folder was deleted, or somebody was faster
             if self._is_current(file):
                 self._path.unlink()
+
+
+def holder(folder: Path) -> str | None:
+    """Name the process that writes to a folder, as "1234 on host"; None where none does. Only reads.
+
+    Of a process on another machine it is not known whether it still runs: it counts as if it did.
+    """
+    path = folder / "lock"
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
+        content = path.read_bytes()[:200].decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+    pid, _, node = content.partition(" ")
+    if not pid.isdecimal() or (node == platform.node() and not is_alive(int(pid))):
+        return None
+    return f"{pid} on {node}"
 
 
 def _lock(file: IO[bytes]) -> None:

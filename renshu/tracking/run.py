@@ -4,6 +4,7 @@
     episodes.csv       step, env, return, length, seconds: a row for each training episode that ended
     metrics.csv        step, then whatever the learner measured
     evaluations.csv    step, mean, std, min, max, length, episodes
+    scores.csv         the same, of evaluations after the training (`renshu evaluate RUN`)
     events.out.tfevents.*                     the same for TensorBoard
     checkpoints/step_000050000.safetensors    written by others, as are best.safetensors, agent.safetensors, curve.png
 
@@ -29,6 +30,7 @@ from renshu.tracking.curves import EPISODES, EVALUATIONS
 from renshu.tracking.lock import FolderLock
 from renshu.tracking.provenance import read_settings, write_settings, writing
 from renshu.tracking.recent import MOST, Recent
+from renshu.tracking.scores import evaluation_row
 from renshu.tracking.tables import Table
 
 if TYPE_CHECKING:
@@ -213,17 +215,10 @@ class Run:
 
         returns: [E] sums of raw rewards. lengths: [E] steps; the table keeps their mean. TensorBoard gets eval/mean.
         """
-        scores, steps = np.asarray(returns, np.float64), np.asarray(lengths, np.float64)
-        if scores.ndim != 1 or scores.shape != steps.shape or not scores.size:
-            raise RenshuError(
-                "log_evaluation wants the returns and lengths of one or more episodes, "
-                f"got the shapes {scores.shape} and {steps.shape}."
-            )
+        row = evaluation_row(step, returns, lengths)
         self.check()
-        with np.errstate(invalid="ignore"):
-            numbers = [function(scores).item() for function in (np.mean, np.std, np.min, np.max)]
-        self._evaluations.append([[int(step), *numbers, steps.mean().item(), scores.size]])
-        self._events.write(int(step), {"eval/mean": numbers[0]})
+        self._evaluations.append([row])
+        self._events.write(int(step), {"eval/mean": row[1]})
 
     def truncate(self, step: int) -> None:
         """Forget what was logged beyond `step`. Call it before training continues from a checkpoint.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from renshu.agent.callbacks import StopAtReturn
-from renshu.tracking.curves import _curve
+from renshu.tracking.curves import recent_moments
 from renshu.tracking.recent import Recent, first_recent
 
 
@@ -52,11 +52,11 @@ def test_a_curve_follows_an_agent_that_has_become_perfect():
     """With CartPole's long episodes a mean of 100 would creep up for 50,000 steps."""
     lengths = np.array([20] * 500 + [500] * 100)
     steps = np.cumsum(lengths)
-    mean, std = _curve(steps, lengths.astype(float), None)
+    mean, std = recent_moments(steps, lengths.astype(float), None)
     perfect = np.flatnonzero(mean >= 499)[0]
     assert steps[perfect] - 500 * 20 <= 10_000
     assert std[-1] == pytest.approx(0.0, abs=1e-6)
-    assert _curve(steps, lengths.astype(float), 100)[0][perfect] < 130
+    assert recent_moments(steps, lengths.astype(float), 100)[0][perfect] < 130
 
 
 def test_stopping_follows_too(tiny):

@@ -1,0 +1,190 @@
+"""Charts as ECharts takes them: plain data made from the tables of runs. Legible on a light and on a dark page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from renshu.tracking.comparison import Curves, bootstrap_band, interquartile_mean
+from renshu.tracking.curves import EPISODES, EVALUATIONS, recent_moments
+from renshu.tracking.figures import COLOURS, colour_and_dashes, thinned
+
+Axis: TypeAlias = Literal["steps", "minutes"]
+Chart: TypeAlias = dict[str, Any]
+Tables: TypeAlias = dict[str, dict[str, np.ndarray]]
+
+_GREY = "#7c8796"
+"""Colour of text and axes, legible on white and on black."""
+_TYPES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": [8, 3, 2, 3]}
+
+
+def empty_tables() -> Tables:
+    """Return the tables of a run that has not begun: "episodes" and "evaluations" without rows."""
+    return {
+        "episodes": {name: np.zeros(0) for name in EPISODES},
+        "evaluations": {name: np.zeros(0) for name in EVALUATIONS},
+        "metrics": {"step": np.zeros(0)},
+    }
+
+
+def learning_curve(tables: Tables, axis: Axis, threshold: float | None = None) -> Chart:
+    """Draw a run's training episodes faint, the mean of the recent ones bold, and its evaluations ± deviation."""
+    episodes, evaluations = tables["episodes"], tables["evaluations"]
+    place = thinned(episodes["step"].size)
+    x, score = _axis(episodes["step"], episodes, axis), episodes["return"]
+    mean = recent_moments(episodes["step"], score)[0] if score.size else score
+    series = [
+        {
+            "name": "episode",
+            "type": "scatter",
+            "symbolSize": 4,
+            "itemStyle": {"color": COLOURS[0], "opacity": 0.25},
+            "data": _points(x[place], score[place]),
+            "silent": True,
+        },
+        _line("mean of recent episodes", _points(x[place], mean[place]), COLOURS[0], width=2.5),
+    ]
+    if evaluations["step"].size:
+        at = _axis(evaluations["step"], episodes, axis)
+        low, high = evaluations["mean"] - evaluations["std"], evaluations["mean"] + evaluations["std"]
+        series += _band("evaluation ± std", at, low, high, COLOURS[1])
+        marked = _line("evaluation ± std", _points(at, evaluations["mean"]), COLOURS[1])
+        series.append(marked | {"showSymbol": True, "symbol": "circle", "symbolSize": 7})
+    if threshold is not None:
+        series[1]["markLine"] = _marked(threshold, "threshold")
+    return _chart(series, axis, "return")
+
+
+def lengths(tables: Tables, axis: Axis) -> Chart:
+    """Draw the mean length of the recent training episodes."""
+    episodes = tables["episodes"]
+    length = episodes["length"].astype(np.float64)
+    mean = recent_moments(episodes["step"], length)[0] if length.size else length
+    place = thinned(length.size)
+    x = _axis(episodes["step"], episodes, axis)
+    return _chart([_line("length of recent episodes", _points(x[place], mean[place]), COLOURS[2])], axis, "steps")
+
+
+def metric(tables: Tables, name: str, axis: Axis) -> Chart:
+    """Draw one measurement of the learner."""
+    metrics = tables["metrics"]
+    place = thinned(metrics["step"].size)
+    x = _axis(metrics["step"], tables["episodes"], axis)
+    return _chart([_line(name, _points(x[place], metrics[name][place]), COLOURS[3])], axis, "")
+
+
+def comparison(
+    curves: Sequence[Curves], threshold: float | None = None, line: tuple[str, float] | None = None
+) -> Chart:
+    """Draw the interquartile mean over the seeds of each, its 95 % bootstrap band, and every seed faint.
+
+    line: name and height of another score to beat.
+    """
+    series: list[Chart] = []
+    for place, one in enumerate(curves):
+        colour, dashes = colour_and_dashes(place)
+        if len(one.seeds) > 1:
+            low, high = bootstrap_band(one.returns, "iqm")
+            series += _band(one.label, one.steps, low, high, colour)
+            for returns in one.returns:
+                faint = _line(one.label, _points(one.steps, returns), colour, width=0.8)
+                series.append(faint | {"lineStyle": {"width": 0.8, "opacity": 0.35, "color": colour}, "silent": True})
+        middle = interquartile_mean(one.returns) if one.steps.size else np.zeros(0)
+        series.append(_line(one.label, _points(one.steps, middle), colour, width=2.5, dashes=dashes))
+    if series and threshold is not None:
+        series[-1]["markLine"] = _marked(threshold, "threshold")
+    if series and line is not None:
+        series[0]["markLine"] = _marked(line[1], line[0], "insideEndBottom")
+    return _chart(series, "steps", "return: interquartile mean, 95 % band")
+
+
+def numbers(chart: Chart) -> str:
+    """Write what a chart shows as csv: series, x, y."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["series", "x", "y"])
+    for one in chart["series"]:
+        if one.get("stack") is None:
+            rows.writerows([_harmless(one["name"]), x, y] for x, y in one["data"] if y is not None)
+    return text.getvalue()
+
+
+def _harmless(name: str) -> str:
+    """Keep a spreadsheet from taking a name for a formula."""
+    return f"'{name}" if name[:1] in "=+-@\t\r" and name else name
+
+
+def _axis(step: np.ndarray, episodes: dict[str, np.ndarray], axis: Axis) -> np.ndarray:
+    """Place steps on the axis of a chart; the time at a step is that of the episodes around it."""
+    if axis == "steps" or not episodes["step"].size:
+        return step.astype(np.float64)
+    return np.round(np.interp(step, episodes["step"], episodes["seconds"]) / 60, 4)
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> list[list[float | None]]:
+    # JSON has no NaN; a null is a gap.
+    known = np.isfinite(y)
+    heights = np.where(known, y, 0.0).tolist()
+    return [[at, height if sure else None] for at, height, sure in zip(x.tolist(), heights, known, strict=True)]
+
+
+def _line(name: str, data: list[Any], colour: str, width: float = 1.6, dashes: str = "-") -> Chart:
+    return {
+        "name": name,
+        "type": "line",
+        "showSymbol": len(data) == 1,
+        "data": data,
+        "itemStyle": {"color": colour},
+        "lineStyle": {"width": width, "color": colour, "type": _TYPES[dashes]},
+    }
+
+
+def _band(name: str, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> list[Chart]:
+    """Fill between two curves: an invisible one, and the area of a second one stacked on it."""
+    known = np.isfinite(low) & np.isfinite(high)
+    x, low, high = x[known], low[known], high[known]
+    common = {"name": name, "type": "line", "stack": f"band {name}", "stackStrategy": "all", "silent": True}
+    common |= {"symbol": "none", "lineStyle": {"opacity": 0}, "tooltip": {"show": False}}
+    common |= {"itemStyle": {"color": colour}}
+    return [
+        common | {"data": _points(x, low)},
+        common | {"data": _points(x, high - low), "areaStyle": {"color": colour, "opacity": 0.18}},
+    ]
+
+
+def _marked(height: float, name: str, place: str = "insideStartTop") -> Chart:
+    label = {"formatter": f"{name} {height:,g}".replace("{", "("), "color": _GREY, "position": place}
+    return {
+        "silent": True,
+        "symbol": "none",
+        "lineStyle": {"type": "dashed", "color": _GREY},
+        "data": [{"yAxis": height, "label": label}],
+    }
+
+
+def _chart(series: Iterable[Chart], axis: Axis, height: str) -> Chart:
+    series = list(series)
+    names = list(dict.fromkeys(one["name"] for one in series))
+    text, faint = {"color": _GREY}, {"lineStyle": {"color": _GREY, "opacity": 0.2}}
+    style = {"type": "value", "axisLabel": text, "splitLine": faint, "axisLine": {"lineStyle": text}}
+    unit = "environment steps" if axis == "steps" else "minutes"
+    across = {"name": unit, "nameLocation": "middle", "nameGap": 26, "nameTextStyle": text, "min": 0, "max": "dataMax"}
+    up = {"name": height, "nameTextStyle": {"color": _GREY, "align": "left"}, "scale": True}
+    tools = {"dataZoom": {"yAxisIndex": "none"}, "saveAsImage": {"name": "renshu"}}
+    legend = {"bottom": 0, "type": "scroll", "icon": "roundRect", "data": names, "textStyle": text}
+    return {
+        "animation": False,
+        "backgroundColor": "transparent",
+        "aria": {"enabled": True},
+        "grid": {"left": 12, "right": 24, "top": 50, "bottom": 62 if len(names) > 1 else 34, "containLabel": True},
+        "tooltip": {"trigger": "axis", "renderMode": "richText", "confine": True},
+        "legend": legend | {"show": len(names) > 1},
+        "toolbox": {"right": 10, "top": 0, "feature": tools},
+        "xAxis": style | across,
+        "yAxis": style | up,
+        "series": series,
+    }

@@ -1,0 +1,147 @@
+"""The pages of several runs: a comparison, an experiment, a league."""
+
+from __future__ import annotations
+
+import csv
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlencode
+
+from nicegui import ui
+
+from renshu.board.catalogue import Catalogue, regular
+from renshu.board.charts import comparison
+from renshu.board.comparing import Group, grouped
+from renshu.board.frame import EVERY, Cell, ChartCard, live, page, run_place, table
+from renshu.board.leaderboard import zoo_score
+from renshu.errors import RenshuError
+from renshu.tracking.comparison import Curves, bootstrap_band, final_returns, interquartile_mean, read_csv
+
+_FINAL = "Final training return: interquartile mean of the seeds, 95 % interval"
+_LARGEST = 64 << 20
+_MOST_ROWS = 200
+
+
+def compare_page(catalogue: Catalogue, names: Sequence[str]) -> None:
+    """Show runs beside each other: a chart for each environment, final scores, and the settings that differ."""
+    catalogue.refresh(EVERY / 2)
+    with page("Comparison"):
+        missing = [name for name in names if name not in catalogue.runs]
+        if missing or not names:
+            words = f"No such run: {', '.join(missing)}" if missing else "Choose runs on the page of all runs."
+            ui.label(words).classes("break-all")
+            ui.link("All runs", "/")
+        cards: dict[str, ChartCard] = {}
+        charts = ui.column().classes("w-full gap-4")
+        scores = ui.column().classes("w-full gap-4")
+
+        def draw() -> None:
+            rows = [catalogue.runs[name] for name in names if name in catalogue.runs]
+            groups = grouped(rows)
+            for environment in sorted({group.environment for group in groups}):
+                part = [group for group in groups if group.environment == environment]
+                zoo = zoo_score(environment)
+                line = (f"RL Zoo {zoo.algorithm}", zoo.mean) if zoo else None
+                chart = comparison([group.curves for group in part], part[0].threshold, line)
+                if environment in cards:
+                    cards[environment].show(chart)
+                else:
+                    with charts:
+                        cards[environment] = ChartCard(environment, chart, "h-96")
+            scores.clear()
+            with scores:
+                _scores(groups)
+
+        live(lambda: (catalogue.refresh(EVERY / 2), [catalogue.runs.get(name) for name in names])[1], draw)
+
+
+def _scores(groups: Sequence[Group]) -> None:
+    if not groups:
+        return
+    names = list(dict.fromkeys(name for group in groups for name in group.settings))
+    rows: list[list[Cell]] = []
+    for group in groups:
+        cells: list[Cell] = [group.algorithm, group.environment]
+        cells += [textwrap.shorten(group.settings.get(name, ""), 40, placeholder=" ...") for name in names]
+        lone = group.names[0] if len(group.names) == 1 else None
+        rows.append([*cells, (lone, run_place(lone)) if lone else str(len(group.names)), _interval(*group.final())])
+    with ui.card().classes("w-full"):
+        ui.label(_FINAL).classes("font-bold")
+        table(["algorithm", "environment", *names, "runs", "final return"], rows)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if not math.isfinite(value):
+        return "no finished episode"
+    return f"{value:,.1f}" + (f" ({low:,.1f} to {high:,.1f})" if math.isfinite(low) else "")
+
+
+def experiments_page(catalogue: Catalogue) -> None:
+    """List experiments, which are folders with a curves.csv, and populations, which have a pbt.csv."""
+    catalogue.refresh(EVERY / 2)
+    with page("Experiments"):
+        found = sorted(catalogue.experiments)
+        for name in found:
+            ui.link(name, "/experiment?" + urlencode({"name": name}))
+        if not found:
+            ui.label("No experiment in this folder: renshu experiment ... --out FOLDER makes one.")
+
+
+def experiment_page(catalogue: Catalogue, name: str) -> None:
+    """Show an experiment: its curves over seeds, and the final return of each."""
+    catalogue.refresh(EVERY / 2)
+    path = catalogue.experiments.get(name)
+    with page(name if path else "No such experiment"):
+        if path is None:
+            ui.link("Experiments", "/experiments")
+            return
+        try:
+            curves = _read_curves(path / "curves.csv")
+        except RenshuError as error:
+            ui.label(str(error)).classes("break-all")
+            return
+        ChartCard("Curves", comparison(curves), "h-96")
+        rows = []
+        for one in curves:
+            scores = final_returns(one)
+            low, high = bootstrap_band(scores[:, None], "iqm")
+            interval = _interval(float(interquartile_mean(scores)), float(low[0]), float(high[0]))
+            rows.append([one.label, str(len(one.seeds)), interval])
+        with ui.card().classes("w-full"):
+            ui.label(_FINAL).classes("font-bold")
+            table(["", "seeds", "final return"], rows)
+
+
+def _read_curves(path: Path) -> list[Curves]:
+    if not regular(path) or path.stat().st_size > _LARGEST:
+        raise RenshuError(f"{path.name} is no plain file of at most {_LARGEST >> 20} MB")
+    return read_csv(path)
+
+
+def leagues_page(catalogue: Catalogue) -> None:
+    """Show the leagues of games: the ratings of each."""
+    catalogue.refresh(EVERY / 2)
+    with page("Leagues"):
+        for name, path in sorted(catalogue.leagues.items()):
+            with ui.card().classes("w-full"):
+                ui.label(name).classes("font-bold break-all")
+                rows = _csv_rows(path / "ratings.csv")
+                if rows:
+                    table([str(cell) for cell in rows[0]], rows[1:])
+                else:
+                    ui.label("ratings.csv cannot be read")
+        if not catalogue.leagues:
+            ui.label("No league in this folder: renshu league ... --out FOLDER makes one.")
+
+
+def _csv_rows(path: Path) -> list[list[Cell]]:
+    """Read a small table of somebody's as text; [] where it is none."""
+    if not regular(path) or path.stat().st_size > _LARGEST:
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [[cell[:200] for cell in row] for row, _ in zip(csv.reader(file), range(_MOST_ROWS), strict=False)]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
