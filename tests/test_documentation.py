@@ -90,6 +90,7 @@ def quick(tmp_path, monkeypatch):
         return population(small(algorithm), env, **few, **options)
 
     monkeypatch.setattr(populations, "pbt", trained)
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: None)  # the board would serve until Ctrl-C
     monkeypatch.setattr(Trainer, "on", classmethod(on))
     monkeypatch.setattr(Agent, "learn", lambda self, n=None, **how: learn(self, n and min(n, STEPS), **how))
     monkeypatch.setattr(Agent, "evaluate", lambda self, episodes=20, **how: evaluate(self, min(episodes, 2), **how))

@@ -22,14 +22,22 @@ from renshu.tracking.lock import holder
 from renshu.tracking.provenance import read_settings
 
 State: TypeAlias = Literal["training", "ended", "stopped", "damaged"]
-Stamp: TypeAlias = tuple[tuple[int, int], ...]
+Files: TypeAlias = dict[str, os.stat_result]
+"""The files of a run that are read, by name."""
 
 DEPTH = 5
 """Folders above each other that are searched."""
 RANKED_EPISODES = 100
 """Episodes that an evaluation needs to count on the leaderboard."""
-_TABLES = ("episodes.csv", "evaluations.csv", "scores.csv")
-_WATCHED = ("settings.json", *_TABLES, "agent.safetensors", "lock")
+_WATCHED = {
+    "settings.json",
+    "episodes.csv",
+    "metrics.csv",
+    "evaluations.csv",
+    "scores.csv",
+    "agent.safetensors",
+    "lock",
+}
 _TAIL = 4096
 _LARGEST_SETTINGS = 4 << 20
 _MARKS = {"curves.csv": "experiments", "pbt.csv": "populations", "ratings.csv": "leagues"}
@@ -96,34 +104,40 @@ class Catalogue:
         self.populations: dict[str, Path] = {}
         self.leagues: dict[str, Path] = {}
         self.version = 0
-        self._stamps: dict[str, Stamp] = {}
-        self._read_at = -math.inf
+        self._stamps: dict[str, dict[str, tuple[int, int]]] = {}
+        self._read_at, self._took = -math.inf, 0.0
 
     def refresh(self, at_most_every: float = 0.0) -> int:
-        """Look into the folder again, unless that was done less than so many seconds ago. Return the version."""
-        now = time.monotonic()
-        if now - self._read_at < at_most_every:
+        """Look into the folder again, unless that was done less than so many seconds ago. Return the version.
+
+        Where looking takes long, because there are many runs, it is done less often.
+        """
+        began = time.monotonic()
+        if at_most_every and began - self._read_at < max(at_most_every, 5 * self._took):
             return self.version
-        self._read_at = now
-        found: dict[str, dict[str, Path]] = {kind: {} for kind in ("runs", *_MARKS.values())}
-        for kind, name, path in _walk(self.root):
-            found[kind][name] = path
-        changed = found["runs"].keys() != self.runs.keys()
+        found: dict[str, dict[str, Path]] = {kind: {} for kind in _MARKS.values()}
         rows: dict[str, RunRow] = {}
-        for name, path in found["runs"].items():
-            stamp = _stamp(path)
+        changed = False
+        for kind, name, path, files in _walk(self.root):
+            if kind != "runs":
+                found[kind][name] = path
+                continue
+            stamp = {file: (status.st_mtime_ns, status.st_size) for file, status in files.items()}
             # A training that is killed changes no file.
             if self._stamps.get(name) == stamp and self.runs[name].state != "training":
                 rows[name] = self.runs[name]
                 continue
-            rows[name] = _row(name, path)
+            rows[name] = _row(name, path, files)
             self._stamps[name] = stamp
             changed |= rows[name] != self.runs.get(name)
+        changed |= rows.keys() != self.runs.keys()
         self.runs = rows
         for kind in _MARKS.values():
             changed |= getattr(self, kind) != found[kind]
             setattr(self, kind, found[kind])
         self.version += changed
+        self._read_at = time.monotonic()
+        self._took = self._read_at - began
         return self.version
 
     def environments(self) -> list[str]:
@@ -139,82 +153,68 @@ def regular(path: Path) -> bool:
         return False
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str, Path]]:
-    """Find (kind, name, folder) of everything below the root."""
+def _walk(root: Path) -> Iterator[tuple[str, str, Path, Files]]:
+    """Find (kind, name, folder, its watched files) of everything below the root. Links are no files."""
     folders = [(root, 0)]
     while folders:
         folder, depth = folders.pop()
         name = folder.relative_to(root).as_posix() if folder != root else root.name
-        below, marks, is_run = [], [], False
+        below: list[Path] = []
+        files: Files = {}
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        if not entry.name.startswith("."):
-                            below.append(folder / entry.name)
-                    elif entry.name == "settings.json":
-                        is_run |= entry.is_file(follow_symlinks=False)
-                    elif entry.name in _MARKS and entry.is_file(follow_symlinks=False):
-                        marks.append(_MARKS[entry.name])
+                    if entry.name in _WATCHED or entry.name in _MARKS:
+                        if entry.is_file(follow_symlinks=False):
+                            files[entry.name] = entry.stat(follow_symlinks=False)
+                    elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                        below.append(folder / entry.name)
         except OSError:
             continue  # deleted meanwhile, or not ours to read
-        if is_run:
-            yield "runs", name, folder
+        if "settings.json" in files:
+            yield "runs", name, folder, files
             continue
-        yield from ((kind, name, folder) for kind in marks)
+        yield from ((_MARKS[file], name, folder, files) for file in files if file in _MARKS)
         if depth < DEPTH:
             folders += [(path, depth + 1) for path in below]
 
 
-def _stamp(path: Path) -> Stamp:
-    stamps = []
-    for name in _WATCHED:
-        try:
-            found = os.lstat(path / name)
-            stamps.append((found.st_mtime_ns, found.st_size))
-        except OSError:
-            stamps.append((0, -1))
-    return tuple(stamps)
-
-
-def _row(name: str, path: Path) -> RunRow:
+def _row(name: str, path: Path, files: Files) -> RunRow:
     """Read a run as lists show it."""
-    changed = max(stamp[0] for stamp in _stamp(path)) / 1e9
+    changed = max(file.st_mtime for file in files.values())
     try:
-        if (path / "settings.json").stat().st_size > _LARGEST_SETTINGS:
+        if files["settings.json"].st_size > _LARGEST_SETTINGS:
             raise RenshuError(f"settings.json is larger than {_LARGEST_SETTINGS >> 20} MB")
         settings = read_settings(path)
-        episodes = _last_row(path / "episodes.csv", EPISODES)
-        evaluations = [_score(row) for row in _last_rows(path / "evaluations.csv", EVALUATIONS)]
-        kept = [_score(row) for row in _last_rows(path / "scores.csv", EVALUATIONS)]
-        scores = [*kept[::-1], *evaluations[::-1]]
+        episode = next(_newest(path, files, "episodes.csv", EPISODES), {})
+        evaluations = [_score(row) for row in _newest(path, files, "evaluations.csv", EVALUATIONS)]
+        kept = [_score(row) for row in _newest(path, files, "scores.csv", EVALUATIONS)]
     except (RenshuError, OSError) as error:
         return RunRow(name, path, "damaged", fault=str(error)[:300], changed=changed)
-    newest = evaluations[-1] if evaluations else None
-    steps = max(int(episodes.get("step", 0)), newest.step if newest else 0)
+    newest = evaluations[0] if evaluations else None
     return RunRow(
         name,
         path,
-        _state(path),
+        _state(path, files),
         words(settings.get("algorithm")),
         words(settings.get("environment")),
         whole(settings.get("seed")),
-        steps,
+        max(int(episode.get("step", 0)), newest.step if newest else 0),
         whole(settings.get("total_steps")),
-        episodes.get("seconds"),
-        episodes.get("return"),
+        episode.get("seconds"),
+        episode.get("return"),
         newest,
-        next((score for score in scores if score.episodes >= RANKED_EPISODES), None),
+        next((score for score in kept + evaluations if score.episodes >= RANKED_EPISODES), None),
         number(settings.get("reward_threshold")),
         words(settings.get("started")),
         changed,
     )
 
 
-def _state(path: Path) -> State:
-    if holder(path) is not None:
+def _state(path: Path, files: Files) -> State:
+    if "lock" in files and holder(path) is not None:
         return "training"
-    return "ended" if regular(path / "agent.safetensors") else "stopped"
+    return "ended" if "agent.safetensors" in files else "stopped"
 
 
 def words(value: Any) -> str:
@@ -237,28 +237,24 @@ def _score(row: dict[str, float]) -> Score:
     return Score(int(row["step"]), row["mean"], row["std"], int(row["episodes"]))
 
 
-def _last_row(file: Path, columns: tuple[str, ...]) -> dict[str, float]:
-    """Read the newest row of a table that can be read; {} where there is none."""
-    return next(reversed(_last_rows(file, columns)), {})
-
-
-def _last_rows(file: Path, columns: tuple[str, ...]) -> list[dict[str, float]]:
-    """Read the rows in the last 4 kB of a table, oldest first; rows that are not whole or not finite are left out."""
-    if not regular(file):
-        return []
-    with open(file, "rb") as opened:
-        size = opened.seek(0, os.SEEK_END)
-        opened.seek(max(0, size - _TAIL))
+def _newest(path: Path, files: Files, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, float]]:
+    """Read the rows in the last 4 kB of a table, newest first; rows that are not whole or not finite are left out."""
+    if name not in files or not files[name].st_size:
+        return
+    with open(f"{path}{os.sep}{name}", "rb", opener=_not_through_links) as opened:
+        opened.seek(max(0, files[name].st_size - _TAIL))
         lines = opened.read(_TAIL).split(b"\n")
-    rows = []
-    for line in lines[1:-1]:  # the first is the header, or cut; the last is not yet whole
+    for line in lines[-2:0:-1]:  # the first is the header, or cut; the last is not yet whole
         try:
             values = [float(value) for value in line.split(b",")]
         except ValueError:
             continue
         if len(values) == len(columns) and all(map(math.isfinite, values)):
-            rows.append(dict(zip(columns, values, strict=True)))
-    return rows
+            yield dict(zip(columns, values, strict=True))
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def plain(value: Any) -> str:

@@ -102,6 +102,17 @@ def comparison(
     return _chart(series, "steps", "return: interquartile mean, 95 % band")
 
 
+def population(members: dict[str, np.ndarray], name: str) -> Chart:
+    """Draw a column of a population's table, a line for each member."""
+    series = []
+    for member in np.unique(members["member"]):
+        mine = members["member"] == member
+        colour, dashes = colour_and_dashes(int(member))
+        data = _points(members["steps"][mine], members[name][mine])
+        series.append(_line(f"member {int(member)}", data, colour, dashes=dashes))
+    return _chart(series, "steps", name)
+
+
 def numbers(chart: Chart) -> str:
     """Write what a chart shows as csv: series, x, y."""
     text = io.StringIO()

@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
+import numpy as np
 from nicegui import ui
 
 from renshu.board.catalogue import Catalogue, regular
-from renshu.board.charts import comparison
+from renshu.board.charts import comparison, population
 from renshu.board.comparing import Group, grouped
 from renshu.board.frame import EVERY, Cell, ChartCard, live, page, run_place, table
 from renshu.board.leaderboard import zoo_score
 from renshu.errors import RenshuError
 from renshu.tracking.comparison import Curves, bootstrap_band, final_returns, interquartile_mean, read_csv
+from renshu.tracking.tables import read_table
 
 _FINAL = "Final training return: interquartile mean of the seeds, 95 % interval"
+_MEMBERS = {"interval", "member", "steps", "return", "parent"}
 _LARGEST = 64 << 20
 _MOST_ROWS = 200
 
@@ -82,7 +85,7 @@ def experiments_page(catalogue: Catalogue) -> None:
     """List experiments, which are folders with a curves.csv, and populations, which have a pbt.csv."""
     catalogue.refresh(EVERY / 2)
     with page("Experiments"):
-        found = sorted(catalogue.experiments)
+        found = sorted(catalogue.experiments.keys() | catalogue.populations.keys())
         for name in found:
             ui.link(name, "/experiment?" + urlencode({"name": name}))
         if not found:
@@ -92,32 +95,51 @@ def experiments_page(catalogue: Catalogue) -> None:
 def experiment_page(catalogue: Catalogue, name: str) -> None:
     """Show an experiment: its curves over seeds, and the final return of each."""
     catalogue.refresh(EVERY / 2)
-    path = catalogue.experiments.get(name)
-    with page(name if path else "No such experiment"):
-        if path is None:
-            ui.link("Experiments", "/experiments")
-            return
+    curves, members = catalogue.experiments.get(name), catalogue.populations.get(name)
+    with page(name if curves or members else "No such experiment"):
         try:
-            curves = _read_curves(path / "curves.csv")
+            if curves is not None:
+                _experiment(read_csv(_small(curves / "curves.csv")))
+            if members is not None:
+                _population(_members(members / "pbt.csv"))
         except RenshuError as error:
             ui.label(str(error)).classes("break-all")
-            return
-        ChartCard("Curves", comparison(curves), "h-96")
-        rows = []
-        for one in curves:
-            scores = final_returns(one)
-            low, high = bootstrap_band(scores[:, None], "iqm")
-            interval = _interval(float(interquartile_mean(scores)), float(low[0]), float(high[0]))
-            rows.append([one.label, str(len(one.seeds)), interval])
-        with ui.card().classes("w-full"):
-            ui.label(_FINAL).classes("font-bold")
-            table(["", "seeds", "final return"], rows)
+        ui.link("Experiments", "/experiments")
 
 
-def _read_curves(path: Path) -> list[Curves]:
+def _experiment(curves: Sequence[Curves]) -> None:
+    """Show curves over seeds, and the final return of each."""
+    ChartCard("Curves", comparison(curves), "h-96")
+    rows = []
+    for one in curves:
+        scores = final_returns(one)
+        low, high = bootstrap_band(scores[:, None], "iqm")
+        interval = _interval(float(interquartile_mean(scores)), float(low[0]), float(high[0]))
+        rows.append([one.label, str(len(one.seeds)), interval])
+    with ui.card().classes("w-full"):
+        ui.label(_FINAL).classes("font-bold")
+        table(["", "seeds", "final return"], rows)
+
+
+def _population(members: dict[str, np.ndarray]) -> None:
+    """Show the returns and the hyperparameters of the members of a population."""
+    for name in ["return", *(name for name in members if name not in _MEMBERS)]:
+        ChartCard(name, population(members, name))
+
+
+def _members(path: Path) -> dict[str, np.ndarray]:
+    """Read the table of a population."""
+    members = read_table(_small(path), ("interval",), integers=())
+    if missing := _MEMBERS - members.keys():
+        raise RenshuError(f"{path.name} is no table of a population: it has no {', '.join(sorted(missing))}")
+    return members
+
+
+def _small(path: Path) -> Path:
+    """Return the path of a plain file that is not too large to read."""
     if not regular(path) or path.stat().st_size > _LARGEST:
         raise RenshuError(f"{path.name} is no plain file of at most {_LARGEST >> 20} MB")
-    return read_csv(path)
+    return path
 
 
 def leagues_page(catalogue: Catalogue) -> None:
@@ -138,10 +160,9 @@ def leagues_page(catalogue: Catalogue) -> None:
 
 def _csv_rows(path: Path) -> list[list[Cell]]:
     """Read a small table of somebody's as text; [] where it is none."""
-    if not regular(path) or path.stat().st_size > _LARGEST:
-        return []
     try:
+        _small(path)
         with open(path, newline="", encoding="utf-8") as file:
             return [[cell[:200] for cell in row] for row, _ in zip(csv.reader(file), range(_MOST_ROWS), strict=False)]
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (RenshuError, OSError, UnicodeDecodeError, csv.Error):
         return []

@@ -35,7 +35,6 @@ _MOST_COMPARED = 64
 
 def runs_page(catalogue: Catalogue) -> None:
     """Show all runs: sorted and filtered by the visitor, chosen ones compared, new and changed ones at once."""
-    catalogue.refresh(EVERY / 2)
     with page("All runs"):
         shown = {name: _cells(row) for name, row in catalogue.runs.items()}
         with ui.row().classes("w-full items-center gap-2"):
@@ -85,8 +84,9 @@ def _counted(catalogue: Catalogue) -> str:
 
 
 def _cells(row: RunRow) -> dict[str, Any]:
+    """List what is known of a run: ten thousand of them are sent at once."""
     score = row.evaluated
-    return {
+    cells = {
         "name": row.name,
         "state": _STATES[row.state],
         "algorithm": row.algorithm,
@@ -101,6 +101,7 @@ def _cells(row: RunRow) -> dict[str, Any]:
         "started": row.started.replace("T", " ")[:19],
         "fault": row.fault,
     }
+    return {name: value for name, value in cells.items() if value is not None and value != ""}
 
 
 def _open(event: dict[str, Any]) -> None:

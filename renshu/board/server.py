@@ -123,7 +123,8 @@ def _pages(catalogue: Catalogue) -> None:
 
     @ui.page("/")
     async def _runs() -> None:
-        await asyncio.to_thread(catalogue.refresh)
+        if not catalogue.version:  # otherwise the page looks by itself, after it is shown
+            await asyncio.to_thread(catalogue.refresh)
         runs_page(catalogue)
 
     @ui.page("/run/{name:path}")

@@ -87,6 +87,11 @@ def folder(tmp_path_factory):
     (root / "exp").mkdir()
     lines = [f"{label},{seed},{step},{step}" for label in ("PPO", HOSTILE) for seed in (0, 1) for step in (10, 20)]
     (root / "exp" / "curves.csv").write_text("\n".join(["label,seed,step,return", *lines, ""]))
+    (root / "pbt").mkdir()
+    lines = [f"{k},{i},{10 * k},{k + i},{i},0.001" for k in (1, 2) for i in range(4)]
+    (root / "pbt" / "pbt.csv").write_text("\n".join(["interval,member,steps,return,parent,learning_rate", *lines, ""]))
+    (root / "wrong").mkdir()
+    (root / "wrong" / "pbt.csv").write_text("interval,member\n1,2\n")
     (root / "chess").mkdir()
     (root / "chess" / "ratings.csv").write_text("player,elo\nAlphaZero,1200\n")
     return root
@@ -142,6 +147,8 @@ PLACES = {
     "/leaderboard": "RL Zoo",
     "/experiments": "exp",
     "/experiment?name=exp": "final return",
+    "/experiment?name=pbt": "learning_rate",
+    "/experiment?name=wrong": "is no table of a population",
     "/leagues": "AlphaZero",
     "/run/no/such/run": "is no run in this folder",
     "/run/..%2F..%2Fetc": "is no run in this folder",
