@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from renshu.envs.examination import check_env as check_env
     from renshu.experiments.experiment import experiment as experiment
     from renshu.experiments.pbt import pbt as pbt
+    from renshu.experiments.tune import tune as tune
     from renshu.files.datasets import Dataset as Dataset
     from renshu.loops.cluster_settings import Cluster as Cluster
     from renshu.loops.evaluation import Evaluation as Evaluation
@@ -81,6 +82,7 @@ _MODULES = {
     "check_env": "renshu.envs.examination",
     "experiment": "renshu.experiments.experiment",
     "pbt": "renshu.experiments.pbt",
+    "tune": "renshu.experiments.tune",
     "load": "renshu.agent.agent",
     "preset": "renshu.presets",
 }

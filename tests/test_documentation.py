@@ -25,6 +25,7 @@ from renshu.envs.builtin.grid import Grid
 from renshu.envs.device import DeviceEnvs
 from renshu.experiments import experiment as experiments
 from renshu.experiments import pbt as populations
+from renshu.experiments import tune as searches
 from renshu.loops.compiled import TrainIteration
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -75,7 +76,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trainer_on, learn, evaluate = Trainer.on.__func__, Agent.learn, Agent.evaluate
     fill, write, compare = collecting.fill, collecting.write, experiments.experiment
-    population = populations.pbt
+    population, search = populations.pbt, searches.tune
 
     def on(cls, algorithm, env, *, num_envs, **options):
         return trainer_on(cls, small(algorithm), env, num_envs=num_envs and min(num_envs, 2), **options)
@@ -89,6 +90,11 @@ def quick(tmp_path, monkeypatch):
         few = {"steps": min(steps, STEPS), "population_size": min(population_size, 3)}
         return population(small(algorithm), env, **few, **options)
 
+    def searched(algorithm=None, env=None, *, trials=None, steps=None, seeds=None, **options):
+        few = {"trials": trials and min(trials, 2), "steps": steps and min(steps, STEPS), "seeds": seeds and 1}
+        return search(algorithm, env, **few, **options)
+
+    monkeypatch.setattr(searches, "tune", searched)
     monkeypatch.setattr(populations, "pbt", trained)
     monkeypatch.setattr("uvicorn.run", lambda app, **options: None)  # the board would serve until Ctrl-C
     monkeypatch.setattr(Trainer, "on", classmethod(on))

@@ -17,10 +17,10 @@ class EpsilonGreedy:
     """Hyperparameters of epsilon-greedy exploration, as in Stable-Baselines3; and by episodes."""
 
     exploration_fraction: float = number(
-        0.1, "share of training in which epsilon falls", above=0, most=1, traceable=True
+        0.1, "share of training in which epsilon falls", above=0, most=1, traceable=True, tune=(0.02, 0.5)
     )
     exploration_initial_eps: float = number(1.0, "epsilon at the start", least=0, most=1, traceable=True)
-    exploration_final_eps: float = number(0.05, "epsilon at the end", least=0, most=1, traceable=True)
+    exploration_final_eps: float = number(0.05, "epsilon at the end", least=0, most=1, traceable=True, tune=(0.01, 0.2))
     exploration_by: str = choice(
         "steps",
         '"steps": in a straight line; "episodes": exploration_initial_eps / (episodes + 1), not below the final one',

@@ -2,6 +2,8 @@
 
 learning_rate: Schedule = schedule(3e-4, "step size of the optimiser", least=0)
 n_steps: int = integer(2048, "steps collected of each environment for one update", least=1)
+
+`tune` of a field declares what `renshu.tune` searches where it is not told: a range (low, high), or a list of choices.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from renshu.ops import schedules
 from renshu.ops.images import CNN
 
 CNN_DOC = 'convolution of images: "nature" (Mnih 2015), "impala" (Espeholt 2018), "minatar"; None: by their size'
+Tuned = tuple[float, float] | list[Any] | None
+"""A range (low, high), taken evenly by logarithm where it is above 0; or choices; or None: left alone."""
+GAMMAS: Tuned = [0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999]
+GAE_LAMBDAS: Tuned = [0.8, 0.9, 0.92, 0.95, 0.98, 0.99, 1.0]
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Kind:
     """Kind of a hyperparameter: how it is checked, stored and read. This one takes anything."""
 
     doc: str
+    tune: Tuned = dataclasses.field(default=None, kw_only=True, compare=False)  # a list has no hash
 
     def check(self, name: str, value: Any) -> Any:
         """Return `value` in its hashable form, or raise HyperparameterError naming `name` and what it may be."""
@@ -287,7 +294,7 @@ def _field(default: Any, kind: Kind) -> Any:
 
 
 def number(default: float | None, doc: str, **bounds: Any) -> Any:
-    """Field: a finite number. `least`, `most`, `above`; `optional=True` allows None; `traceable` as in Number."""
+    """Field: a finite number. bounds, `tune`, `traceable` as in Number; `optional=True` allows None."""
     return _field(default, Number(doc, **bounds))
 
 
@@ -306,21 +313,26 @@ def auto(default: float | str, doc: str, **bounds: Any) -> Any:
     return _field(default, Auto(doc, **bounds))
 
 
-def boolean(default: bool | None, doc: str, *, optional: bool = False) -> Any:
+def boolean(default: bool | None, doc: str, *, optional: bool = False, tune: Tuned = None) -> Any:
     """Field: True or False; `optional=True` allows None."""
-    return _field(default, Boolean(doc, optional))
+    return _field(default, Boolean(doc, optional, tune=tune))
 
 
-def choice(default: str | None, doc: str, options: tuple[str | None, ...]) -> Any:
+def choice(default: str | None, doc: str, options: tuple[str | None, ...], *, tune: Tuned = None) -> Any:
     """Field: one of `options`."""
-    return _field(default, Choice(doc, options))
+    return _field(default, Choice(doc, options, tune=tune))
 
 
 def layer_sizes(
-    default: tuple[int, ...] | NetArch | None, doc: str, *, qf: bool = False, optional: bool = False
+    default: tuple[int, ...] | NetArch | None,
+    doc: str,
+    *,
+    qf: bool = False,
+    optional: bool = False,
+    tune: Tuned = None,
 ) -> Any:
     """Field: widths of the hidden layers; the value is a NetArch. qf: its "vf" is called "qf", too."""
-    return _field(default, LayerSizes(doc, qf, optional))
+    return _field(default, LayerSizes(doc, qf, optional, tune=tune))
 
 
 def parameters(doc: str) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from renshu.algorithms.base import Algorithm, Learner
-from renshu.algorithms.hyperparameters import ScheduleLike, boolean, integer, number, schedule
+from renshu.algorithms.hyperparameters import GAMMAS, ScheduleLike, boolean, integer, number, schedule
 from renshu.errors import HyperparameterError
 from renshu.ops.frame_stack import empty_frames, stacked_space
 from renshu.ops.rollouts import blocks
@@ -35,12 +35,14 @@ MOVED_ROWS = 1024
 class ReplayAlgorithm(Algorithm):
     """Hyperparameters of all learners from replay; names and meaning as in Stable-Baselines3."""
 
-    learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0, traceable=True)
+    learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0, traceable=True, tune=(1e-5, 1e-2))
     buffer_size: int = integer(1_000_000, "steps that the memory holds, of all environments together", least=1)
     learning_starts: int = integer(100, "steps before the first gradient step; their actions are random", least=0)
-    batch_size: int = integer(256, "steps drawn for one gradient step", least=1)
-    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
-    train_freq: int = integer(1, "steps collected of each environment between two trainings", least=1)
+    batch_size: int = integer(256, "steps drawn for one gradient step", least=1, tune=[32, 64, 128, 256, 512])
+    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True, tune=GAMMAS)
+    train_freq: int = integer(
+        1, "steps collected of each environment between two trainings", least=1, tune=[1, 4, 8, 16]
+    )
     gradient_steps: int = integer(1, "gradient steps in a training; -1: as many as steps were collected", least=-1)
     n_steps: int = integer(1, "rewards summed up before the value of what comes after", least=1)
     reward_clipping: bool = boolean(False, "learn from the sign of the reward, as is usual in Atari games (Mnih 2015)")

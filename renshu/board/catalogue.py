@@ -37,6 +37,7 @@ _WATCHED = {
     "scores.csv",
     "agent.safetensors",
     "lock",
+    "study.db",
 }
 _TAIL = 4096
 _LARGEST_SETTINGS = 4 << 20
@@ -171,6 +172,8 @@ def _walk(root: Path) -> Iterator[tuple[str, str, Path, Files]]:
                         below.append(folder / entry.name)
         except OSError:
             continue  # deleted meanwhile, or not ours to read
+        if "study.db" in files:  # a search for hyperparameters, which has settings too, and is no run
+            continue
         if "settings.json" in files:
             yield "runs", name, folder, files
             continue

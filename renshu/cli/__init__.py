@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from renshu.cli import board, check, cluster, evaluate, experiment, league, list_, pack, play, plot, train, watch
+from renshu.cli import board, check, cluster, evaluate, experiment, league, list_, pack, play, plot, train, tune, watch
 from renshu.errors import RenshuError
 
 
@@ -64,6 +64,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("watch")(watch.watch)
 app.command("plot")(plot.plot)
 app.command("experiment")(experiment.experiment)
+app.command("tune")(tune.tune)
 app.command("list")(list_.list_)
 app.command("check")(check.check)
 app.command("cluster")(cluster.cluster)

@@ -114,14 +114,9 @@ def _population(
 
 
 def _ranges(assignments: list[str]) -> dict[str, tuple[float, float]]:
-    ranges = {}
-    for name, text in split(assignments).items():
-        try:
-            low, high = (float(value) for value in text.split(".."))
-        except ValueError:
-            raise typer.BadParameter(f"--pbt {name} wants a range as 1e-5..1e-2, not {text!r}") from None
-        ranges[name] = (low, high)
-    return ranges
+    from renshu.experiments.ranges import bounds
+
+    return {name: bounds(f"--pbt {name}", text) for name, text in split(assignments).items()}
 
 
 def _grid(assignments: list[str]) -> dict[str, list[float]]:

@@ -142,6 +142,13 @@ def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path):
     assert catalogue.runs["a"].state == "ended"
 
 
+def test_a_search_for_hyperparameters_is_no_run(tmp_path):
+    (write_run(tmp_path / "tune-1") / "study.db").write_bytes(b"SQLite format 3")
+    catalogue = Catalogue(tmp_path)
+    catalogue.refresh()
+    assert catalogue.runs == {}
+
+
 def test_experiments_and_leagues_are_found(tmp_path):
     for folder, file in (("e", "curves.csv"), ("p", "pbt.csv"), ("l", "ratings.csv")):
         (tmp_path / folder).mkdir()

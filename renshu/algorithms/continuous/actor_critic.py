@@ -46,7 +46,12 @@ class TargetNetworks:
     """Hyperparameters of target networks that follow by Polyak averaging."""
 
     tau: float = number(
-        0.005, "share of the parameters that a target network takes over in an update", above=0, most=1, traceable=True
+        0.005,
+        "share of the parameters that a target network takes over in an update",
+        above=0,
+        most=1,
+        traceable=True,
+        tune=(1e-3, 0.08),
     )
     target_update_interval: int = integer(1, "gradient steps between updates of the target networks", least=1)
 

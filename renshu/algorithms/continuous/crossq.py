@@ -27,7 +27,7 @@ from renshu.types import Array, EnvSpec, Key, Metrics, PyTree
 class CrossQ(SoftActorCriticAlgorithm):
     """SAC without target networks: critics see present and next steps in one batch, normalised together."""
 
-    learning_rate: ScheduleLike = schedule(1e-3, "step size of Adam", least=0, traceable=True)
+    learning_rate: ScheduleLike = schedule(1e-3, "step size of Adam", least=0, traceable=True, tune=(1e-5, 1e-2))
     policy_delay: int = integer(3, "updates of the critics for one of the policy", least=1)
     net_arch: NetArch = layer_sizes(
         NetArch((256, 256), (1024, 1024)), 'widths of the hidden layers: a list, or {"pi": [...], "qf": [...]}', qf=True

@@ -34,9 +34,14 @@ from renshu.types import ActorOutput, Array, EnvSpec, Key, Metrics, PyTree, Roll
 class TD3(ActorCriticAlgorithm):
     """A deterministic policy, valued by the lower of two critics, with smoothed targets and delayed updates."""
 
-    learning_rate: ScheduleLike = schedule(1e-3, "step size of Adam", least=0, traceable=True)
+    learning_rate: ScheduleLike = schedule(1e-3, "step size of Adam", least=0, traceable=True, tune=(1e-5, 1e-2))
     tau: float = number(
-        0.005, "share of the parameters that a target network takes over in an update", above=0, most=1, traceable=True
+        0.005,
+        "share of the parameters that a target network takes over in an update",
+        above=0,
+        most=1,
+        traceable=True,
+        tune=(1e-3, 0.08),
     )
     policy_delay: int = integer(2, "updates of the critics for one of the policy", least=1)
     target_update_interval: int | None = integer(

@@ -12,6 +12,8 @@ import optax
 
 from renshu.algorithms.base import KINDS, OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.hyperparameters import (
+    GAE_LAMBDAS,
+    GAMMAS,
     NetArch,
     ScheduleLike,
     boolean,
@@ -49,14 +51,20 @@ class ActorCriticAlgorithm(Algorithm):
 
     accepts: ClassVar[Accepts] = Accepts(observations=OBSERVATIONS, actions=KINDS, frame_stack=True, masks=True)
 
-    learning_rate: ScheduleLike = schedule(7e-4, "step size of the optimiser", least=0, traceable=True)
-    n_steps: int = integer(5, "steps collected of each environment for one update", least=1)
-    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
-    gae_lambda: float = number(1.0, "bias against variance of the advantage estimate", least=0, most=1, traceable=True)
+    learning_rate: ScheduleLike = schedule(
+        7e-4, "step size of the optimiser", least=0, traceable=True, tune=(1e-5, 1e-2)
+    )
+    n_steps: int = integer(
+        5, "steps collected of each environment for one update", least=1, tune=[5, 8, 16, 32, 64, 128]
+    )
+    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True, tune=GAMMAS)
+    gae_lambda: float = number(
+        1.0, "bias against variance of the advantage estimate", least=0, most=1, traceable=True, tune=GAE_LAMBDAS
+    )
     normalize_advantage: bool = boolean(False, "give advantages zero mean and unit deviation within a minibatch")
-    ent_coef: float = number(0.0, "weight of the entropy bonus in the loss", least=0, traceable=True)
-    vf_coef: float = number(0.5, "weight of the value loss in the loss", least=0, traceable=True)
-    max_grad_norm: float = number(0.5, "gradients are scaled down to this norm", above=0)
+    ent_coef: float = number(0.0, "weight of the entropy bonus in the loss", least=0, traceable=True, tune=(1e-8, 0.1))
+    vf_coef: float = number(0.5, "weight of the value loss in the loss", least=0, traceable=True, tune=(0.2, 1.0))
+    max_grad_norm: float = number(0.5, "gradients are scaled down to this norm", above=0, tune=(0.3, 5.0))
     norm_obs: bool = boolean(
         False, "normalise continuous observations by their running mean and deviation; the first rollout acts without"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import optax
 
-from renshu.algorithms.hyperparameters import ScheduleLike, boolean, integer, number, schedule
+from renshu.algorithms.hyperparameters import GAE_LAMBDAS, ScheduleLike, boolean, integer, number, schedule
 from renshu.algorithms.policy_gradient.actor_critic import (
     ActorCriticAlgorithm,
     ActorCriticLearner,
@@ -26,12 +26,20 @@ from renshu.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
 class PPO(StateDependentExploration, ActorCriticAlgorithm):
     """Several epochs of minibatch steps on each rollout, kept close to the policy that acted by clipping."""
 
-    learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0, traceable=True)
-    n_steps: int = integer(2048, "steps collected of each environment for one update", least=1)
-    batch_size: int = integer(64, "steps in a minibatch; divides n_steps * num_envs", least=1)
-    n_epochs: int = integer(10, "passes over each rollout", least=1)
-    gae_lambda: float = number(0.95, "bias against variance of the advantage estimate", least=0, most=1, traceable=True)
-    clip_range: ScheduleLike = schedule(0.2, "how far the probability ratio may move from 1", above=0, traceable=True)
+    learning_rate: ScheduleLike = schedule(3e-4, "step size of Adam", least=0, traceable=True, tune=(1e-5, 1e-2))
+    n_steps: int = integer(
+        2048, "steps collected of each environment for one update", least=1, tune=[32, 64, 128, 256, 512, 1024, 2048]
+    )
+    batch_size: int = integer(
+        64, "steps in a minibatch; divides n_steps * num_envs", least=1, tune=[32, 64, 128, 256, 512]
+    )
+    n_epochs: int = integer(10, "passes over each rollout", least=1, tune=(1, 20))
+    gae_lambda: float = number(
+        0.95, "bias against variance of the advantage estimate", least=0, most=1, traceable=True, tune=GAE_LAMBDAS
+    )
+    clip_range: ScheduleLike = schedule(
+        0.2, "how far the probability ratio may move from 1", above=0, traceable=True, tune=(0.1, 0.4)
+    )
     clip_range_vf: ScheduleLike | None = schedule(
         None, "how far the value may move from the old one; None: no limit", above=0, optional=True
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from renshu.algorithms.base import KINDS, Algorithm, Learner
 from renshu.algorithms.exploration import EpsilonGreedy
-from renshu.algorithms.hyperparameters import Number, ScheduleLike, integer, number, schedule
+from renshu.algorithms.hyperparameters import GAMMAS, Number, ScheduleLike, integer, number, schedule
 from renshu.ops.masks import mask_for_display, mask_values
 from renshu.ops.schedules import value_of
 from renshu.ops.tables import table_index
@@ -54,10 +54,10 @@ class TabularAlgorithm(EpsilonGreedy, Algorithm):
 
     # Beyond 1 a value would jump over its target.
     learning_rate: ScheduleLike = schedule(
-        0.1, "share of the way to its target that a value moves", least=0, most=1, traceable=True
+        0.1, "share of the way to its target that a value moves", least=0, most=1, traceable=True, tune=(0.01, 1.0)
     )
     n_steps: int = integer(1, "steps collected of each environment before all of them are learned from", least=1)
-    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
+    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True, tune=GAMMAS)
     initial_value: float = number(
         0.0, "of every action; above the true values it makes the agent try everything", traceable=True
     )

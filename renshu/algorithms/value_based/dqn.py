@@ -54,13 +54,17 @@ class DQN(EpsilonGreedy, ReplayAlgorithm):
         observations=OBSERVATIONS, actions=frozenset({"discrete"}), frame_stack=True, masks=True
     )
 
-    learning_rate: ScheduleLike = schedule(1e-4, "step size of Adam", least=0, traceable=True)
-    batch_size: int = integer(32, "steps drawn for one gradient step", least=1)
+    learning_rate: ScheduleLike = schedule(1e-4, "step size of Adam", least=0, traceable=True, tune=(1e-5, 1e-2))
+    batch_size: int = integer(32, "steps drawn for one gradient step", least=1, tune=[32, 64, 128, 256])
     tau: float = number(
         1.0, "share of the parameters that the target network takes over in an update", above=0, most=1, traceable=True
     )
-    train_freq: int = integer(4, "steps collected of each environment between two trainings", least=1)
-    target_update_interval: int = integer(10_000, "environment steps between updates of the target network", least=1)
+    train_freq: int = integer(
+        4, "steps collected of each environment between two trainings", least=1, tune=[1, 4, 8, 16]
+    )
+    target_update_interval: int = integer(
+        10_000, "environment steps between updates of the target network", least=1, tune=(500, 20_000)
+    )
     max_grad_norm: float | None = number(
         10.0, "gradients are scaled down to this norm; None: never", above=0, optional=True
     )

@@ -16,6 +16,7 @@ import optax
 from renshu.algorithms.base import OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.exploration import EpsilonGreedy, epsilon_greedy_action
 from renshu.algorithms.hyperparameters import (
+    GAMMAS,
     NetArch,
     ScheduleLike,
     boolean,
@@ -50,13 +51,20 @@ class PQN(EpsilonGreedy, Algorithm):
         observations=OBSERVATIONS, actions=frozenset({"discrete"}), frame_stack=True, masks=True
     )
 
-    learning_rate: ScheduleLike = schedule(2.5e-4, "step size of RAdam", least=0, traceable=True)
-    n_steps: int = integer(32, "steps collected of each environment for one update", least=1)
-    batch_size: int = integer(32, "steps in a minibatch; divides n_steps * num_envs", least=1)
-    n_epochs: int = integer(2, "passes over each rollout", least=1)
-    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True)
+    learning_rate: ScheduleLike = schedule(2.5e-4, "step size of RAdam", least=0, traceable=True, tune=(1e-5, 1e-2))
+    n_steps: int = integer(32, "steps collected of each environment for one update", least=1, tune=[8, 16, 32, 64, 128])
+    batch_size: int = integer(
+        32, "steps in a minibatch; divides n_steps * num_envs", least=1, tune=[32, 64, 128, 256, 512]
+    )
+    n_epochs: int = integer(2, "passes over each rollout", least=1, tune=(1, 8))
+    gamma: float = number(0.99, "discount factor", least=0, most=1, traceable=True, tune=GAMMAS)
     td_lambda: float = number(
-        0.65, "0: targets of one reward and the value after it; 1: of all rewards", least=0, most=1, traceable=True
+        0.65,
+        "0: targets of one reward and the value after it; 1: of all rewards",
+        least=0,
+        most=1,
+        traceable=True,
+        tune=(0.0, 1.0),
     )
     reward_clipping: bool = boolean(False, "learn from the sign of the reward, as is usual in Atari games (Mnih 2015)")
     max_grad_norm: float = number(10.0, "gradients are scaled down to this norm", above=0)

@@ -12,7 +12,7 @@ from renshu.algorithms.value_based.dqn import DQN
 class QRDQN(DQN):
     """DQN that learns quantiles of the return; its defaults are those of sb3-contrib."""
 
-    learning_rate: ScheduleLike = schedule(5e-5, "step size of Adam", least=0, traceable=True)
+    learning_rate: ScheduleLike = schedule(5e-5, "step size of Adam", least=0, traceable=True, tune=(1e-5, 1e-2))
     exploration_fraction: float = number(
         0.005, "share of training in which epsilon falls", above=0, most=1, traceable=True
     )

@@ -17,7 +17,7 @@ class Rainbow(DQN):
     learning_starts and target_update_interval, a larger learning_rate, and v_min and v_max of its own.
     """
 
-    learning_rate: ScheduleLike = schedule(6.25e-5, "step size of Adam", least=0, traceable=True)
+    learning_rate: ScheduleLike = schedule(6.25e-5, "step size of Adam", least=0, traceable=True, tune=(1e-5, 1e-2))
     adam_eps: float = number(1.5e-4, "added to the deviation by which Adam divides", above=0)
     learning_starts: int = integer(20_000, "steps before the first gradient step; their actions are random", least=0)
     target_update_interval: int = integer(8_000, "environment steps between updates of the target network", least=1)
