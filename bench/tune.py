@@ -1,0 +1,142 @@
+"""Hyperparameters found from the defaults: beside those of the presets, with a search that is killed on the way.
+
+    python -m bench.tune [--case ppo] [--trials 40]
+
+Each case is a search by `renshu tune --no-preset`, which is killed (kill -9) after a third of its trials and goes on by
+`--resume`. The defaults, the best settings and the preset's are trained on seeds by which nothing was chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.report import publish, table
+from renshu import preset, tune
+
+TRIALS = 40
+EPISODES = 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """A search. steps: of each training. margin: by which the result may be below the preset's score."""
+
+    algorithm: str
+    environment: str
+    steps: int
+    seeds: int
+    envs: int
+    margin: float
+
+
+CASES = {
+    "ppo": Case("ppo", "CartPole-v1", 50_000, 2, 8, 5.0),
+    "sac": Case("sac", "Pendulum-v1", 8_000, 2, 1, 10.0),
+}
+
+
+def line(case: Case, trials: int, folder: Path, resume: bool) -> list[str]:
+    """Make the command line of a search."""
+    where = ["--resume" if resume else "--run", str(folder), "--trials", str(trials)]
+    begun = [case.algorithm, case.environment, "--no-preset", "--steps", str(case.steps), "--seeds", str(case.seeds)]
+    begun += ["--envs", str(case.envs), "--eval-episodes", str(EPISODES)]
+    return [sys.executable, "-c", "from renshu.cli import main; main()", "tune", *([] if resume else begun), *where]
+
+
+def ended(folder: Path) -> int:
+    """Count the trials that have ended, by the file of the study."""
+    path = folder / "study.db"
+    if not path.exists():
+        return 0
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60) as study:
+        try:
+            found = study.execute("select count(*) from trials where state in ('COMPLETE', 'PRUNED')").fetchone()
+        except sqlite3.OperationalError:  # its tables are being made
+            return 0
+    return int(found[0])
+
+
+def searched(case: Case, trials: int, folder: Path) -> float:
+    """Search, killed after a third of the trials and gone on with; return the seconds of both parts."""
+    began = time.perf_counter()
+    with subprocess.Popen(line(case, trials, folder, resume=False)) as process:
+        while ended(folder) < trials // 3:
+            if process.poll() is not None:
+                raise SystemExit("the search has ended before it was killed")
+            time.sleep(0.2)
+        process.send_signal(signal.SIGKILL)
+    print(f"killed after {ended(folder)} trials", flush=True)
+    subprocess.run(line(case, trials, folder, resume=True), check=True)
+    return time.perf_counter() - began
+
+
+def preset_scores(case: Case, seeds: list[int]) -> np.ndarray:
+    """Train the preset for as many steps on the same seeds, and evaluate it as the search does."""
+    chosen = preset(case.algorithm, case.environment)
+    scores = []
+    for seed in seeds:
+        with chosen.algorithm.on(case.environment, num_envs=chosen.num_envs, seed=seed) as agent:
+            agent.learn(case.steps, progress=False)
+            scores.append(agent.evaluate(EPISODES).mean)
+    return np.array(scores)
+
+
+def measure(case: Case, trials: int) -> list[object]:
+    """Search and train the preset; return a row of the page."""
+    with tempfile.TemporaryDirectory(prefix="renshu-tune-") as name:
+        folder = Path(name) / "search"
+        seconds = searched(case, trials, folder)
+        found = tune(resume=folder, progress=False)
+        fresh = found.plan.fresh_seeds
+        counts = [one.state for one in found.records]
+        print(json.dumps(found.values, default=str), flush=True)
+    theirs = preset_scores(case, fresh)
+    reached = found.score.mean >= theirs.mean() - case.margin
+    states = ", ".join(f"{counts.count(state)} {state}" for state in dict.fromkeys(counts))
+    return [
+        f"{case.algorithm.upper()} on {case.environment}, {case.steps:,} steps",
+        str(found.start_score),
+        str(found.score),
+        f"{theirs.mean():,.1f} ± {theirs.std():,.1f}",
+        "yes" if reached else "no",
+        f"{seconds / 60:.0f}",
+        states,
+    ]
+
+
+def main() -> None:
+    """Search, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES, action="append", help="one of them alone; nothing is written then")
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    asked = parser.parse_args()
+    header = ["", "defaults", "found", "preset", "found as good", "minutes", "trials"]
+    rows = []
+    for name in asked.case or CASES:
+        rows.append(measure(CASES[name], asked.trials))
+        print(*rows[-1], sep=" | ", flush=True)
+    margins = ", ".join(f"{case.margin:g} ({case.algorithm.upper()})" for case in CASES.values())
+    body = f"""{table(header, rows)}
+
+Scores: mean over {CASES["ppo"].seeds} fresh seeds of {EPISODES} greedy episodes each, ± deviation over the seeds; all
+three were trained for as many steps on the same seeds. As good: at most {margins} below the preset's. Each search was
+killed (kill -9) after a third of its trials, and went on."""
+    if asked.case or asked.trials < TRIALS:
+        print(body)
+    else:
+        publish("tune", "Hyperparameters found from the defaults", "python -m bench.tune", body)
+
+
+if __name__ == "__main__":
+    main()
