@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Every, Progress, StopAtReturn
+from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Every, StopAtReturn
 from renshu.agent.pictures import save_pictures
+from renshu.agent.progress import Progress
 from renshu.algorithms.hyperparameters import kind_of
 from renshu.errors import HyperparameterError
 from renshu.loops.evaluation import SUCCESS

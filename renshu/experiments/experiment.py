@@ -22,7 +22,7 @@ from renshu.errors import HyperparameterError, did_you_mean
 from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
 from renshu.experiments.vmapped import Row, Trained, fitted_backend, train_vmapped
 from renshu.tracking.comparison import Curves, Statistic, carried, plot_curves, table, write_csv
-from renshu.viewing.notebook import html_of
+from renshu.viewing.notebook import Bar, html_of, in_notebook
 
 _OPTIONS = ("seeds", "steps", "num_envs", "grid", "loop", "bins", "frame_stack", "masks", "env_kwargs", "at_once")
 _OPTIONS += ("workers", "address")
@@ -223,6 +223,16 @@ def bar_of(total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar over the steps of all agents together."""
     if total is None:
         yield lambda steps: None
+        return
+    if in_notebook():
+        shown, done = Bar("", total, 0), 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            shown.show(min(done, total), "", "")
+
+        yield advance
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,13 +1,19 @@
-"""Results as notebooks show them: tables, and pictures beside them."""
+"""Results as notebooks show them: tables, pictures beside them, and a bar while one waits."""
 
 from __future__ import annotations
 
 import base64
+import html
 import io
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+_EVERY = 0.2
+"""Seconds between two drawings of a bar."""
 
 
 def html_of(table: Any, draw: Callable[[Path], Any] | None = None) -> str:
@@ -26,3 +32,46 @@ def html_of(table: Any, draw: Callable[[Path], Any] | None = None) -> str:
     return (
         f'{page}<img alt="learning curves" style="max-width: 100%; width: 720px" src="data:image/png;base64,{content}">'
     )
+
+
+def in_notebook() -> bool:
+    """Tell whether what is displayed is shown by a kernel of Jupyter, which is not a terminal but draws HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+class Bar:
+    """A bar in a notebook: title, steps, speed, returns, and the time left. One output, replaced as it moves."""
+
+    def __init__(self, title: str, total: int, completed: int) -> None:
+        self._title, self._total, self._first, self._began = title, total, completed, time.monotonic()
+        self._output: Any = None
+        self._next = 0.0
+        self.show(completed, "compiling", "")
+
+    def show(self, completed: int, speed: str, returns: str) -> None:
+        """Move the bar."""
+        from IPython.display import HTML, display
+
+        now = time.monotonic()
+        if now < self._next and completed < self._total:
+            return
+        self._next = now + _EVERY
+        words = [f"{completed:,}/{self._total:,} steps", speed, returns, self._left(completed)]
+        text = html.escape(" · ".join(word for word in words if word))
+        page = f'<progress value="{completed}" max="{self._total}"></progress> <b>{html.escape(self._title)}</b> {text}'
+        if self._output is None:
+            self._output = display(HTML(page), display_id=True)
+        else:
+            self._output.update(HTML(page))
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+
+    def _left(self, completed: int) -> str:
+        done = completed - self._first
+        if not done:
+            return ""
+        seconds = (time.monotonic() - self._began) * (self._total - completed) / done
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left" if completed < self._total else ""

@@ -1,7 +1,4 @@
-import contextlib
-import io
 import math
-import re
 import time
 from types import SimpleNamespace
 
@@ -14,12 +11,9 @@ from renshu.agent.callbacks import (
     Callback,
     Checkpoint,
     Evaluate,
-    Progress,
     StopAtReturn,
     StopWithoutImprovement,
-    rollouts_note,
 )
-from renshu.agent.summary import describe
 from renshu.errors import HyperparameterError
 from renshu.files.checkpoint import read_header
 from renshu.loops.evaluation import Evaluation
@@ -252,38 +246,6 @@ def test_a_gain_below_the_least_is_none():
     assert stop.on_update(agent, {"return_mean": 2.1}) is None
 
 
-def test_progress_on_a_pipe_prints_lines(tiny, capsys):
-    agent = tiny(probes.Value).learn(300)
-    *lines, _ = capsys.readouterr().err.splitlines()
-    assert 5 <= len(lines) <= 11
-    assert all(re.fullmatch(r"ppo Value: \d+ of 300 steps, [\d,]+ a second, mean return -?[\d.]+", x) for x in lines)
-    assert f"{agent.steps} of 300" in lines[-1]
-    assert tiny(probes.Value).learn(60, progress=False).steps >= 60
-    assert capsys.readouterr().err == ""
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_on_a_terminal_draws_a_bar(tiny, monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    agent = tiny(probes.Value)
-    bar = Progress(60, agent.steps)
-    agent.learn(60, progress=False, callbacks=bar)
-    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", terminal.getvalue())
-    assert re.search(r"0/60 steps +compiling", shown)
-    last = shown.strip().splitlines()[-2]
-    assert re.search(r"ppo Value .*60/60 steps +[\d,]+/s return -?[\d.]+ 0:00:0", last)
-    assert len(last.rsplit("\r", 1)[-1]) <= 80
-    assert terminal.getvalue().count("\x1b[?25h") == 1, "the cursor must be shown again"
-
-
 def test_evaluation_does_not_disturb_training(tiny, tmp_path):
     runs = {name: tmp_path / name for name in ("plain", "evaluated")}
     plain = tiny().learn(320, progress=False, run=runs["plain"])
@@ -295,48 +257,9 @@ def test_evaluation_does_not_disturb_training(tiny, tmp_path):
     assert len(rows[0]) > 5
 
 
-def test_progress_counts_on_after_a_resume(tiny, monkeypatch, capsys):
-    agent = tiny(probes.Value).learn(100, progress=False)
-    begun = agent.steps
-    agent.learn(100)
-    *lines, _ = capsys.readouterr().err.splitlines()
-    numbers = [int(re.search(r"(\d+) of", line)[1]) for line in lines if " a second" in line]
-    assert begun < numbers[0] < numbers[-1]
-    assert f"of {begun + 100} steps" in lines[-1]
-
-
-def test_the_last_line_says_how_it_went_and_why_it_ended(tiny, capsys):
-    def enough(agent, metrics):
-        return False
-
-    def last(**options):
-        agent = tiny(probes.TimeLimit)
-        with contextlib.suppress(ZeroDivisionError):
-            agent.learn(3200, **options)
-        return capsys.readouterr().err.splitlines()[-1]
-
-    words = r"ppo TimeLimit: [\d,]+ steps in [\d.]+ s, [\d,]+ a second without compilation; "
-    assert re.fullmatch(words + "all steps are done", last())
-    assert re.fullmatch(words + "enough returned False", last(callbacks=enough))
-    assert re.fullmatch(words + "the mean return of the recent episodes reached -5", last(stop_at=-5))
-    assert re.fullmatch(words + "ZeroDivisionError", last(callbacks=lambda agent, metrics: 1 / 0))
-
-
 def test_the_rate_leaves_compilation_out(tiny):
     rates = []
     agent = tiny("renshu/CartPole-v1", net_arch=[11])  # compiled anew
     began = time.perf_counter()
     agent.learn(20_000, progress=False, callbacks=lambda agent, metrics: rates.append(metrics["steps_per_second"]))
     assert rates[-1] > 2 * agent.steps / (time.perf_counter() - began)
-
-
-@pytest.mark.parametrize(
-    ("steps", "said"),
-    [(20, "learns in rollouts of 32 steps (16 of each of 2 environments): it will make about 32, not 20"), (3200, "")],
-)
-def test_more_steps_than_asked_for_are_said_beforehand(tiny, capsys, steps, said):
-    agent = tiny(probes.Value)
-    assert rollouts_note(agent, steps).removeprefix("ppo Value ") == said
-    assert "32 together; training ends with a whole one" in " ".join(describe(agent.trainer).split())
-    agent.learn(20)
-    assert "about 32, not 20" in capsys.readouterr().err.splitlines()[0]
