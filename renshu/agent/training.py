@@ -133,6 +133,7 @@ def settings(agent: Agent) -> dict[str, Any]:
         "algorithm": type(agent.algorithm).__name__,
         "hyperparameters": agent.algorithm.to_json(),
         "environment": agent.name,
+        "environment_id": agent.spec.id,
         "env_kwargs": dict(agent.spec.kwargs),
         "num_envs": agent.spec.num_envs,
         "spaces": agent.trainer.space_config.to_json(),

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import stat
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -24,6 +27,8 @@ from renshu.tracking.provenance import read_settings
 State: TypeAlias = Literal["training", "ended", "stopped", "damaged"]
 Files: TypeAlias = dict[str, os.stat_result]
 """The files of a run that are read, by name."""
+Stamp: TypeAlias = dict[str, tuple[int, int]]
+"""Their times and sizes."""
 
 DEPTH = 5
 """Folders above each other that are searched."""
@@ -40,6 +45,8 @@ _WATCHED = {
     "study.db",
 }
 _TAIL = 4096
+_SILENT, _LATER = 600.0, 60.0
+_MOST_STEPS = 2.0**53
 _LARGEST_SETTINGS = 4 << 20
 _MARKS = {"curves.csv": "experiments", "pbt.csv": "populations", "ratings.csv": "leagues"}
 
@@ -105,41 +112,44 @@ class Catalogue:
         self.populations: dict[str, Path] = {}
         self.leagues: dict[str, Path] = {}
         self.version = 0
-        self._stamps: dict[str, dict[str, tuple[int, int]]] = {}
+        self.is_read = False
+        self._stamps: dict[str, Stamp] = {}
+        self._lock = threading.Lock()
         self._read_at, self._took = -math.inf, 0.0
 
     def refresh(self, at_most_every: float = 0.0) -> int:
         """Look into the folder again, unless that was done less than so many seconds ago. Return the version.
 
-        Where looking takes long, because there are many runs, it is done less often.
+        Where looking takes long, because there are many runs, it is done less often. Threads wait for each other.
         """
-        began = time.monotonic()
-        if at_most_every and began - self._read_at < max(at_most_every, 5 * self._took):
+        with self._lock:
+            began = time.monotonic()
+            if at_most_every and began - self._read_at < max(at_most_every, 5 * self._took):
+                return self.version
+            self._look()
+            self._read_at = time.monotonic()
+            self._took = self._read_at - began
             return self.version
+
+    def _look(self) -> None:
         found: dict[str, dict[str, Path]] = {kind: {} for kind in _MARKS.values()}
         rows: dict[str, RunRow] = {}
-        changed = False
+        stamps: dict[str, Stamp] = {}
         for kind, name, path, files in _walk(self.root):
             if kind != "runs":
                 found[kind][name] = path
                 continue
             stamp = {file: (status.st_mtime_ns, status.st_size) for file, status in files.items()}
+            old = self.runs.get(name)
             # A training that is killed changes no file.
-            if self._stamps.get(name) == stamp and self.runs[name].state != "training":
-                rows[name] = self.runs[name]
-                continue
-            rows[name] = _row(name, path, files)
-            self._stamps[name] = stamp
-            changed |= rows[name] != self.runs.get(name)
-        changed |= rows.keys() != self.runs.keys()
-        self.runs = rows
-        for kind in _MARKS.values():
-            changed |= getattr(self, kind) != found[kind]
-            setattr(self, kind, found[kind])
+            same = old is not None and self._stamps.get(name) == stamp and old.state != "training"
+            rows[name], stamps[name] = old if same and old is not None else _row(name, path, files), stamp
+        changed = rows != self.runs or any(getattr(self, kind) != found[kind] for kind in found)
+        self.runs, self._stamps = rows, stamps
+        for kind, folders in found.items():
+            setattr(self, kind, folders)
         self.version += changed
-        self._read_at = time.monotonic()
-        self._took = self._read_at - began
-        return self.version
+        self.is_read = True
 
     def environments(self) -> list[str]:
         """Return the names of all environments, sorted."""
@@ -147,11 +157,19 @@ class Catalogue:
 
 
 def regular(path: Path) -> bool:
-    """Tell whether a path is a plain file: no link, no folder, nothing that would wait."""
+    """Tell whether a path, of which the board's folder was resolved, is a plain file: no link leads to it or is it."""
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        return stat.S_ISREG(os.lstat(path).st_mode) and os.path.realpath(path) == str(path)
     except (OSError, ValueError):
         return False
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """Read the settings of a run that was found before. Raises RenshuError where they are not a plain, small file."""
+    file = path / "settings.json"
+    if not regular(file) or file.stat().st_size > _LARGEST_SETTINGS:
+        raise RenshuError(f"settings.json is no plain file of at most {_LARGEST_SETTINGS >> 20} MB")
+    return read_settings(path)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str, Path, Files]]:
@@ -159,15 +177,16 @@ def _walk(root: Path) -> Iterator[tuple[str, str, Path, Files]]:
     folders = [(root, 0)]
     while folders:
         folder, depth = folders.pop()
-        name = folder.relative_to(root).as_posix() if folder != root else root.name
+        name = clean(folder.relative_to(root).as_posix() if folder != root else root.name)
         below: list[Path] = []
         files: Files = {}
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name in _WATCHED or entry.name in _MARKS:
-                        if entry.is_file(follow_symlinks=False):
-                            files[entry.name] = entry.stat(follow_symlinks=False)
+                        with suppress(FileNotFoundError):  # a lock that was let go of meanwhile
+                            if entry.is_file(follow_symlinks=False):
+                                files[entry.name] = entry.stat(follow_symlinks=False)
                     elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                         below.append(folder / entry.name)
         except OSError:
@@ -193,36 +212,50 @@ def _row(name: str, path: Path, files: Files) -> RunRow:
         evaluations = [_score(row) for row in _newest(path, files, "evaluations.csv", EVALUATIONS)]
         kept = [_score(row) for row in _newest(path, files, "scores.csv", EVALUATIONS)]
     except (RenshuError, OSError) as error:
-        return RunRow(name, path, "damaged", fault=str(error)[:300], changed=changed)
-    newest = evaluations[0] if evaluations else None
+        return RunRow(name, path, "damaged", fault=clean(str(error))[:300], changed=changed)
+    # The newest first; at one step what was measured after the training, of the best agent, comes before the rest.
+    scores = sorted(kept + evaluations, key=lambda score: -score.step)
+    total = whole(settings.get("total_steps"))
+    steps = max(int(episode.get("step", 0)), scores[0].step if scores else 0)
     return RunRow(
         name,
         path,
-        _state(path, files),
+        _state(path, files, changed, steps, total),
         words(settings.get("algorithm")),
         words(settings.get("environment")),
         whole(settings.get("seed")),
-        max(int(episode.get("step", 0)), newest.step if newest else 0),
-        whole(settings.get("total_steps")),
+        steps,
+        total,
         episode.get("seconds"),
         episode.get("return"),
-        newest,
-        next((score for score in kept + evaluations if score.episodes >= RANKED_EPISODES), None),
+        scores[0] if scores else None,
+        next((score for score in scores if score.episodes >= RANKED_EPISODES), None),
         number(settings.get("reward_threshold")),
         words(settings.get("started")),
         changed,
     )
 
 
-def _state(path: Path, files: Files) -> State:
-    if "lock" in files and holder(path) is not None:
+def _state(path: Path, files: Files, changed: float, steps: int, total: int | None) -> State:
+    held = holder(path) if "lock" in files else None
+    # It is not known of a process on another machine whether it lives; one that does writes now and then.
+    if held is not None and (held.endswith(f" on {platform.node()}") or time.time() - changed < _SILENT):
         return "training"
-    return "ended" if "agent.safetensors" in files else "stopped"
+    if "agent.safetensors" not in files:
+        return "stopped"
+    # One that was ended, resumed and killed has the agent of before.
+    later = changed - files["agent.safetensors"].st_mtime > _LATER
+    return "stopped" if later and total is not None and steps < total else "ended"
+
+
+def clean(text: str) -> str:
+    """Return a text of somebody's that can be written as UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def words(value: Any) -> str:
     """Return a text of somebody's file, at most 200 letters long; "" for anything else."""
-    return value[:200] if isinstance(value, str) else ""
+    return clean(value[:200]) if isinstance(value, str) else ""
 
 
 def number(value: Any) -> float | None:
@@ -252,7 +285,8 @@ def _newest(path: Path, files: Files, name: str, columns: tuple[str, ...]) -> It
             values = [float(value) for value in line.split(b",")]
         except ValueError:
             continue
-        if len(values) == len(columns) and all(map(math.isfinite, values)):
+        fits = len(values) == len(columns) and all(map(math.isfinite, values))
+        if fits and 0 <= values[0] < _MOST_STEPS:
             yield dict(zip(columns, values, strict=True))
 
 
@@ -261,10 +295,11 @@ def _not_through_links(path: str, flags: int) -> int:
 
 
 def plain(value: Any) -> str:
-    """Write a value of settings.json on one line, a schedule as the command line takes it."""
+    """Write a value of settings.json on one line, a linear schedule as the command line takes it."""
     if isinstance(value, str):
-        return value
-    if isinstance(value, dict) and value.get("schedule") == "linear" and value.get("until", 1.0) == 1.0:
-        end = f":{plain(value['end'])}" if value.get("end") else ""
-        return f"linear:{plain(value.get('start'))}{end}"
-    return json.dumps(value, ensure_ascii=False)
+        return clean(value)
+    if isinstance(value, dict) and value.get("schedule") == "linear":
+        end, until = value.get("end", 0.0), value.get("until", 1.0)
+        rest = [end, until] if until != 1.0 else [end] if end else []
+        return ":".join(["linear", *(plain(part) for part in (value.get("start"), *rest))])
+    return clean(json.dumps(value, ensure_ascii=False))

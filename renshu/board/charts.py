@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from renshu.tracking.comparison import Curves, bootstrap_band, interquartile_mean
+from renshu.tracking.comparison import Curves, bootstrap_band, centre
 from renshu.tracking.curves import EPISODES, EVALUATIONS, recent_moments
 from renshu.tracking.figures import COLOURS, colour_and_dashes, thinned
 
@@ -19,6 +19,7 @@ Tables: TypeAlias = dict[str, dict[str, np.ndarray]]
 
 _GREY = "#7c8796"
 """Colour of text and axes, legible on white and on black."""
+_MOST_MEMBERS = 64
 _TYPES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": [8, 3, 2, 3]}
 
 
@@ -51,11 +52,11 @@ def learning_curve(tables: Tables, axis: Axis, threshold: float | None = None) -
     if evaluations["step"].size:
         at = _axis(evaluations["step"], episodes, axis)
         low, high = evaluations["mean"] - evaluations["std"], evaluations["mean"] + evaluations["std"]
-        series += _band("evaluation ± std", at, low, high, COLOURS[1])
         marked = _line("evaluation ± std", _points(at, evaluations["mean"]), COLOURS[1])
-        series.append(marked | {"showSymbol": True, "symbol": "circle", "symbolSize": 7})
+        series.append(marked | {"showSymbol": True, "symbol": "circle", "symbolSize": 7, "z": 4})
+        series += _band("evaluation ± std", at, low, high, COLOURS[1])
     if threshold is not None:
-        series[1]["markLine"] = _marked(threshold, "threshold")
+        series[1]["markLine"] = _marked(_mark(threshold, "threshold"))
     return _chart(series, axis, "return")
 
 
@@ -80,32 +81,35 @@ def metric(tables: Tables, name: str, axis: Axis) -> Chart:
 def comparison(
     curves: Sequence[Curves], threshold: float | None = None, line: tuple[str, float] | None = None
 ) -> Chart:
-    """Draw the interquartile mean over the seeds of each, its 95 % bootstrap band, and every seed faint.
+    """Draw curves: of several seeds the interquartile mean, its 95 % bootstrap band, and every seed faint.
 
-    line: name and height of another score to beat.
+    The mean is drawn where more than half of the seeds are known. line: name and height of another score to beat.
     """
     series: list[Chart] = []
     for place, one in enumerate(curves):
         colour, dashes = colour_and_dashes(place)
+        middle = centre(one.returns, "iqm") if one.steps.size else np.zeros(0)
+        bold = _line(one.label, _points(one.steps, middle), colour, width=2.5, dashes=dashes) | {"z": 4}
+        series.append(bold)
         if len(one.seeds) > 1:
             low, high = bootstrap_band(one.returns, "iqm")
             series += _band(one.label, one.steps, low, high, colour)
-            for returns in one.returns:
+            for seed, returns in zip(one.seeds, one.returns, strict=True):
                 faint = _line(one.label, _points(one.steps, returns), colour, width=0.8)
-                series.append(faint | {"lineStyle": {"width": 0.8, "opacity": 0.35, "color": colour}, "silent": True})
-        middle = interquartile_mean(one.returns) if one.steps.size else np.zeros(0)
-        series.append(_line(one.label, _points(one.steps, middle), colour, width=2.5, dashes=dashes))
-    if series and threshold is not None:
-        series[-1]["markLine"] = _marked(threshold, "threshold")
-    if series and line is not None:
-        series[0]["markLine"] = _marked(line[1], line[0], "insideEndBottom")
-    return _chart(series, "steps", "return: interquartile mean, 95 % band")
+                faint |= {"lineStyle": {"width": 0.8, "opacity": 0.35, "color": colour}, "silent": True}
+                series.append(faint | {"id": f"{one.label}, seed {seed}"})
+    marks = [_mark(threshold, "threshold")] if threshold is not None else []
+    marks += [_mark(line[1], line[0], "insideEndBottom")] if line is not None else []
+    if series and marks:
+        series[0]["markLine"] = _marked(*marks)
+    several = any(len(one.seeds) > 1 for one in curves)
+    return _chart(series, "steps", "training return" + (": interquartile mean, 95 % band" if several else ""))
 
 
 def population(members: dict[str, np.ndarray], name: str) -> Chart:
     """Draw a column of a population's table, a line for each member."""
     series = []
-    for member in np.unique(members["member"]):
+    for member in np.unique(members["member"])[:_MOST_MEMBERS]:
         mine = members["member"] == member
         colour, dashes = colour_and_dashes(int(member))
         data = _points(members["steps"][mine], members[name][mine])
@@ -114,13 +118,20 @@ def population(members: dict[str, np.ndarray], name: str) -> Chart:
 
 
 def numbers(chart: Chart) -> str:
-    """Write what a chart shows as csv: series, x, y."""
+    """Write the points of a chart as csv: series, x, y. A band is two series, its low and its high end."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["series", "x", "y"])
+    low: list[list[float]] = []
     for one in chart["series"]:
-        if one.get("stack") is None:
-            rows.writerows([_harmless(one["name"]), x, y] for x, y in one["data"] if y is not None)
+        name, data = _harmless(one.get("id", one["name"])), one["data"]
+        if one.get("stack") is not None:
+            if "areaStyle" in one:  # what is stacked is the width
+                data = [[x, base + width] for (x, base), (_, width) in zip(low, data, strict=True)]
+                name = f"{name}, high"
+            else:
+                low, name = data, f"{name}, low"
+        rows.writerows([name, x, y] for x, y in data if y is not None)
     return text.getvalue()
 
 
@@ -158,7 +169,7 @@ def _band(name: str, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: s
     """Fill between two curves: an invisible one, and the area of a second one stacked on it."""
     known = np.isfinite(low) & np.isfinite(high)
     x, low, high = x[known], low[known], high[known]
-    common = {"name": name, "type": "line", "stack": f"band {name}", "stackStrategy": "all", "silent": True}
+    common = {"name": name, "type": "line", "stack": f"band {name} {colour}", "stackStrategy": "all", "silent": True}
     common |= {"symbol": "none", "lineStyle": {"opacity": 0}, "tooltip": {"show": False}}
     common |= {"itemStyle": {"color": colour}}
     return [
@@ -167,14 +178,14 @@ def _band(name: str, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: s
     ]
 
 
-def _marked(height: float, name: str, place: str = "insideStartTop") -> Chart:
-    label = {"formatter": f"{name} {height:,g}".replace("{", "("), "color": _GREY, "position": place}
-    return {
-        "silent": True,
-        "symbol": "none",
-        "lineStyle": {"type": "dashed", "color": _GREY},
-        "data": [{"yAxis": height, "label": label}],
-    }
+def _marked(*marks: Chart) -> Chart:
+    style = {"type": "dashed", "color": _GREY}
+    return {"silent": True, "symbol": "none", "lineStyle": style, "data": list(marks)}
+
+
+def _mark(height: float, name: str, place: str = "insideStartTop") -> Chart:
+    words = f"{name} {height:,g}".replace("{", "(")  # a brace would begin a name of ECharts
+    return {"yAxis": height, "label": {"formatter": words, "color": _GREY, "position": place}}
 
 
 def _chart(series: Iterable[Chart], axis: Axis, height: str) -> Chart:
@@ -186,7 +197,7 @@ def _chart(series: Iterable[Chart], axis: Axis, height: str) -> Chart:
     across = {"name": unit, "nameLocation": "middle", "nameGap": 26, "nameTextStyle": text, "min": 0, "max": "dataMax"}
     up = {"name": height, "nameTextStyle": {"color": _GREY, "align": "left"}, "scale": True}
     tools = {"dataZoom": {"yAxisIndex": "none"}, "saveAsImage": {"name": "renshu"}}
-    legend = {"bottom": 0, "type": "scroll", "icon": "roundRect", "data": names, "textStyle": text}
+    legend = {"bottom": 0, "type": "scroll", "data": names, "textStyle": text}
     return {
         "animation": False,
         "backgroundColor": "transparent",

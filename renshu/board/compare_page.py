@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import numpy as np
 from nicegui import ui
 
-from renshu.board.catalogue import Catalogue, regular
+from renshu.board.catalogue import Catalogue, clean, regular
 from renshu.board.charts import comparison, population
 from renshu.board.comparing import Group, grouped
 from renshu.board.frame import EVERY, Cell, ChartCard, live, page, run_place, table
@@ -21,16 +21,22 @@ from renshu.errors import RenshuError
 from renshu.tracking.comparison import Curves, bootstrap_band, final_returns, interquartile_mean, read_csv
 from renshu.tracking.tables import read_table
 
-_FINAL = "Final training return: interquartile mean of the seeds, 95 % interval"
+MOST_COMPARED = 64
+"""Runs, labels and columns that a page shows at most."""
+_FINAL = "Training return in the last tenth: interquartile mean of the runs, 95 % interval where there are several"
 _MEMBERS = {"interval", "member", "steps", "return", "parent"}
-_LARGEST = 64 << 20
+_LARGEST = 16 << 20
 _MOST_ROWS = 200
 
 
 def compare_page(catalogue: Catalogue, names: Sequence[str]) -> None:
     """Show runs beside each other: a chart for each environment, final scores, and the settings that differ."""
     catalogue.refresh(EVERY / 2)
+    names = list(dict.fromkeys(names))
     with page("Comparison"):
+        if len(names) > MOST_COMPARED:
+            ui.label(f"These are the first {MOST_COMPARED} of {len(names)} runs.")
+            names = names[:MOST_COMPARED]
         missing = [name for name in names if name not in catalogue.runs]
         if missing or not names:
             words = f"No such run: {', '.join(missing)}" if missing else "Choose runs on the page of all runs."
@@ -69,7 +75,8 @@ def _scores(groups: Sequence[Group]) -> None:
         cells: list[Cell] = [group.algorithm, group.environment]
         cells += [textwrap.shorten(group.settings.get(name, ""), 40, placeholder=" ...") for name in names]
         lone = group.names[0] if len(group.names) == 1 else None
-        rows.append([*cells, (lone, run_place(lone)) if lone else str(len(group.names)), _interval(*group.final())])
+        count = str(len(group.names)) if group.known == len(group.names) else f"{group.known} of {len(group.names)}"
+        rows.append([*cells, (lone, run_place(lone)) if lone else count, _interval(*group.final())])
     with ui.card().classes("w-full"):
         ui.label(_FINAL).classes("font-bold")
         table(["algorithm", "environment", *names, "runs", "final return"], rows)
@@ -99,11 +106,11 @@ def experiment_page(catalogue: Catalogue, name: str) -> None:
     with page(name if curves or members else "No such experiment"):
         try:
             if curves is not None:
-                _experiment(read_csv(_small(curves / "curves.csv")))
+                _experiment(read_csv(_small(curves / "curves.csv"))[:MOST_COMPARED])
             if members is not None:
                 _population(_members(members / "pbt.csv"))
-        except RenshuError as error:
-            ui.label(str(error)).classes("break-all")
+        except (RenshuError, OSError, ValueError, OverflowError) as error:
+            ui.label(clean(str(error))).classes("break-all")
         ui.link("Experiments", "/experiments")
 
 
@@ -123,7 +130,7 @@ def _experiment(curves: Sequence[Curves]) -> None:
 
 def _population(members: dict[str, np.ndarray]) -> None:
     """Show the returns and the hyperparameters of the members of a population."""
-    for name in ["return", *(name for name in members if name not in _MEMBERS)]:
+    for name in ["return", *(name for name in members if name not in _MEMBERS)][:MOST_COMPARED]:
         ChartCard(name, population(members, name))
 
 
@@ -163,6 +170,9 @@ def _csv_rows(path: Path) -> list[list[Cell]]:
     try:
         _small(path)
         with open(path, newline="", encoding="utf-8") as file:
-            return [[cell[:200] for cell in row] for row, _ in zip(csv.reader(file), range(_MOST_ROWS), strict=False)]
+            return [
+                [clean(cell[:200]) for cell in row[:MOST_COMPARED]]
+                for row, _ in zip(csv.reader(file), range(_MOST_ROWS), strict=False)
+            ]
     except (RenshuError, OSError, UnicodeDecodeError, csv.Error):
         return []

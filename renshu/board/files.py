@@ -30,7 +30,10 @@ def media(run: Path, name: str) -> Path | None:
     path = run / name
     if path.parent != run or path.name != name or path.suffix not in TYPES or not regular(path):
         return None
-    with open(path, "rb") as file:
-        first = file.read(12)
+    try:
+        with open(path, "rb") as file:
+            first = file.read(12)
+    except OSError:
+        return None
     start = first[4:8] if path.suffix == ".mp4" else first
     return path if start.startswith(_BEGINNINGS[path.suffix]) else None

@@ -22,9 +22,9 @@ class ZooScore:
     steps: int | None
 
     @property
-    def lower(self) -> float:
-        """Mean less one deviation, of 0 where it is not known."""
-        return self.mean - (self.std or 0.0)
+    def lower(self) -> float | None:
+        """Mean less one deviation; None where that is not known."""
+        return None if self.std is None else self.mean - self.std
 
 
 @dataclass(frozen=True)

@@ -8,29 +8,37 @@ from urllib.parse import urlencode
 from nicegui import ui
 
 from renshu.board.catalogue import Catalogue, RunRow
+from renshu.board.compare_page import MOST_COMPARED
 from renshu.board.files import videos
 from renshu.board.frame import EVERY, Cell, file_place, live, page, run_place, table
 from renshu.board.leaderboard import Ranking, rankings
 
 _STATES = {"training": "● training", "ended": "✓ ended", "stopped": "■ stopped", "damaged": "✗ damaged"}
+_LINK = """(cell) => {
+    const link = document.createElement("a");
+    link.href = "/run/" + cell.value.split("/").map(encodeURIComponent).join("/");
+    link.textContent = cell.value;
+    link.className = "underline";
+    return link;
+}"""
 _NUMBER = {"type": "rightAligned", "filter": "agNumberColumnFilter"}
 _NUMBER |= {":valueFormatter": "(cell) => cell.value == null ? '' : cell.value.toLocaleString('en')"}
 _COLUMNS: tuple[dict[str, Any], ...] = (
-    {"field": "name", "headerName": "run", "pinned": "left", "width": 190, "cellClass": "cursor-pointer underline"},
-    {"field": "state", "width": 120},
-    {"field": "algorithm", "width": 125},
-    {"field": "environment", "width": 200},
-    {"field": "seed", "width": 90, **_NUMBER},
-    {"field": "steps", "width": 115, **_NUMBER},
+    {"field": "name", "headerName": "run", "pinned": "left", "width": 190, ":cellRenderer": _LINK},
+    {"field": "state", "headerName": "state", "width": 120},
+    {"field": "algorithm", "headerName": "algorithm", "width": 125},
+    {"field": "environment", "headerName": "environment", "width": 200},
+    {"field": "seed", "headerName": "seed", "width": 90, "type": "rightAligned"},
+    {"field": "steps", "headerName": "steps", "width": 115, **_NUMBER},
     {"field": "share", "headerName": "%", "width": 70, **_NUMBER},
     {"field": "score", "headerName": "evaluated", "width": 115, **_NUMBER},
     {"field": "std", "headerName": "± std", "width": 90, **_NUMBER},
     {"field": "training", "headerName": "last return", "width": 120, **_NUMBER},
-    {"field": "minutes", "width": 100, **_NUMBER},
-    {"field": "started", "width": 170, "sort": "desc"},
+    {"field": "minutes", "headerName": "minutes", "width": 100, **_NUMBER},
+    {"field": "started", "headerName": "started (UTC)", "width": 170, "sort": "desc"},
     {"field": "fault", "headerName": "wrong with it", "width": 300},
 )
-_MOST_COMPARED = 64
+_MOST_RANKED = 50
 
 
 def runs_page(catalogue: Catalogue) -> None:
@@ -49,12 +57,11 @@ def runs_page(catalogue: Catalogue) -> None:
                 "rowData": list(shown.values()),
                 "rowSelection": {"mode": "multiRow", "headerCheckbox": True, "selectAll": "filtered"},
                 "selectionColumnDef": {"pinned": "left", "width": 50},
-                ":getRowId": "(params) => params.data.name",
+                ":getRowId": "(params) => 'run:' + params.data.name",
                 "enableCellTextSelection": True,
             },
             auto_size_columns=False,
         ).classes("w-full h-[70vh]")
-        grid.on("cellClicked", lambda event: _open(event.args), ["colId", "data"])
         search.on_value_change(lambda event: grid.run_grid_method("setGridOption", "quickFilterText", event.value))
         button.on_click(lambda: _compare(grid))
         seen = catalogue.version
@@ -91,7 +98,7 @@ def _cells(row: RunRow) -> dict[str, Any]:
         "state": _STATES[row.state],
         "algorithm": row.algorithm,
         "environment": row.environment,
-        "seed": row.seed,
+        "seed": None if row.seed is None else str(row.seed),
         "steps": row.steps,
         "share": None if not row.total_steps else min(100, round(100 * row.steps / row.total_steps)),
         "score": None if score is None else round(score.mean, 2),
@@ -104,15 +111,10 @@ def _cells(row: RunRow) -> dict[str, Any]:
     return {name: value for name, value in cells.items() if value is not None and value != ""}
 
 
-def _open(event: dict[str, Any]) -> None:
-    if event.get("colId") == "name":
-        ui.navigate.to(run_place(str(event["data"]["name"])))
-
-
 async def _compare(grid: ui.aggrid) -> None:
     names = [str(row["name"]) for row in await grid.get_selected_rows()]
-    if not names or len(names) > _MOST_COMPARED:
-        ui.notify(f"Tick 1 to {_MOST_COMPARED} runs to compare them; {len(names)} are ticked.")
+    if not names or len(names) > MOST_COMPARED:
+        ui.notify(f"Tick 1 to {MOST_COMPARED} runs to compare them; {len(names)} are ticked.")
         return
     ui.navigate.to("/compare?" + urlencode([("run", name) for name in names]))
 
@@ -133,25 +135,33 @@ def leaderboard_page(catalogue: Catalogue) -> None:
             if not found:
                 ui.label("No run yet in this folder.")
 
-        live(lambda: catalogue.refresh(EVERY / 2), lambda: draw.refresh() if draw.targets else draw())
+        def ranks() -> object:
+            catalogue.refresh(EVERY / 2)
+            found = rankings(catalogue.runs.values())
+            return [([(row.name, score) for row, score in one.rows], len(one.unranked)) for one in found]
+
+        live(ranks, lambda: draw.refresh() if draw.targets else draw())
 
 
 def _ranked(ranking: Ranking) -> None:
-    entries: list[tuple[float, list[Cell]]] = []
-    for number, (row, score) in enumerate(ranking.rows, start=1):
+    rows: list[list[Cell]] = []
+    if (zoo := ranking.zoo) is not None:
+        spread = "" if zoo.std is None else f" ± {zoo.std:,.1f}"
+        lower = "" if zoo.lower is None else f"{zoo.lower:,.1f}"
+        zoo_cells = ["RL Zoo", "to beat", zoo.algorithm, lower, f"{zoo.mean:,.1f}{spread}", ""]
+        rows.append([*zoo_cells, "" if zoo.steps is None else f"{zoo.steps:,}", "", "", "", ""])
+    for number, (row, score) in enumerate(ranking.rows[:_MOST_RANKED], start=1):
         minutes = "" if row.seconds is None else f"{row.seconds / 60:.1f}"
         video = next((file for file in videos(row.path) if file.endswith(".mp4")), None)
         cells: list[Cell] = [(row.name, run_place(row.name)), str(number), row.algorithm, f"{score.lower:,.1f}"]
         cells += [f"{score.mean:,.1f} ± {score.std:,.1f}", str(score.episodes), f"{score.step:,}", minutes]
         cells += ["" if row.seed is None else str(row.seed), "solved" if row.solved else ""]
-        entries.append((score.lower, [*cells, (video, file_place(row.name, video)) if video else ""]))
-    if (zoo := ranking.zoo) is not None:
-        spread = "" if zoo.std is None else f" ± {zoo.std:,.1f}"
-        cells = ["RL Zoo", "to beat", zoo.algorithm, f"{zoo.lower:,.1f}", f"{zoo.mean:,.1f}{spread}", ""]
-        entries.append((zoo.lower, [*cells, "" if zoo.steps is None else f"{zoo.steps:,}", "", "", "", ""]))
+        rows.append([*cells, (video, file_place(row.name, video)) if video else ""])
     with ui.card().classes("w-full"):
         ui.label(ranking.environment).classes("font-bold break-all")
         columns = ["run", "rank", "algorithm", "mean - std", "mean ± std", "episodes", "steps", "minutes", "seed"]
-        table([*columns, "", "video"], [cells for _, cells in sorted(entries, key=lambda entry: -entry[0])])
+        table([*columns, "", "video"], rows)
+        if len(ranking.rows) > _MOST_RANKED:
+            ui.label(f"and {len(ranking.rows) - _MOST_RANKED:,} more").classes("text-sm opacity-70")
         if ranking.unranked:
             ui.label(f"{len(ranking.unranked)} without an evaluation of 100 episodes").classes("text-sm opacity-70")

@@ -8,13 +8,12 @@ from typing import Any
 
 from nicegui import ui
 
-from renshu.board.catalogue import Catalogue, RunRow, plain
+from renshu.board.catalogue import Catalogue, RunRow, clean, plain, settings_of
 from renshu.board.charts import Tables, learning_curve, lengths, metric
 from renshu.board.comparing import against_preset, flat_settings, tables_of
 from renshu.board.files import videos
 from renshu.board.frame import EVERY, ChartCard, facts, file_place, live, page
 from renshu.errors import RenshuError
-from renshu.tracking.provenance import read_settings
 
 _MOST_METRICS = 40
 _DRAWN = ("step", "return_mean", "length_mean")
@@ -81,22 +80,19 @@ def _draw(cards: dict[str, ChartCard], metrics: Any, tables: Tables, axis: Any, 
 
 def _settings(row: RunRow) -> None:
     try:
-        settings = read_settings(row.path)
-        other, differing = against_preset(settings)
+        settings = settings_of(row.path)
     except RenshuError as error:
-        ui.label(f"{error}").classes("text-sm opacity-70 break-all")
-        settings, other, differing = read_settings(row.path), "", {}
-    with ui.card().classes("w-full"):
-        ui.label("Reproduce").classes("font-bold")
-        with ui.row().classes("w-full items-center gap-2 no-wrap"):
-            command = reproducing(settings)
-            ui.label(command).classes("font-mono text-sm break-all grow")
-            ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(command)).props(
-                'flat dense aria-label="copy the command"'
-            )
+        ui.label(clean(str(error))).classes("text-sm opacity-70 break-all")
+        return
+    _command(settings)
+    try:
+        other, differing = against_preset(settings)
+        heading = f"Differs from {other}" if differing else f"Settings, which are those of {other}"
+    except RenshuError as error:  # of another version, or somebody's own
+        heading, differing = f"Settings ({clean(str(error))})", {}
     with ui.grid().classes("w-full grid-cols-1 md:grid-cols-2 gap-4"):
         with ui.card().classes("w-full"):
-            ui.label(f"Differs from {other}" if differing else f"Settings, as {other}").classes("font-bold")
+            ui.label(heading).classes("font-bold break-all")
             flat = flat_settings(settings)
             facts([(key, f"{flat[key]}   (there {value})") for key, value in differing.items() if key in flat])
             with ui.expansion("All settings").classes("w-full").props("dense"):
@@ -107,32 +103,38 @@ def _settings(row: RunRow) -> None:
             facts([(key, value) for part in kept for key, value in _flat(part, settings.get(part))])
 
 
+def _command(settings: dict[str, Any]) -> None:
+    """Show the command that trains the run again; from a program of its owner, what was called."""
+    command = reproducing(settings)
+    with ui.card().classes("w-full"):
+        ui.label("Reproduce" if command else "Trained from Python, by").classes("font-bold")
+        shown = command or plain(settings.get("command"))
+        with ui.row().classes("w-full items-center gap-2 no-wrap"):
+            # A terminal runs a line that ends in a newline, and takes others for keys: nothing of that is to be copied.
+            ui.label(shown if shown.isprintable() else repr(shown)).classes("font-mono text-sm break-all grow")
+            if command and command.isprintable():
+                button = ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(command))
+                button.props('flat dense aria-label="copy the command"')
+
+
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        return [(str(key), plain(item)) for key, item in value.items()]
+        return [(clean(key), plain(item)) for key, item in value.items()]
     return [] if value is None else [(name, plain(value))]
 
 
 def reproducing(settings: dict[str, Any]) -> str:
-    """Make the command line that trains the run again: its own, or else one with all of its hyperparameters."""
-    command = settings.get("command")
+    """Make the command line that trains the run again, with the seed that was drawn; "" where it was no command."""
+    command, seed = settings.get("command"), settings.get("seed")
     try:
         words = shlex.split(command) if isinstance(command, str) else []
     except ValueError:
         words = []
-    seed = plain(settings.get("seed"))
-    if len(words) > 1 and Path(words[0]).name == "renshu" and words[1] == "train" and "--resume" not in words:
-        drawn = [] if "--seed" in words or seed == "null" else ["--seed", seed]
-        return shlex.join(["renshu", *_without(words[1:], "--run"), *drawn])
-    words = ["renshu", "train", plain(settings.get("algorithm")).lower(), plain(settings.get("environment"))]
-    options = {"--steps": "total_steps", "--seed": "seed", "--envs": "num_envs"}
-    words += [
-        word for option, name in options.items() if settings.get(name) for word in (option, plain(settings[name]))
-    ]
-    chosen = settings.get("hyperparameters")
-    values = chosen.items() if isinstance(chosen, dict) else ()
-    words += [word for name, value in values if value is not None for word in ("--set", f"{name}={plain(value)}")]
-    return shlex.join([*words, "--no-preset"])
+    resumed = any(word == "--resume" or word.startswith("--resume=") for word in words)
+    if len(words) < 2 or Path(words[0]).name != "renshu" or words[1] != "train" or resumed:
+        return ""
+    known = any(word == "--seed" or word.startswith("--seed=") for word in words) or seed is None
+    return shlex.join(["renshu", *_without(words[1:], "--run"), *([] if known else ["--seed", plain(seed)])])
 
 
 def _without(words: list[str], option: str) -> list[str]:

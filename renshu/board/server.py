@@ -6,17 +6,16 @@ import asyncio
 import ipaddress
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, urlencode
 
 import uvicorn
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
 from nicegui import ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 
 from renshu.board.catalogue import Catalogue
@@ -54,9 +53,12 @@ class Guard:
             await self._app(scope, receive, _with_policy(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 4401})
-        elif self._is_token(parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]):
-            answer = RedirectResponse(scope["path"], 303)
-            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+        elif self._is_token(dict(parse_qsl(query := scope["query_string"].decode("latin-1"))).get("token", "")):
+            rest = [(name, value) for name, value in parse_qsl(query) if name != "token"]
+            place = scope.get("raw_path", b"/").decode("latin-1") + (f"?{urlencode(rest)}" if rest else "")
+            # Two slashes would begin the name of another host.
+            answer = RedirectResponse("/" + place.lstrip("/"), 303)
+            answer.set_cookie(self._cookie(scope), str(self._token), httponly=True, samesite="strict")
             await answer(scope, receive, send)
         else:
             words = "This board asks for its token: open the address that `renshu board` has printed, with ?token=..."
@@ -64,11 +66,14 @@ class Guard:
 
     def _has_cookie(self, scope: Scope) -> bool:
         headers = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
-        found = SimpleCookie("; ".join(headers)).get(COOKIE)
-        return found is not None and self._is_token(found.value)
+        return self._is_token(cookie_parser("; ".join(headers)).get(self._cookie(scope), ""))
+
+    def _cookie(self, scope: Scope) -> str:
+        """Name the cookie by the port: browsers share cookies between those of one machine."""
+        return f"{COOKIE}_{(scope.get('server') or ('', 0))[1]}"
 
     def _is_token(self, text: str) -> bool:
-        return secrets.compare_digest(text.encode(), (self._token or "").encode())
+        return bool(self._token) and secrets.compare_digest(text.encode(), str(self._token).encode())
 
 
 def _with_policy(send: Any) -> Any:
@@ -114,7 +119,7 @@ def make_app(folder: Path | str, *, host: str = "127.0.0.1", token: str | None =
 
     _pages(catalogue)
     ui.run_with(app, title="Renshu", dark=None, show_welcome_message=False, favicon="🏋")
-    inner: App = TrustedHostMiddleware(app, ["localhost", "127.0.0.1", "[::1]"]) if is_local(host) else app
+    inner: App = TrustedHostMiddleware(app, ["localhost", "127.0.0.1", "[::1]", host]) if is_local(host) else app
     return Guard(inner, token)
 
 
@@ -123,7 +128,7 @@ def _pages(catalogue: Catalogue) -> None:
 
     @ui.page("/")
     async def _runs() -> None:
-        if not catalogue.version:  # otherwise the page looks by itself, after it is shown
+        if not catalogue.is_read:  # otherwise the page looks by itself, after it is shown
             await asyncio.to_thread(catalogue.refresh)
         runs_page(catalogue)
 

@@ -36,6 +36,8 @@ def board(
 
     if not folder.is_dir():
         raise RenshuError(f"{folder} is not a folder. Give the one that holds your runs, as `renshu board runs/`")
+    if token is not None and not token:
+        raise RenshuError("--token is empty, so that everybody would have it. Leave it out, and one is drawn if needed")
     if token is None and not is_local(host):
         token = secrets.token_urlsafe(24)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -44,7 +46,8 @@ def board(
             probe.bind((host, port))
         except OSError as error:
             raise RenshuError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port") from error
-    shown = f"[{host}]" if ":" in host else host
+    everywhere = host in ("0.0.0.0", "::")
+    shown = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
     print(f"board        http://{shown}:{port}/" + (f"?token={quote(token)}" if token else ""))
     print("             Ctrl-C ends it")
     serve(folder, host=host, port=port, token=token)

@@ -39,6 +39,7 @@ _NAMES = {"mean": "mean", "iqm": "interquartile mean"}
 _CUTS = {"mean": 0, "iqm": 4}  # one value in this many is left out at each end; 0 for none
 _COLUMNS = ["label", "seed", "step", "return"]
 _FINAL_SHARE = 10
+_MOST_GAPS = 100
 _CONFIDENCE = 0.95
 
 
@@ -205,7 +206,7 @@ def table(curves: Sequence[Curves], statistic: Statistic = "iqm") -> Table:
             *([Text(one.name)] if len(names) > 1 or not varied else []),
             *(f"{one.values[name]:g}" if name in one.values else "" for name in varied),
             str(len(finals)) if known.size == len(finals) else f"{known.size} of {len(finals)}",
-            _number(_centre(finals, statistic)[0]),
+            _number(centre(finals, statistic)[0]),
             f"{_number(low[0])} to {_number(high[0])}" if np.isfinite(low[0]) else "-",
             f"{_number(known.min())} to {_number(known.max())}" if known.size else "-",
         )
@@ -275,7 +276,7 @@ def _resampled_weights(count: int, cut: int, resamples: int, rng: np.random.Gene
     return drawn / ranks.shape[1]
 
 
-def _centre(values: np.ndarray, statistic: Statistic) -> np.ndarray:
+def centre(values: np.ndarray, statistic: Statistic) -> np.ndarray:
     """Return [K]: the statistic of `values` [S, K] where enough seeds are known, else NaN."""
     enough = _enough(np.isfinite(values).sum(axis=0), len(values))
     return np.where(enough, _trimmed_mean(values, 0, _CUTS[statistic]), np.nan)
@@ -296,17 +297,17 @@ def _draw(axes: Axes, curves: Curves, statistic: Statistic, number: int) -> None
 
     place = thinned(curves.steps.size) if curves.steps.size else np.zeros(0, np.int64)
     steps, returns = curves.steps[place], curves.returns[:, place]
-    centre = _centre(returns, statistic)
+    middle = centre(returns, statistic)
     seeds = len(curves.seeds)
     colour, dashes = colour_and_dashes(number)
     # Mixed with white: where thousands of seeds overlap, band and statistic must still stand out.
     faint = {"color": 0.6 + 0.4 * np.array(to_rgb(colour)), "alpha": float(np.clip(2 / np.sqrt(seeds), 0.1, 0.8))}
     axes.plot(steps, returns.T, linewidth=0.7, marker=lone_marker(steps), zorder=1.5, **faint)
     axes.fill_between(steps, *bootstrap_band(returns, statistic), color=colour, alpha=0.2, linewidth=0, zorder=1.8)
-    known = np.isfinite(centre)
+    known = np.isfinite(middle)
     name = f"{curves.label} ({seeds:,} seed{'s' if seeds > 1 else ''})"
     style: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 2.2, "zorder": 2.5}
-    axes.plot(steps[known], centre[known], label=name, marker=lone_marker(steps[known]), **style)
+    axes.plot(steps[known], middle[known], label=name, marker=lone_marker(steps[known]), **style)
 
 
 def _number(value: float) -> str:
@@ -334,6 +335,9 @@ def _parsed(row: list[str]) -> tuple[str, tuple[int, int], float]:
 
 
 def _from_points(label: str, points: dict[tuple[int, int], float]) -> Curves:
+    seeds_and_steps = len({seed for seed, _ in points}) * len({step for _, step in points})
+    if seeds_and_steps > _MOST_GAPS * len(points) + 10**6:
+        raise CheckpointError(f"the curves of {label!r} have next to no step in common, as no experiment's have")
     # A dictionary keeps the order in which the seeds appear in the file.
     seeds = {seed: row for row, seed in enumerate(dict.fromkeys(seed for seed, _ in points))}
     steps = np.unique(np.array([step for _, step in points], np.int64))

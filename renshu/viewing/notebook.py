@@ -73,5 +73,7 @@ class Bar:
         done = completed - self._first
         if not done:
             return ""
-        seconds = (time.monotonic() - self._began) * (self._total - completed) / done
-        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left" if completed < self._total else ""
+        seconds = round((time.monotonic() - self._began) * (self._total - completed) / done)
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02} left" if completed < self._total else ""

@@ -32,7 +32,7 @@ def write_hostile(root):
     """A run with a script in every text, a video that is none, a table cut in half, and links out of the folder."""
     path = write_run(root / HOSTILE, algorithm=HOSTILE, environment=HOSTILE, ended=False)
     settings = json.loads((path / "settings.json").read_text())
-    settings |= {"command": f"renshu train {HOSTILE}", "git": {HOSTILE: HOSTILE}, HOSTILE: HOSTILE}
+    settings |= {"command": f"renshu train {HOSTILE} X\x1b[201~\n", "git": {HOSTILE: HOSTILE}, HOSTILE: HOSTILE}
     (path / "settings.json").write_text(json.dumps(settings))
     data = (path / "episodes.csv").read_bytes()
     (path / "episodes.csv").write_bytes(data[: len(data) // 2])
@@ -143,10 +143,10 @@ PLACES = {
     "/": "run-0-0",
     "/run/run-0-1": "Learning curve",
     "/run/" + HOSTILE.replace("<", "%3C").replace(">", "%3E").replace(" ", "%20"): "metrics.csv",
-    "/compare?run=run-0-0&run=run-0-1&run=run-2-0": "Final training return",
+    "/compare?run=run-0-0&run=run-0-1&run=run-2-0": "Training return in the last tenth",
     "/leaderboard": "RL Zoo",
     "/experiments": "exp",
-    "/experiment?name=exp": "final return",
+    "/experiment?name=exp": "last tenth",
     "/experiment?name=pbt": "learning_rate",
     "/experiment?name=wrong": "is no table of a population",
     "/leagues": "AlphaZero",
@@ -167,9 +167,9 @@ def test_each_page_shows_its_contents_and_runs_no_script_of_others(visit, place)
 
 def test_a_run_leads_from_the_list_to_its_page(visit):
     page = visit("/")
-    page.get_by_text("run-0-1", exact=True).click()
+    page.get_by_role("link", name="run-0-1", exact=True).click()
     page.wait_for_url("**/run/run-0-1")
-    page.get_by_text("Reproduce").wait_for()
+    page.get_by_text("Trained from Python, by").wait_for()
     page.locator("img[src*='game.png']").wait_for()
     assert page.evaluate("document.querySelector('img').naturalWidth") == 1
 
@@ -181,7 +181,7 @@ def test_chosen_runs_are_compared(visit):
     page.get_by_label("Column with Header Selection").or_(page.locator(".ag-header-select-all input")).first.click()
     page.get_by_role("button", name="compare chosen").click()
     page.wait_for_url("**/compare?*")
-    page.get_by_text("Final training return").wait_for()
+    page.get_by_text("Training return in the last tenth").wait_for()
     assert page.locator("svg text", has_text="interquartile mean").count() == 1
 
 
@@ -191,7 +191,7 @@ def test_the_numbers_of_a_chart_are_downloaded(visit):
         page.get_by_role("button", name="csv").first.click()
     lines = download.value.path().read_text().splitlines()
     assert lines[0] == "series,x,y"
-    assert len(lines) == 1 + 60 + 60 + 3
+    assert len(lines) == 1 + 60 + 60 + 3 * 3
 
 
 def test_pages_follow_a_training(visit, folder):
@@ -227,6 +227,30 @@ def test_a_phone_scrolls_down_and_not_sideways_and_dark_is_dark(visit, place):
     assert max(red, green, blue) < 64
 
 
+def test_a_run_that_was_replaced_by_a_link_hands_out_nothing(board, folder):
+    path = write_run(folder / "swapped")
+    (path / "game.png").write_bytes(PNG)
+    place = f"{board}/file/swapped?name=game.png"
+    urllib.request.urlopen(f"{board}/leaderboard").close()
+    for _ in range(50):
+        try:
+            urllib.request.urlopen(place).close()
+            break
+        except urllib.error.HTTPError:
+            time.sleep(0.2)
+            urllib.request.urlopen(f"{board}/leaderboard").close()
+    else:
+        raise AssertionError("the picture was never found")
+    outside = folder.parent / "elsewhere"
+    path.rename(outside)
+    path.symlink_to(outside)
+    try:
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(place)
+    finally:
+        path.unlink()
+
+
 def test_files_outside_are_not_handed_out(board):
     for place in ("/file/run-0-1?name=../../secret.png", "/file/..?name=secret.png", "/file/link?name=secret.png"):
         with pytest.raises(urllib.error.HTTPError) as error:
@@ -254,5 +278,5 @@ def test_the_board_asks_for_its_token(folder, browser):
 def test_nothing_in_the_folder_is_changed(visit, folder):
     before = {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
     page = visit("/run/run-0-0")
-    page.get_by_text("Reproduce").wait_for()
+    page.get_by_text("Trained from Python, by").wait_for()
     assert {path: path.lstat().st_mtime_ns for path in folder.rglob("*")} == before

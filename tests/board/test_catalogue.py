@@ -2,10 +2,12 @@ import json
 import os
 import platform
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from renshu.board.catalogue import Catalogue
+from renshu.board.catalogue import Catalogue, regular
 from renshu.errors import RenshuError
 from renshu.tracking.run import Run
 from renshu.tracking.scores import note_score
@@ -72,6 +74,81 @@ def test_the_version_grows_with_each_change_and_else_stays(tmp_path):
     assert catalogue.refresh(at_most_every=60) == catalogue.version
 
 
+def test_a_run_that_goes_and_comes_back_is_read_again(tmp_path):
+    path = write_run(tmp_path / "a")
+    catalogue = Catalogue(tmp_path)
+    for there in (True, False, True):
+        path.rename(path if there else tmp_path / ".hidden") if path.exists() else (tmp_path / ".hidden").rename(path)
+        catalogue.refresh()
+        assert list(catalogue.runs) == (["a"] if there else [])
+
+
+def test_threads_wait_for_each_other(tmp_path):
+    for number in range(100):
+        write_run(tmp_path / f"{number:03}", episodes=1, evaluated=0)
+    catalogue = Catalogue(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        versions = list(threads.map(lambda _: catalogue.refresh(), range(8)))
+    assert len(catalogue.runs) == 100
+    assert set(versions) == {1}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of POSIX")
+def test_text_that_is_no_unicode_is_written_as_it_can_be(tmp_path):
+    path = write_run(Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")))
+    settings = json.loads((path / "settings.json").read_text()) | {"algorithm": "\ud800"}
+    (path / "settings.json").write_text(json.dumps(settings))
+    catalogue = Catalogue(tmp_path)
+    catalogue.refresh()
+    ((name, row),) = catalogue.runs.items()
+    assert (name, row.algorithm) == ("bad\\udcff", "\\ud800")
+
+
+def test_steps_that_cannot_be_are_left_out(tmp_path):
+    path = write_run(tmp_path / "a", evaluated=0)
+    with open(path / "episodes.csv", "a") as file:
+        file.write("1e300,0,1,1,1\n-5,0,1,1,1\n")
+    catalogue = Catalogue(tmp_path)
+    catalogue.refresh()
+    assert catalogue.runs["a"].steps == 600
+
+
+def test_the_lock_of_another_machine_counts_while_something_is_written(tmp_path):
+    path = write_run(tmp_path / "a", ended=False)
+    (path / "lock").write_text("1 elsewhere")
+    catalogue = Catalogue(tmp_path)
+    catalogue.refresh()
+    assert catalogue.runs["a"].state == "training"
+    for file in path.iterdir():
+        os.utime(file, (1e9, 1e9))
+    catalogue.refresh()
+    assert catalogue.runs["a"].state == "stopped"
+
+
+def test_one_that_went_on_after_its_end_and_was_killed_is_stopped(tmp_path):
+    path = write_run(tmp_path / "a", total_steps=6000)
+    os.utime(path / "agent.safetensors", (1e9, 1e9))
+    write_run(tmp_path / "b", total_steps=600)
+    os.utime(tmp_path / "b" / "agent.safetensors", (1e9, 1e9))
+    catalogue = Catalogue(tmp_path)
+    catalogue.refresh()
+    assert (catalogue.runs["a"].state, catalogue.runs["b"].state) == ("stopped", "ended")
+
+
+def test_the_newest_evaluation_counts_wherever_it_was_made(tmp_path):
+    path = write_run(tmp_path / "a")
+    note_score(path, 100, [1.0] * 100, [10] * 100)
+    catalogue = Catalogue(tmp_path)
+    catalogue.refresh()
+    ranked = catalogue.runs["a"].ranked
+    assert ranked is not None
+    assert ranked.step == 410
+    note_score(path, 410, [1.0] * 100, [10] * 100)
+    catalogue.refresh()
+    assert catalogue.runs["a"].ranked == catalogue.runs["a"].evaluated
+    assert catalogue.runs["a"].ranked.mean == 1
+
+
 def test_only_evaluations_of_100_episodes_rank(tmp_path):
     path = write_run(tmp_path / "a", evaluated=10)
     catalogue = Catalogue(tmp_path)
@@ -132,6 +209,8 @@ def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path):
     (root / "b" / "settings.json").symlink_to(outside / "settings.json")
     for name in ("episodes.csv", "evaluations.csv", "lock"):
         (inside / name).unlink(missing_ok=True)
+    assert not regular(root / "link" / "settings.json"), "a folder on the way is a link"
+    assert regular(root / "a" / "settings.json")
     (inside / "episodes.csv").symlink_to(outside / "episodes.csv")
     os.mkfifo(inside / "evaluations.csv")
     os.mkfifo(inside / "lock")

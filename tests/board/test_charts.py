@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from renshu.board.charts import comparison, empty_tables, learning_curve, lengths, metric, numbers
+from renshu.board.charts import comparison, empty_tables, learning_curve, lengths, metric, numbers, population
 from renshu.board.comparing import tables_of
 from renshu.tracking.comparison import Curves
 from tests.board.runs import write_run
@@ -60,12 +60,33 @@ def test_tooltips_cannot_hold_html():
 def test_a_comparison_draws_the_interquartile_mean_a_band_and_each_seed():
     returns = np.array([[0.0, 1], [1, 2], [2, 3], [100, 100]])
     chart = comparison([Curves("PPO", np.array([10, 20]), returns, [0, 1, 2, 3])], 90.0, ("RL Zoo PPO", 95.0))
-    *seeds, middle = drawn(chart, "PPO")
+    middle, *seeds = drawn(chart, "PPO")
     assert [line[-1][1] for line in seeds] == [1, 2, 3, 100]
     assert middle == [[10, 1.5], [20, 2.5]]
     assert sum("stack" in one for one in chart["series"]) == 2
-    marks = {one["markLine"]["data"][0]["yAxis"] for one in chart["series"] if "markLine" in one}
-    assert marks == {90.0, 95.0}
+    (marks,) = (one["markLine"]["data"] for one in chart["series"] if "markLine" in one)
+    assert {mark["yAxis"] for mark in marks} == {90.0, 95.0}
+    rows = list(csv.reader(io.StringIO(numbers(chart))))
+    assert ["PPO, seed 3", "10", "100.0"] in rows
+    low, high = (float(next(y for name, x, y in rows if (name, x) == (f"PPO, {end}", "20"))) for end in ("low", "high"))
+    assert low < 2.5 < high
+
+
+def test_the_mean_ends_where_half_of_the_seeds_have_ended():
+    returns = np.array([[1.0, 1, 1], [2, 2, np.nan], [3, np.nan, np.nan]])
+    chart = comparison([Curves("PPO", np.array([10, 20, 30]), returns, [0, 1, 2])])
+    assert [height for _, height in drawn(chart, "PPO")[0]] == [2.0, 1.5, None]
+
+
+def test_one_run_is_no_statistic():
+    chart = comparison([Curves("PPO", np.array([10, 20]), np.array([[1.0, 2.0]]), [0])])
+    assert chart["yAxis"]["name"] == "training return"
+
+
+def test_a_population_is_a_line_for_each_member():
+    members = {"member": np.array([0.0, 1, 0, 1]), "steps": np.array([1, 1, 2, 2]), "return": np.array([5.0, 6, 7, 8])}
+    chart = population(members, "return")
+    assert drawn(chart, "member 1") == [[[1, 6.0], [2, 8.0]]]
 
 
 def test_numbers_are_those_of_the_picture_and_no_formulas(tmp_path):

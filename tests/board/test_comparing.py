@@ -59,6 +59,31 @@ def test_a_run_without_an_episode_and_one_that_is_damaged_do_no_harm(tmp_path):
     assert group.curves.steps.size == 0
 
 
+def test_steps_out_of_order_do_no_harm(tmp_path):
+    path = write_run(tmp_path / "a")
+    with open(path / "episodes.csv", "a") as file:
+        file.write("500000,0,1,1,1\n20,0,1,1,1\n-4,0,1,1,1\n")
+    (group,) = groups_of(tmp_path)
+    assert group.curves.steps[-1] == 500_000
+
+
+def test_runs_that_ended_early_are_counted_apart(tmp_path):
+    for seed, episodes in enumerate((100, 100, 30)):
+        write_run(tmp_path / f"{seed}", seed=seed, episodes=episodes, total_steps=1000)
+    (group,) = groups_of(tmp_path)
+    assert (group.known, len(group.names)) == (2, 3)
+
+
+def test_labels_that_are_cut_alike_stay_apart(tmp_path):
+    long = {f"a_long_hyperparameter_{i}": 1 for i in range(5)}
+    for number in range(2):
+        changed = {name: number for name in long} | {"z": number}
+        write_run(tmp_path / f"{number}a", hyperparameters=changed)
+        write_run(tmp_path / f"{number}b", hyperparameters=changed | {"z": 5})
+    labels = [group.curves.label for group in groups_of(tmp_path)]
+    assert len(set(labels)) == len(labels) == 4
+
+
 def test_a_table_that_cannot_be_read_is_named_and_the_others_are_read(tmp_path):
     path = write_run(tmp_path / "a")
     (path / "metrics.csv").write_text("step,loss\nx,y\n")
@@ -76,5 +101,7 @@ def test_hyperparameters_are_held_against_the_preset():
     name, differing = against_preset({"algorithm": "PPO", "environment": "CartPole-v1", "hyperparameters": chosen})
     assert name == "preset CartPole-v1"
     assert differing["gamma"] == "0.98"
+    atari = {"algorithm": "PPO", "environment": "Pong-v5", "environment_id": "ALE/Pong-v5", "hyperparameters": chosen}
+    assert against_preset(atari)[0] == "preset atari"
     with pytest.raises(UnknownNameError):
         against_preset({"algorithm": "Nothing", "environment": "CartPole-v1"})

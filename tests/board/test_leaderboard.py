@@ -26,3 +26,9 @@ def test_equal_environments_of_renshu_have_the_same_score_to_beat():
     hardcore = zoo_score("BipedalWalkerHardcore-v3")
     assert hardcore is not None
     assert hardcore.lower == 235 - 111
+
+
+def test_a_deviation_that_is_not_published_is_not_made_up():
+    acrobot = zoo_score("Acrobot-v1")
+    assert acrobot is not None
+    assert acrobot.lower is None

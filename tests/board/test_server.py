@@ -52,6 +52,25 @@ def test_the_token_becomes_a_cookie_that_scripts_cannot_read():
     assert visitor.get("/").text == "inside"
 
 
+def test_the_address_stays_what_it_was_but_for_the_token():
+    answer = client("secret").get("/run/a%3Fb%25?run=x&token=secret&run=y")
+    assert answer.headers["location"] == "/run/a%3Fb%25?run=x&run=y"
+    assert client("secret").get("http://testserver//evil.example?token=secret").headers["location"] == "/evil.example"
+
+
+def test_cookies_of_other_programs_do_no_harm():
+    visitor = client("secret")
+    own = visitor.get("/?token=secret").headers["set-cookie"].partition(";")[0]
+    for others in ('a={"b":1}', "a/b=1", "a"):
+        answer = client("secret").get("/", headers={"Cookie": f"{others}; {own}"})
+        assert answer.text == "inside"
+    assert client("secret").get("/", headers={"Cookie": own.replace("secret", "wrong")}).status_code == 401
+
+
+def test_an_empty_token_is_nobodys():
+    assert client("").get("/?token=").status_code == 401
+
+
 def test_a_websocket_needs_the_cookie_too():
     with pytest.raises(WebSocketDisconnect), client("secret").websocket_connect("/talk"):
         pass
