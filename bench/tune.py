@@ -1,15 +1,17 @@
 """Hyperparameters found from the defaults: beside those of the presets, with a search that is killed on the way.
 
-    python -m bench.tune [--case ppo] [--trials 40]
+    python -m bench.tune [--case ppo] [--trials 40] [--batch 64]
 
 Each case is a search by `renshu tune --no-preset`, which is killed (kill -9) after a third of its trials and goes on by
-`--resume`. The defaults, the best settings and the preset's are trained on seeds by which nothing was chosen.
+`--resume`. The defaults, the best settings and the preset's are trained on seeds by which nothing was chosen. Then as
+many trials of PPO on renshu/Acrobot-v1 in one batch, and in a process for each core; `--case batch` is that alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -25,6 +27,7 @@ from bench.report import publish, table
 from renshu import preset, tune
 
 TRIALS = 40
+CORES = len(os.sched_getaffinity(0))
 EPISODES = 20
 
 
@@ -44,6 +47,10 @@ CASES = {
     "ppo": Case("ppo", "CartPole-v1", 50_000, 2, 8, 5.0),
     "sac": Case("sac", "Pendulum-v1", 8_000, 2, 1, 10.0),
 }
+
+
+TOGETHER = Case("ppo", "renshu/Acrobot-v1", 200_000, 2, 16, 0.0)
+BATCH = 64
 
 
 def line(case: Case, trials: int, folder: Path, resume: bool) -> list[str]:
@@ -79,6 +86,37 @@ def searched(case: Case, trials: int, folder: Path) -> float:
     print(f"killed after {ended(folder)} trials", flush=True)
     subprocess.run(line(case, trials, folder, resume=True), check=True)
     return time.perf_counter() - began
+
+
+def without_programs(folder: Path) -> dict[str, str]:
+    """Environment of a process that finds no compiled programs: each search pays for its own."""
+    return {**os.environ, "RENSHU_CACHE_DIR": str(folder)}
+
+
+def compared(trials: int) -> list[list[object]]:
+    """Search once in one batch, and once by processes that share a study; return the rows of the second table."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="renshu-tune-") as name:
+        for how in ("one batch, halved on the way", f"{CORES} processes", f"{CORES} processes, no pruner"):
+            folder = Path(name) / how.replace(" ", "-")
+            env = without_programs(Path(name) / f"cache-{len(rows)}")
+            more = ["--batch", str(trials)] if "batch" in how else []
+            more += ["--pruner", "none"] if "no pruner" in how else []
+            began = time.perf_counter()
+            running = [subprocess.Popen([*line(TOGETHER, trials, folder, resume=False), *more], env=env)]
+            while "processes" in how and len(running) < CORES:
+                if ended(folder):  # the study is there
+                    running.append(subprocess.Popen(line(TOGETHER, trials, folder, resume=True), env=env))
+                time.sleep(0.2)
+            if any(process.wait() for process in running):
+                raise SystemExit(f"the search {how} has failed")
+            seconds = time.perf_counter() - began
+            found = tune(resume=folder, progress=False)
+            counts = [one.state for one in found.records]
+            states = ", ".join(f"{counts.count(state)} {state}" for state in dict.fromkeys(counts))
+            rows.append([how, f"{seconds / 60:.1f}", str(found.score), str(found.start_score), states])
+            print(*rows[-1], json.dumps(found.values, default=str), sep=" | ", flush=True)
+    return rows
 
 
 def preset_scores(case: Case, seeds: list[int]) -> np.ndarray:
@@ -118,21 +156,32 @@ def measure(case: Case, trials: int) -> list[object]:
 def main() -> None:
     """Search, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=CASES, action="append", help="one of them alone; nothing is written then")
+    choices = [*CASES, "batch"]
+    parser.add_argument("--case", choices=choices, action="append", help="one of them alone; nothing is written then")
     parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--batch", type=int, default=BATCH, help="trials of the batch")
     asked = parser.parse_args()
     header = ["", "defaults", "found", "preset", "found as good", "minutes", "trials"]
     rows = []
-    for name in asked.case or CASES:
+    for name in CASES if asked.case is None else [name for name in asked.case if name in CASES]:
         rows.append(measure(CASES[name], asked.trials))
         print(*rows[-1], sep=" | ", flush=True)
+    together = compared(asked.batch) if asked.case is None or "batch" in asked.case else []
     margins = ", ".join(f"{case.margin:g} ({case.algorithm.upper()})" for case in CASES.values())
     body = f"""{table(header, rows)}
 
 Scores: mean over {CASES["ppo"].seeds} fresh seeds of {EPISODES} greedy episodes each, ± deviation over the seeds; all
 three were trained for as many steps on the same seeds. As good: at most {margins} below the preset's. Each search was
-killed (kill -9) after a third of its trials, and went on."""
-    if asked.case or asked.trials < TRIALS:
+killed (kill -9) after a third of its trials, and went on.
+
+## {asked.batch} trials in one batch
+
+PPO on {TOGETHER.environment} from its defaults, {TOGETHER.envs} environments, {TOGETHER.steps:,} steps,
+{TOGETHER.seeds} seeds a trial, over all ranges that PPO declares. Minutes are of the whole search, compilation and the
+training on fresh seeds included; no program was compiled before.
+
+{table(["", "minutes", "found", "defaults", "trials"], together)}"""
+    if asked.case or asked.trials < TRIALS or asked.batch < BATCH:
         print(body)
     else:
         publish("tune", "Hyperparameters found from the defaults", "python -m bench.tune", body)

@@ -262,7 +262,8 @@ class Trainer:
                     f"total_steps={total_steps:,} ends at step {target:,}, and steps are counted to {MOST_STEPS:,} only"
                 )
         elif self.target is None or self.target <= self.steps:
-            raise HyperparameterError("learn needs the number of environment steps, as in learn(100_000)")
+            ended = "" if self.target is None else f"the training has come to its {self.target:,} steps: "
+            raise HyperparameterError(f"{ended}learn needs the number of environment steps, as in learn(100_000)")
         else:
             target = self.target
         if not isinstance(self._backend, OfflineBackend):

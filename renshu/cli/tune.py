@@ -33,6 +33,12 @@ def tune(
     set_: Annotated[list[str] | None, typer.Option("--set", help="hyperparameter name=value, not searched")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe (by default), random, qmc, cmaes or gp")] = None,
     pruner: Annotated[str | None, typer.Option(help="median (by default), halving, hyperband or none")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="trials that train together, where the environment can be compiled; halved on the way", min=2
+        ),
+    ] = None,
     eval_episodes: Annotated[
         int | None, typer.Option(help="episodes that judge a training, by default 20", min=1)
     ] = None,
@@ -74,6 +80,7 @@ def tune(
         env_kwargs=environment_arguments(env_set) if env_set else None,
         sampler=sampler,
         pruner=pruner,
+        batch=batch,
         eval_episodes=eval_episodes,
         run=run,
         resume=resume,

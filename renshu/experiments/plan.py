@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from renshu.agent.agent import Agent
+from renshu.agent.backends import CompiledBackend
 from renshu.agent.options import COUNT, SEED
 from renshu.algorithms.base import Algorithm
+from renshu.algorithms.hyperparameters import kind_of
 from renshu.algorithms.registry import algorithm as by_name
 from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
-from renshu.experiments.ranges import Searched, Space, check_ranges, written
+from renshu.experiments.ranges import Searched, Space, check_ranges, peak, written
 from renshu.experiments.study import check_names
 from renshu.presets import OPTIONS, Preset, preset, preset_name
 from renshu.tracking.provenance import read_settings
@@ -33,7 +35,7 @@ class Plan:
     """A search.
 
     start: the algorithm as it is before. env: as given, made anew for each training; environment: its name. options: of
-    an Agent, as bins. steps: of each training. seeds: of the trainings of a trial.
+    an Agent, as bins. steps: of each training. seeds: of the trainings of a trial. batch: trials that train together.
     """
 
     start: Algorithm
@@ -49,6 +51,7 @@ class Plan:
     sampler: str
     pruner: str
     trials: int
+    batch: int | None = None
 
     @property
     def title(self) -> str:
@@ -59,6 +62,13 @@ class Plan:
     def space(self) -> Space:
         """The ranges about the algorithm."""
         return Space(self.start, self.ranges)
+
+    @property
+    def traceable(self) -> list[str]:
+        """Names of what is searched that can be a traced number, so that one program trains trials of any value."""
+        kinds = {one.name: kind_of(one) for one in fields(self.start)}
+        numbers = {name for name, searched in self.ranges.items() if all(peak(value) is not None for value in searched)}
+        return [name for name in self.ranges if name in numbers and getattr(kinds[name], "traceable", False)]
 
     @property
     def fresh_seeds(self) -> list[int]:
@@ -73,6 +83,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return all but the environment as plain data."""
         names = ("num_envs", "options", "env_kwargs", "steps", "seeds", "eval_episodes", "sampler", "pruner", "trials")
+        names += ("batch",)
         ranges = {name: written(searched) for name, searched in self.ranges.items()}
         return json.loads(json.dumps({name: getattr(self, name) for name in names} | {"ranges": ranges}))
 
@@ -112,6 +123,10 @@ def begun(algorithm: str | Algorithm | Preset, env: Any, given: Mapping[str, Any
             f"tune makes environments for each training: give it an id, a class or a function, not {env!r}"
         )
     base = _base(algorithm, source)
+    if given["batch"] is not None:
+        if given["pruner"] not in (None, "halving"):
+            raise HyperparameterError("tune: batch= gives trials up by halving them; leave pruner out")
+        given = {**given, "pruner": "halving"}
     chosen = {name: default if given[name] is None else given[name] for name, default in DEFAULTS.items()}
     check_names(chosen["sampler"], chosen["pruner"])
     ranges = check_ranges(base.algorithm, given["ranges"])
@@ -135,9 +150,19 @@ def begun(algorithm: str | Algorithm | Preset, env: Any, given: Mapping[str, Any
         sampler=chosen["sampler"],
         pruner=chosen["pruner"],
         trials=COUNT.check("trials", chosen["trials"]),
+        batch=None if given["batch"] is None else COUNT.check("batch", given["batch"]),
     )
+    if plan.batch is not None and not plan.traceable:
+        raise HyperparameterError(
+            f"tune: batch= trains trials in one program, which can vary none of {', '.join(ranges)}: leave it out"
+        )
     with plan.agent(plan.start, plan.seeds[0]) as agent:  # what cannot work is refused before there is a folder
         agent.trainer.set_target(plan.steps)
+        if plan.batch is not None and not isinstance(agent.trainer.backend, CompiledBackend):
+            raise HyperparameterError(
+                f"tune: batch= trains trials in one program, and {source.name} steps in Python: leave it out, or take "
+                "a DeviceEnv, as renshu/CartPole-v1 (see `renshu list environments`)"
+            )
     return plan
 
 

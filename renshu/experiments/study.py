@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -43,6 +43,8 @@ PRUNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("NopPruner", {}),
 }
 """Pruners by name: Optuna's class, and its arguments."""
+SHARING = 16
+"""Trials of a batch in a row that get the same values of what one program cannot vary."""
 _NAME = "tune"
 _PATIENCE = 60.0
 
@@ -176,18 +178,33 @@ class Study:
         """Return all trials, by their numbers."""
         return [_record(frozen) for frozen in self.study.get_trials(deepcopy=False)]
 
-    def claim(self, trials: int, *, over: bool = False) -> optuna.Trial | None:
-        """Begin the next trial; None where there are as many as were asked for, or time is over."""
+    def claim(
+        self, trials: int, *, over: bool = False, count: int = 1, shared: Sequence[str] = ()
+    ) -> list[optuna.Trial]:
+        """Begin the next trials, `count` at most; none where there are as many as were asked for, or time is over.
+
+        shared: parameters that are drawn once for `SHARING` trials in a row.
+        """
+        claimed: list[optuna.Trial] = []
         with alone(self.folder / "claims", _PATIENCE):
             self._requeue_lost()
-            if over or sum(record.counts for record in self.records()) >= trials:
-                return None
-            trial = self.study.ask()
-            trial.set_user_attr("worker", self.worker.name)
-            # Of the start, values outside of a range are no parameters: the sampler could not tell what they mean.
-            names = list(self.space.start() if trial.user_attrs.get("start") else self.space.ranges)
-            self.space.suggest(trial, names)
-            return trial
+            room = 0 if over else min(count, trials - sum(record.counts for record in self.records()))
+            common: dict[str, Any] = {}
+            for i in range(room):
+                if i % SHARING and common:
+                    self.study.enqueue_trial(common)
+                claimed.append(self._ask())
+                if not i % SHARING or not common:
+                    common = {name: claimed[-1].params[name] for name in shared if name in claimed[-1].params}
+        return claimed
+
+    def _ask(self) -> optuna.Trial:
+        trial = self.study.ask()
+        trial.set_user_attr("worker", self.worker.name)
+        # Of the start, values outside of a range are no parameters: the sampler could not tell what they mean.
+        names = list(self.space.start() if trial.user_attrs.get("start") else self.space.ranges)
+        self.space.suggest(trial, names)
+        return trial
 
     def busy(self) -> bool:
         """Tell whether other processes have trials running."""

@@ -19,6 +19,7 @@ from renshu.agent.agent import Agent
 from renshu.agent.options import refuse_unknown
 from renshu.algorithms.base import Algorithm
 from renshu.errors import HyperparameterError, RenshuError
+from renshu.experiments.halving import train_batch
 from renshu.experiments.plan import EVALUATION, Plan, begun, resumed
 from renshu.experiments.study import POINTS, Record, Score, Study, alone, import_optuna
 from renshu.experiments.tuned import Tuning, counted, tried, values_of, write_preset
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import optuna
 
 _OPTIONS = ("ranges", "trials", "steps", "timeout", "seeds", "num_envs", "bins", "frame_stack", "masks", "env_kwargs")
-_OPTIONS += ("sampler", "pruner", "eval_episodes", "run", "resume", "progress")
+_OPTIONS += ("sampler", "pruner", "batch", "eval_episodes", "run", "resume", "progress")
 FAILURES = 5
 """Trials that may fail in a row."""
 REFUSALS = 100
@@ -61,6 +62,7 @@ def tune(
     env_kwargs: dict[str, Any] | None = None,
     sampler: str | None = None,
     pruner: str | None = None,
+    batch: int | None = None,
     eval_episodes: int | None = None,
     run: str | Path | None = None,
     resume: str | Path | None = None,
@@ -78,8 +80,10 @@ def tune(
     keeps its form, and its highest number is searched. trials: 100 by default. steps: of each training; by default the
     preset's, or 100,000. timeout: seconds after which no trial begins. seeds: of each trial, how many (3 by default) or
     which; the score is the mean of `eval_episodes` greedy episodes (20) of each. sampler: tpe, random, qmc, cmaes or
-    gp. pruner: median, halving, hyperband or none; it compares mean returns of training. run: folder, by default
-    runs/tune-1, -2, ... Other options: as for Agent.
+    gp. pruner: median, halving, hyperband or none; it compares mean returns of training. batch: trials that train
+    together, for a DeviceEnv: those that differ in traceable numbers alone (learning_rate, gamma, ...) are one program,
+    so other values are drawn once for 16 of them; the worse half is given up after 1/8, 1/4 and 1/2 of the steps. run:
+    folder, by default runs/tune-1, -2, ... Other options: as for Agent.
 
     resume: the folder of a search to go on with, after a crash or while others are at it: processes share its trials.
     The settings are those it has; `trials` may be raised.
@@ -93,7 +97,7 @@ def tune(
         raise HyperparameterError(f"timeout={timeout!r}: expected seconds, more than 0")
     given = {"ranges": ranges, "trials": trials, "steps": steps, "seeds": seeds, "num_envs": num_envs, "bins": bins}
     given |= {"frame_stack": frame_stack, "masks": masks, "env_kwargs": env_kwargs, "sampler": sampler}
-    given |= {"pruner": pruner, "eval_episodes": eval_episodes}
+    given |= {"pruner": pruner, "eval_episodes": eval_episodes, "batch": batch}
     if resume is not None:
         if run is not None:
             raise HyperparameterError("tune: run= is for a new search, and resume= goes on with one: give one of them")
@@ -146,28 +150,36 @@ class Search:
         if self.progress:
             print(f"{self.plan.title}: the search is in {self.folder}", file=sys.stderr, flush=True)
         while True:
-            trial = self.study.claim(self.plan.trials, over=time.monotonic() >= self.end)
-            if trial is not None:
-                self._try(trial)
+            plan, over = self.plan, time.monotonic() >= self.end
+            fixed = [name for name in plan.ranges if name not in plan.traceable]
+            if trials := self.study.claim(plan.trials, over=over, count=plan.batch or 1, shared=fixed):
+                self._try(trials)
             elif self.study.busy():
                 time.sleep(WAIT)  # one of them may die, and leave its trial to us
             else:
                 return self._result()
 
-    def _try(self, trial: optuna.Trial) -> None:
-        """Do a trial and record how it ended; whatever interrupts it leaves it to be done again."""
+    def _try(self, trials: Sequence[optuna.Trial]) -> None:
+        """Do trials and record how they ended; whatever interrupts them leaves them to be done again."""
         try:
-            state, reason = self._outcome(trial)
+            found = self._together(trials) if self.plan.batch is not None else [self._outcome(trials[0])]
         except BaseException:
-            self.study.end(trial, "lost")
+            for trial in trials:
+                self.study.end(trial, "lost")
             raise
-        if state != "complete":
-            self.study.end(trial, state, reason)
-        self.ended += 1
-        if self.ended % CLEARED == 0:
+        for trial, (state, reason) in zip(trials, found, strict=True):
+            if state != "complete":
+                self.study.end(trial, state, reason)
+            self.ended += 1
+            if self.plan.batch is None or state != "pruned":
+                self._tell(trial.number)
+            self._count(state, reason)
+        if self.ended % CLEARED == 0 or self.plan.batch is not None:
             jax.clear_caches()
             gc.collect()
-        self._tell(trial.number)
+
+    def _count(self, state: str, reason: str) -> None:
+        """Count failures in a row. Raises RenshuError where there are too many."""
         self.failures = self.failures + 1 if state == "failed" else 0
         self.refusals = self.refusals + 1 if state == "refused" else 0
         if self.failures == FAILURES or self.refusals == REFUSALS:
@@ -198,6 +210,29 @@ class Search:
             return "failed", f"the returns are {score.returns}"
         self.study.complete(trial, score)
         return "complete", ""
+
+    def _together(self, trials: Sequence[optuna.Trial]) -> list[tuple[str, str]]:
+        """Train a batch, and evaluate those that are left at its end. Returns states, and reasons of failures."""
+        algorithms, found = {}, {}
+        for trial in trials:
+            try:
+                algorithms[trial.number] = self.plan.space.algorithm_of(trial.params)
+            except HyperparameterError as error:
+                found[trial.number] = "refused", str(error)
+        kept = [trial.number for trial in trials if trial.user_attrs.get("start")]
+        outcomes = train_batch(self.plan, algorithms, kept, self._say)
+        for trial in trials:
+            if (outcome := outcomes.get(trial.number)) is None:
+                continue
+            for rung, value in enumerate(outcome.reports, 1):
+                if math.isfinite(value):
+                    trial.report(value, rung)
+            if outcome.score is not None and not math.isfinite(outcome.score.mean):
+                outcome.state, outcome.reason = "failed", f"the returns are {outcome.score.returns}"
+            if outcome.state == "complete" and outcome.score is not None:
+                self.study.complete(trial, outcome.score)
+            found[trial.number] = outcome.state, outcome.reason
+        return [found[trial.number] for trial in trials]
 
     def _tell(self, number: int) -> None:
         if not self.progress:

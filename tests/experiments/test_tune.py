@@ -339,7 +339,7 @@ def test_a_killed_process_leaves_its_trial_to_others(monkeypatch, tmp_path):
         # While it lives, its trial is its own.
         plan = begun(START, Choices(), GIVEN)
         study = Study(tmp_path / "tune", plan.space, "tpe", "median", 0)
-        assert study.claim(1) is None
+        assert study.claim(1) == []
         assert [one.state for one in study.records()] == ["complete", "complete", "running"]
         study.close()
     finally:
@@ -356,7 +356,7 @@ def test_a_killed_process_leaves_its_trial_to_others(monkeypatch, tmp_path):
 # --- ranges and bad input ---------------------------------------------------------------------------------------------
 
 NAMES = ("trials", "steps", "seeds", "num_envs", "bins", "frame_stack", "masks", "env_kwargs", "sampler", "pruner")
-GIVEN = {**dict.fromkeys((*NAMES, "eval_episodes")), "ranges": RANGES, "num_envs": 2}
+GIVEN = {**dict.fromkeys((*NAMES, "eval_episodes", "batch")), "ranges": RANGES, "num_envs": 2}
 
 
 def test_declared_ranges_are_allowed_and_begin_at_the_default():
