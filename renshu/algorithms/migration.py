@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from renshu.algorithms.migration_names import ATTRIBUTES, NAMES
+from renshu.errors import HyperparameterError
+
+if TYPE_CHECKING:
+    from renshu.algorithms.hyperparameters import Kind
 
 _OPTIONS_OF_ON = ("num_envs", "seed", "loop", "processes", "timeout", "bins", "frame_stack", "masks", "env_kwargs")
-_LEFT_OUT = {
-    "device": "JAX takes the accelerator whose package is installed; leave it out",
-    "policy": "observations choose the network; leave it out",
-    "_init_setup_model": "leave it out",
-    "stats_window_size": "means are of the recent episodes, 20 to 100; leave it out",
-    "monitor_wrapper": "episodes are always recorded; leave it out",
-    "replay_buffer_class": "prioritized=True and elite_episodes=True choose the memory",
-    "replay_buffer_kwargs": "prioritized=True and elite_episodes=True choose the memory",
-    "rollout_buffer_class": "leave it out",
-    "rollout_buffer_kwargs": "leave it out",
-    "optimize_memory_usage": "the memory keeps an observation once anyway; leave it out",
-    "use_sde": "only PPO, A2C, SAC and TQC have it; leave it out",
-    "sde_sample_freq": "only PPO, A2C, SAC and TQC have it; leave it out",
-    "use_sde_at_warmup": "actions before learning_starts are uniform; leave it out",
-    "action_noise": "the policy explores by itself; leave it out",
-}
 _ELSEWHERE = {
     "env": "is given to on(...)",
     "n_envs": "is num_envs of on(...)",
@@ -30,6 +20,39 @@ _ELSEWHERE = {
     "tensorboard_log": "is run of learn(...), a folder for TensorBoard and everything else",
     "policy_kwargs": "are hyperparameters of their own",
 }
+_LEFT_OUT = {
+    "device": "JAX takes the accelerator whose package is installed, or none with JAX_PLATFORMS=cpu; leave it out",
+    "policy": "observations choose the network; leave it out",
+    "stats_window_size": "means are of the recent episodes, 20 to 100; leave it out",
+    "monitor_wrapper": "episodes are always recorded; leave it out",
+    "support_multi_env": "every algorithm takes several environments; leave it out",
+    "use_sde": "PPO, A2C, SAC and TQC have it; leave it out",
+    "sde_sample_freq": "PPO, A2C, SAC and TQC have it; leave it out",
+    "use_sde_at_warmup": "actions before learning_starts are uniform; leave it out",
+    "action_noise": "the policy explores by itself; leave it out",
+    "n_sampled_goal": "no algorithm replaces goals (HER); leave it out",
+    "goal_selection_strategy": "no algorithm replaces goals (HER); leave it out",
+    "normalize_images": "images are always scaled, by the upper bound of their space; leave it out",
+    "optimizer_class": "optimisers are the algorithm's own, and A2C has use_rms_prop; leave it out",
+    "optimizer_kwargs": "A2C has rms_prop_eps, DQN and QRDQN adam_eps; leave it out",
+    **dict.fromkeys(
+        ("_init_setup_model", "supported_action_spaces", "rollout_buffer_class", "rollout_buffer_kwargs"),
+        "leave it out",
+    ),
+}
+_BY_ANOTHER = {
+    "replay_buffer_class": ("prioritized", "prioritized=True and elite_episodes=True choose the memory, without HER"),
+    "replay_buffer_kwargs": ("prioritized", "prioritized=True and elite_episodes=True choose the memory, without HER"),
+    "optimize_memory_usage": ("buffer_size", "the memory keeps an observation once anyway; leave it out"),
+    "features_extractor_class": ("network", "a Flax module of your own is network=MyNet()"),
+    "features_extractor_kwargs": ("network", "arguments of a Flax module of your own, network=MyNet()"),
+    "lstm_hidden_size": ("recurrent_size", 'recurrent_size, with recurrent="lstm"'),
+    "n_lstm_layers": ("recurrent", "the memory has one layer; leave it out"),
+    "lstm_kwargs": ("recurrent", "the memory has recurrent_size alone; leave it out"),
+    "enable_critic_lstm": ("recurrent", "policy and value function have a memory each; leave it out"),
+    "shared_lstm": ("share_features_extractor", "share_features_extractor=True"),
+}
+"""What stands for an argument, where an algorithm has the hyperparameter before it; others do without."""
 
 LEARN = {
     "total_timesteps": "agent.learn({})",

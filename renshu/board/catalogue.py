@@ -1,4 +1,4 @@
-"""Contents of a folder: runs, experiments, leagues. Read again where a file has changed, and never through a link.
+"""Contents of a folder: runs, experiments, searches, leagues. Read again after a change, and never through a link.
 
 Everything here is somebody's data: a value of another kind than expected counts as unknown, a run that cannot be read
 is listed with the reason, and a name means a folder only if it was found by walking.
@@ -48,7 +48,7 @@ _TAIL = 4096
 _SILENT, _LATER = 600.0, 60.0
 _MOST_STEPS = 2.0**53
 _LARGEST_SETTINGS = 4 << 20
-_MARKS = {"curves.csv": "experiments", "pbt.csv": "populations", "ratings.csv": "leagues"}
+_MARKS = {"curves.csv": "experiments", "pbt.csv": "populations", "ratings.csv": "leagues", "trials.csv": "searches"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class RunRow:
 
 
 class Catalogue:
-    """Runs, experiments and leagues in a folder. `refresh` reads what has changed since the last time.
+    """Runs, experiments, searches and leagues in a folder. `refresh` reads what has changed since the last time.
 
     version: grows with each change, so that a page knows whether to draw itself again.
     """
@@ -111,6 +111,7 @@ class Catalogue:
         self.experiments: dict[str, Path] = {}
         self.populations: dict[str, Path] = {}
         self.leagues: dict[str, Path] = {}
+        self.searches: dict[str, Path] = {}
         self.version = 0
         self.is_read = False
         self._stamps: dict[str, Stamp] = {}
@@ -191,13 +192,12 @@ def _walk(root: Path) -> Iterator[tuple[str, str, Path, Files]]:
                         below.append(folder / entry.name)
         except OSError:
             continue  # deleted meanwhile, or not ours to read
-        if "study.db" in files:  # a search for hyperparameters, which has settings too, and is no run
-            continue
-        if "settings.json" in files:
+        search = "study.db" in files or "trials.csv" in files  # for hyperparameters: it has settings too, and is no run
+        if "settings.json" in files and not search:
             yield "runs", name, folder, files
             continue
         yield from ((_MARKS[file], name, folder, files) for file in files if file in _MARKS)
-        if depth < DEPTH:
+        if depth < DEPTH and not search:
             folders += [(path, depth + 1) for path in below]
 
 

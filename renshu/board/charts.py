@@ -20,6 +20,7 @@ Tables: TypeAlias = dict[str, dict[str, np.ndarray]]
 _GREY = "#7c8796"
 """Colour of text and axes, legible on white and on black."""
 _MOST_MEMBERS = 64
+_WIDE = 20.0
 _TYPES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": [8, 3, 2, 3]}
 
 
@@ -117,6 +118,40 @@ def population(members: dict[str, np.ndarray], name: str) -> Chart:
     return _chart(series, "steps", name)
 
 
+def history(trials: np.ndarray, scores: np.ndarray) -> Chart:
+    """Draw the score of each trial of a search, and the best so far. trials, scores: [n]; NaN: none."""
+    known = np.isfinite(scores)
+    best = np.maximum.accumulate(np.where(known, scores, -np.inf)) if scores.size else scores
+    best = np.where(np.isfinite(best), best, np.nan)
+    series = [_dots("trial", _points(trials[known], scores[known]), COLOURS[0])]
+    series.append(_line("best so far", _points(trials, best), COLOURS[1]) | {"step": "end"})
+    return _chart(series, "trial", "mean return")
+
+
+def slice_of(name: str, values: Sequence[float | str], scores: np.ndarray) -> Chart:
+    """Draw scores of trials against one hyperparameter: by logarithm where it is above 0 and spans much, or choices."""
+    numeric = all(isinstance(value, float) for value in values)
+    points = [[value, score] for value, score in zip(values, scores.tolist(), strict=True)]
+    chart = _chart([_dots(name, points, COLOURS[0])], name, "mean return")
+    if not numeric:
+        chart["xAxis"] |= {"type": "category", "data": sorted({str(value) for value in values})}
+    else:
+        low, high = min(values, default=0.0), max(values, default=0.0)
+        logarithmic = isinstance(low, float) and isinstance(high, float) and low > 0 and high > _WIDE * low
+        chart["xAxis"] |= {"type": "log" if logarithmic else "value", "min": "dataMin"}
+    return chart
+
+
+def importance(shares: dict[str, float]) -> Chart:
+    """Draw the share of each hyperparameter as a bar, the largest at the top."""
+    ordered = sorted(shares.items(), key=lambda item: item[1])
+    bar = {"name": "share", "type": "bar", "itemStyle": {"color": COLOURS[0]}}
+    bar["data"] = [[share, name] for name, share in ordered]
+    chart = _chart([bar], "share of the differences", "")
+    chart["yAxis"] = {"type": "category", "data": [name for name, _ in ordered], "axisLabel": {"color": _GREY}}
+    return chart
+
+
 def numbers(chart: Chart) -> str:
     """Write the points of a chart as csv: series, x, y. A band is two series, its low and its high end."""
     text = io.StringIO()
@@ -165,6 +200,16 @@ def _line(name: str, data: list[Any], colour: str, width: float = 1.6, dashes: s
     }
 
 
+def _dots(name: str, data: list[Any], colour: str) -> Chart:
+    return {
+        "name": name,
+        "type": "scatter",
+        "symbolSize": 8,
+        "itemStyle": {"color": colour, "opacity": 0.7},
+        "data": data,
+    }
+
+
 def _band(name: str, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> list[Chart]:
     """Fill between two curves: an invisible one, and the area of a second one stacked on it."""
     known = np.isfinite(low) & np.isfinite(high)
@@ -188,12 +233,12 @@ def _mark(height: float, name: str, place: str = "insideStartTop") -> Chart:
     return {"yAxis": height, "label": {"formatter": words, "color": _GREY, "position": place}}
 
 
-def _chart(series: Iterable[Chart], axis: Axis, height: str) -> Chart:
+def _chart(series: Iterable[Chart], axis: str, height: str) -> Chart:
     series = list(series)
     names = list(dict.fromkeys(one["name"] for one in series))
     text, faint = {"color": _GREY}, {"lineStyle": {"color": _GREY, "opacity": 0.2}}
     style = {"type": "value", "axisLabel": text, "splitLine": faint, "axisLine": {"lineStyle": text}}
-    unit = "environment steps" if axis == "steps" else "minutes"
+    unit = "environment steps" if axis == "steps" else axis
     across = {"name": unit, "nameLocation": "middle", "nameGap": 26, "nameTextStyle": text, "min": 0, "max": "dataMax"}
     up = {"name": height, "nameTextStyle": {"color": _GREY, "align": "left"}, "scale": True}
     tools = {"dataZoom": {"yAxisIndex": "none"}, "saveAsImage": {"name": "renshu"}}

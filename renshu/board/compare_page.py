@@ -89,13 +89,15 @@ def _interval(value: float, low: float, high: float) -> str:
 
 
 def experiments_page(catalogue: Catalogue) -> None:
-    """List experiments, which are folders with a curves.csv, and populations, which have a pbt.csv."""
+    """List experiments (folders with a curves.csv), populations (pbt.csv) and searches (trials.csv)."""
     catalogue.refresh(EVERY / 2)
     with page("Experiments"):
         found = sorted(catalogue.experiments.keys() | catalogue.populations.keys())
         for name in found:
             ui.link(name, "/experiment?" + urlencode({"name": name}))
-        if not found:
+        for name in sorted(catalogue.searches):
+            ui.link(f"{name} (search)", "/search?" + urlencode({"name": name}))
+        if not found and not catalogue.searches:
             ui.label("No experiment in this folder: renshu experiment ... --out FOLDER makes one.")
 
 
@@ -156,7 +158,7 @@ def leagues_page(catalogue: Catalogue) -> None:
         for name, path in sorted(catalogue.leagues.items()):
             with ui.card().classes("w-full"):
                 ui.label(name).classes("font-bold break-all")
-                rows = _csv_rows(path / "ratings.csv")
+                rows = csv_rows(path / "ratings.csv")
                 if rows:
                     table([str(cell) for cell in rows[0]], rows[1:])
                 else:
@@ -165,14 +167,14 @@ def leagues_page(catalogue: Catalogue) -> None:
             ui.label("No league in this folder: renshu league ... --out FOLDER makes one.")
 
 
-def _csv_rows(path: Path) -> list[list[Cell]]:
+def csv_rows(path: Path, most: int = _MOST_ROWS) -> list[list[Cell]]:
     """Read a small table of somebody's as text; [] where it is none."""
     try:
         _small(path)
         with open(path, newline="", encoding="utf-8") as file:
             return [
                 [clean(cell[:200]) for cell in row[:MOST_COMPARED]]
-                for row, _ in zip(csv.reader(file), range(_MOST_ROWS), strict=False)
+                for row, _ in zip(csv.reader(file), range(most), strict=False)
             ]
     except (RenshuError, OSError, UnicodeDecodeError, csv.Error):
         return []

@@ -23,6 +23,7 @@ from renshu.board.compare_page import compare_page, experiment_page, experiments
 from renshu.board.files import TYPES, media
 from renshu.board.lists import leaderboard_page, runs_page
 from renshu.board.run_page import run_page
+from renshu.board.search_page import search_page
 
 Scope: TypeAlias = MutableMapping[str, Any]
 App: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -151,6 +152,10 @@ def _pages(catalogue: Catalogue) -> None:
     @ui.page("/experiment")
     def _experiment(name: str) -> None:
         experiment_page(catalogue, name)
+
+    @ui.page("/search")
+    def _search(name: str) -> None:
+        search_page(catalogue, name)
 
     @ui.page("/leagues")
     def _leagues() -> None:

@@ -22,7 +22,7 @@ from renshu.errors import HyperparameterError, RenshuError
 from renshu.experiments.halving import train_batch
 from renshu.experiments.plan import EVALUATION, Plan, begun, resumed
 from renshu.experiments.study import POINTS, Record, Score, Study, alone, import_optuna
-from renshu.experiments.tuned import Tuning, counted, tried, values_of, write_preset
+from renshu.experiments.tuned import Tuning, counted, tried, values_of, write_preset, write_trials
 from renshu.presets import Preset
 from renshu.tracking.provenance import write_settings, writing
 from renshu.tracking.run import Run
@@ -173,6 +173,8 @@ class Search:
             self.ended += 1
             if self.plan.batch is None or state != "pruned":
                 self._tell(trial.number)
+        write_trials(self.folder, self.study.records(), self.study.importances())
+        for state, reason in found:
             self._count(state, reason)
         if self.ended % CLEARED == 0 or self.plan.batch is not None:
             jax.clear_caches()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import re
@@ -86,6 +88,23 @@ def counted(records: Sequence[Record]) -> str:
 def values_of(plan: Plan, algorithm: Algorithm) -> dict[str, Any]:
     """Return the values of what was searched."""
     return {name: getattr(algorithm, name) for name in plan.ranges}
+
+
+def write_trials(folder: Path, records: Sequence[Record], shares: Mapping[str, float]) -> None:
+    """Write all trials, and what each hyperparameter accounts for, as csv: the board's pages are made of them."""
+    names = list(dict.fromkeys(name for one in records for name in one.params))
+    rows: list[list[Any]] = [["trial", "state", "start", "return", "std", *names]]
+    for one in records:
+        score = ["", ""] if one.score is None else [f"{one.score.mean:.9g}", f"{one.score.std:.9g}"]
+        rows.append([one.number, one.state, int(one.start), *score, *(one.params.get(name, "") for name in names)])
+    _write_csv(folder / "trials.csv", rows)
+    _write_csv(folder / "importance.csv", [["hyperparameter", "share"], *shares.items()])
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, [text.getvalue().encode()])
 
 
 # --- the preset -------------------------------------------------------------------------------------------------------

@@ -92,6 +92,11 @@ def folder(tmp_path_factory):
     (root / "pbt" / "pbt.csv").write_text("\n".join(["interval,member,steps,return,parent,learning_rate", *lines, ""]))
     (root / "wrong").mkdir()
     (root / "wrong" / "pbt.csv").write_text("interval,member\n1,2\n")
+    for name, header in (("tuned", "trial,state,start,return,std,learning_rate,activation"), ("torn", "trial,sta")):
+        (root / name).mkdir()
+        lines = [f"{i},complete,{int(i == 0)},{i % 7},0.5,{10.0 ** -(1 + i % 4)},{HOSTILE}" for i in range(30)]
+        (root / name / "trials.csv").write_text("\n".join([header, *lines, "30,running,0,,,0.1,tanh", "31,comp"]))
+        (root / name / "importance.csv").write_text(f"hyperparameter,share\nlearning_rate,0.8\n{HOSTILE},0.2\nx,y\n")
     (root / "chess").mkdir()
     (root / "chess" / "ratings.csv").write_text("player,elo\nAlphaZero,1200\n")
     return root
@@ -149,6 +154,9 @@ PLACES = {
     "/experiment?name=exp": "last tenth",
     "/experiment?name=pbt": "learning_rate",
     "/experiment?name=wrong": "is no table of a population",
+    "/search?name=tuned": "31 trials: 30 complete, 1 running",
+    "/search?name=torn": "no trials yet",
+    "/search?name=..": "No such search",
     "/leagues": "AlphaZero",
     "/run/no/such/run": "is no run in this folder",
     "/run/..%2F..%2Fetc": "is no run in this folder",
@@ -192,6 +200,15 @@ def test_the_numbers_of_a_chart_are_downloaded(visit):
     lines = download.value.path().read_text().splitlines()
     assert lines[0] == "series,x,y"
     assert len(lines) == 1 + 60 + 60 + 3 * 3
+
+
+def test_a_search_shows_history_importance_and_slices(visit):
+    page = visit("/experiments")
+    page.get_by_role("link", name="tuned (search)").click()
+    for title in ("Trials", "What the hyperparameters account for", "learning_rate", "activation", "The best trials"):
+        page.get_by_text(title, exact=True).first.wait_for()
+    assert page.locator("svg text", has_text="best so far").count() == 1
+    assert page.locator("svg text", has_text="1e-3").or_(page.locator("svg text", has_text="0.001")).count() >= 1
 
 
 def test_pages_follow_a_training(visit, folder):

@@ -226,6 +226,11 @@ def test_a_search_for_hyperparameters_is_no_run(tmp_path):
     catalogue = Catalogue(tmp_path)
     catalogue.refresh()
     assert catalogue.runs == {}
+    assert catalogue.searches == {}  # none of its trials has ended
+    (tmp_path / "tune-1" / "trials.csv").write_text("trial,state\n")
+    write_run(tmp_path / "tune-1" / "workers" / "x")
+    catalogue.refresh()
+    assert (list(catalogue.runs), list(catalogue.searches)) == ([], ["tune-1"])
 
 
 def test_experiments_and_leagues_are_found(tmp_path):

@@ -5,7 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from renshu.board.charts import comparison, empty_tables, learning_curve, lengths, metric, numbers, population
+from renshu.board.charts import (
+    comparison,
+    empty_tables,
+    history,
+    importance,
+    learning_curve,
+    lengths,
+    metric,
+    numbers,
+    population,
+    slice_of,
+)
 from renshu.board.comparing import tables_of
 from renshu.tracking.comparison import Curves
 from tests.board.runs import write_run
@@ -100,3 +111,28 @@ def test_a_million_episodes_are_at_most_two_thousand_points():
     count = 100_000
     tables["episodes"] = {name: np.arange(1, count + 1) for name in tables["episodes"]}
     assert len(drawn(learning_curve(tables, "steps"), "mean of recent episodes")[0]) == 2000
+
+
+def test_the_history_of_a_search_has_the_best_so_far():
+    chart = history(np.arange(4.0), np.array([2.0, np.nan, 5.0, 3.0]))
+    assert drawn(chart, "trial", "scatter") == [[[0, 2], [2, 5], [3, 3]]]
+    assert drawn(chart, "best so far") == [[[0, 2], [1, 2], [2, 5], [3, 5]]]
+    assert history(np.zeros(0), np.zeros(0))["series"][0]["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([1e-4, 1e-2], "log"), ([0.9, 0.99], "value"), ([0.0, 1.0], "value"), (["tanh", "relu"], "category")],
+)
+def test_a_slice_is_drawn_on_an_axis_that_fits(values, kind):
+    chart = slice_of("x", values, np.array([1.0, 2.0]))
+    assert chart["xAxis"]["type"] == kind
+    assert drawn(chart, "x", "scatter") == [[[values[0], 1.0], [values[1], 2.0]]]
+    json.dumps(chart)
+    assert len(numbers(chart).splitlines()) == 3
+
+
+def test_importance_has_the_largest_at_the_top():
+    chart = importance({"gamma": 0.2, "learning_rate": 0.7, "n_steps": 0.1})
+    assert chart["yAxis"]["data"] == ["n_steps", "gamma", "learning_rate"]
+    assert numbers(chart).splitlines()[-1] == "share,0.7,learning_rate"

@@ -1,5 +1,6 @@
 """Trials that train together: who goes on, what shares a program, and who comes through is as if trained alone."""
 
+import csv
 import dataclasses
 import itertools
 
@@ -122,6 +123,11 @@ def test_a_whole_search(tmp_path):
     assert len({one.params["learning_rate"] for one in found.records}) == 20
     assert found.score == train_and_evaluate(found.plan, found.algorithm, [2, 3])[0]
     assert "pruner halving" in found.preset.read_text()
+    header, *rows = csv.reader((tmp_path / "a" / "trials.csv").read_text().splitlines())
+    assert header == ["trial", "state", "start", "return", "std", "learning_rate", "gamma", "n_steps"]
+    assert [row[1] for row in rows] == states
+    shares = dict(csv.reader((tmp_path / "a" / "importance.csv").read_text().splitlines()))
+    assert set(shares) == {"hyperparameter", *RANGES}
 
 
 def test_what_breaks_off_is_done_again(tmp_path, monkeypatch):
