@@ -1,10 +1,11 @@
-# make demo: train an agent and look at it. make test: linters and tests. Both make the virtual environment they need.
+# make demo: train an agent and look at it. make test: linters and tests. make docs: the pages as a site, in site/.
+# Each makes the virtual environment it needs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format docs bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -21,6 +22,9 @@ lint: $(VENV)/test.stamp
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/test.stamp
+	$(BIN)/python -m tools.site
 
 bench: $(VENV)/test.stamp
 	for name in startup steady speed learning compiled growth worlds tutorial articles targets offline zoo minatar atari memory recurrent; do $(BIN)/python -m bench.$$name || exit 1; done

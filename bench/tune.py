@@ -20,10 +20,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bench.report import publish, table
+from bench.report import DOCS, publish, revision, table
 from renshu import preset, tune
 
 TRIALS = 40
@@ -51,6 +52,7 @@ CASES = {
 
 TOGETHER = Case("ppo", "renshu/Acrobot-v1", 200_000, 2, 16, 0.0)
 BATCH = 64
+ROWS = DOCS / "tune.json"
 
 
 def line(case: Case, trials: int, folder: Path, resume: bool) -> list[str]:
@@ -153,38 +155,52 @@ def measure(case: Case, trials: int) -> list[object]:
     ]
 
 
-def main() -> None:
-    """Search, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    choices = [*CASES, "batch"]
-    parser.add_argument("--case", choices=choices, action="append", help="one of them alone; nothing is written then")
-    parser.add_argument("--trials", type=int, default=TRIALS)
-    parser.add_argument("--batch", type=int, default=BATCH, help="trials of the batch")
-    asked = parser.parse_args()
-    header = ["", "defaults", "found", "preset", "found as good", "minutes", "trials"]
-    rows = []
-    for name in CASES if asked.case is None else [name for name in asked.case if name in CASES]:
-        rows.append(measure(CASES[name], asked.trials))
-        print(*rows[-1], sep=" | ", flush=True)
-    together = compared(asked.batch) if asked.case is None or "batch" in asked.case else []
+def kept() -> dict[str, Any]:
+    """Read what was measured before: rows by case, with the commit."""
+    return json.loads(ROWS.read_text()) if ROWS.exists() else {}
+
+
+def write_page(found: dict[str, Any]) -> None:
+    """Write the page of all cases."""
+    header = ["", "defaults", "found", "preset", "found as good", "minutes", "trials", "code"]
     margins = ", ".join(f"{case.margin:g} ({case.algorithm.upper()})" for case in CASES.values())
+    rows = [[*found[name]["rows"][0], found[name]["code"]] for name in CASES if name in found]
     body = f"""{table(header, rows)}
 
 Scores: mean over {CASES["ppo"].seeds} fresh seeds of {EPISODES} greedy episodes each, ± deviation over the seeds; all
 three were trained for as many steps on the same seeds. As good: at most {margins} below the preset's. Each search was
-killed (kill -9) after a third of its trials, and went on.
+killed (kill -9) after a third of its trials, and went on."""
+    if "batch" in found:
+        rows = found["batch"]["rows"]
+        body += f"""
 
-## {asked.batch} trials in one batch
+## {BATCH} trials in one batch
 
 PPO on {TOGETHER.environment} from its defaults, {TOGETHER.envs} environments, {TOGETHER.steps:,} steps,
 {TOGETHER.seeds} seeds a trial, over all ranges that PPO declares. Minutes are of the whole search, compilation and the
-training on fresh seeds included; no program was compiled before.
+training on fresh seeds included; no program was compiled before. Code: {found["batch"]["code"]}.
 
-{table(["", "minutes", "found", "defaults", "trials"], together)}"""
-    if asked.case or asked.trials < TRIALS or asked.batch < BATCH:
-        print(body)
-    else:
-        publish("tune", "Hyperparameters found from the defaults", "python -m bench.tune", body)
+{table(["", "minutes", "found", "defaults", "trials"], rows)}"""
+    publish("tune", "Hyperparameters found from the defaults", "python -m bench.tune", body)
+
+
+def main() -> None:
+    """Search, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    choices = [*CASES, "batch"]
+    parser.add_argument("--case", choices=choices, action="append", help="one of them alone; the others stay")
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--batch", type=int, default=BATCH, help="trials of the batch")
+    asked = parser.parse_args()
+    found = kept()
+    for name in asked.case or choices:
+        rows = compared(asked.batch) if name == "batch" else [measure(CASES[name], asked.trials)]
+        for row in rows:
+            print(*row, sep=" | ", flush=True)
+        found[name] = {"rows": rows, "code": revision()}
+        if asked.trials == TRIALS and asked.batch == BATCH:
+            ROWS.write_text(json.dumps(kept() | {name: found[name]}, indent=1) + "\n")
+            write_page(kept())
 
 
 if __name__ == "__main__":
