@@ -112,7 +112,7 @@ class OfflineBackend:
                 "updates old, and that of a data set may be of any age"
             )
         memory = jax.eval_shape(learner.init, jax.random.key(0)).memory
-        if jax.tree.leaves((memory.ring.extras, memory.ring.carry)):
+        if jax.tree.leaves((memory.ring.extras, memory.ring.carry)) or getattr(learner, "judges_at_once", False):
             raise HyperparameterError(
                 f"{type(learner.config).__name__} learns from what it recorded as it acted, which no data set holds"
             )

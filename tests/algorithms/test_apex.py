@@ -92,3 +92,11 @@ def test_noise_of_each_environment():
 def test_what_does_not_go_together_is_refused(options):
     with pytest.raises(HyperparameterError, match="ApeX"):
         ApeX(**SMALL, **options).on("renshu/CartPole-v1")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_data_set_has_none_of_the_errors_that_actors_find(name, tmp_path):
+    algorithm, env = CASES[name]
+    agent = algorithm.on(env, num_envs=2, seed=0, max_episode_steps=6)
+    with pytest.raises(HyperparameterError, match="recorded as it acted"):
+        algorithm.on(agent.collect(64, to=tmp_path / "data"))

@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
 
 from renshu.tracking.run import Run
@@ -43,6 +44,26 @@ def write_hostile(root):
     (root / "link").symlink_to(root.parent)
 
 
+BLOCKED = """
+import os
+import socket
+
+connect = socket.socket.connect
+
+
+def connecting(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
+        with open(os.environ["CALLS_OUTSIDE"], "a") as file:
+            file.write(f"{address}")
+        raise OSError("the network is blocked")
+    return connect(self, address)
+
+
+socket.socket.connect = connecting
+"""
+"""Module that Python imports as it starts: the process may call this machine alone, and what else it tried is kept."""
+
+
 @contextmanager
 def serving(root, *options):
     with socket.socket() as probe:
@@ -58,7 +79,10 @@ def serving(root, *options):
         str(port),
         *options,
     ]
-    env = os.environ | {"PYTHONUNBUFFERED": "1"}
+    blocked = root.parent / "blocked"
+    blocked.mkdir(exist_ok=True)
+    (blocked / "sitecustomize.py").write_text(BLOCKED)
+    env = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(blocked), "CALLS_OUTSIDE": str(blocked / "calls")}
     with subprocess.Popen(
         [*line, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
     ) as process:
@@ -74,6 +98,7 @@ def serving(root, *options):
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+    assert not (blocked / "calls").exists(), (blocked / "calls").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +136,9 @@ def board(folder):
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # No name is looked up and no other machine is reached, whatever a page asks for.
+        offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", offline])
         yield browser
         browser.close()
 
@@ -171,6 +198,18 @@ def test_each_page_shows_its_contents_and_runs_no_script_of_others(visit, place)
     page.get_by_text(PLACES[place]).first.wait_for(timeout=15_000)
     page.wait_for_timeout(300)
     assert page.locator("img[onerror]").count() == 0
+
+
+def test_the_network_is_blocked(browser, tmp_path):
+    page = browser.new_page()
+    with pytest.raises(PlaywrightError, match=r"ERR_NAME_NOT_RESOLVED|ERR_INTERNET_DISCONNECTED"):
+        page.goto("http://example.com")
+    page.close()
+    (tmp_path / "sitecustomize.py").write_text(BLOCKED)
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "CALLS_OUTSIDE": str(tmp_path / "calls")}
+    line = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
+    assert subprocess.run([sys.executable, "-c", line], env=env, capture_output=True).returncode == 1
+    assert "192.0.2.1" in (tmp_path / "calls").read_text()
 
 
 def test_a_run_leads_from_the_list_to_its_page(visit):

@@ -14,6 +14,7 @@ import optax
 from renshu.algorithms.continuous.soft import SoftActorCriticAlgorithm, SoftActorCriticLearner
 from renshu.algorithms.continuous.temperature import PART, temperature, temperature_step
 from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, integer, layer_sizes, schedule
+from renshu.errors import HyperparameterError
 from renshu.networks.critics import map_ensemble, unstack
 from renshu.networks.layers import STATISTICS
 from renshu.ops.losses import soft_actor_loss, td_loss
@@ -34,7 +35,12 @@ class CrossQ(SoftActorCriticAlgorithm):
     )
 
     def build(self, spec: EnvSpec) -> CrossQLearner:
-        """Bind CrossQ to an environment."""
+        """Bind CrossQ to an environment. Raises HyperparameterError for a network of one's own."""
+        if self.network is not None:
+            raise HyperparameterError(
+                "CrossQ rests on the batch normalisation of its own hidden layers, which a network= has not: set "
+                "net_arch, or take SAC or TQC with your network"
+            )
         return CrossQLearner(self, spec, batch_norm=True)
 
 

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,3 +100,8 @@ def test_defaults_and_bad_hyperparameters():
         (name,) = option
         with pytest.raises(HyperparameterError, match=f"CrossQ has no hyperparameter {name!r}"):
             CrossQ(**option)
+
+
+def test_a_network_of_ones_own_has_no_batch_normalisation():
+    with pytest.raises(HyperparameterError, match="rests on the batch normalisation"):
+        CrossQ(network=nn.Dense(8)).on("renshu/Pendulum-v1")
