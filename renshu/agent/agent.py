@@ -19,11 +19,13 @@ from renshu.agent.summary import describe
 from renshu.agent.trainer import TIMEOUT, Trainer
 from renshu.algorithms import migration
 from renshu.algorithms.base import Algorithm
+from renshu.errors import SpaceError
 from renshu.files.datasets import Dataset
 from renshu.loops.evaluation import Evaluation
 from renshu.tracking.provenance import writing
 from renshu.types import PyTree
 from renshu.viewing import play, recording
+from renshu.viewing.notebook import Shown
 
 if TYPE_CHECKING:
     from renshu.agent.callbacks import Callback
@@ -72,6 +74,8 @@ class Agent(Readings):
         opponent: Any = None,
         **unknown: Any,
     ) -> None:
+        if answer := migration.environment(type(algorithm).__name__, env):
+            raise SpaceError(answer)
         fits: Any = {"bins": bins, "frame_stack": frame_stack, "masks": masks, "max_episode_steps": max_episode_steps}
         how: Any = {"loop": loop, "processes": processes, "timeout": timeout, "workers": workers, "cluster": cluster}
         more: Any = {"num_envs": num_envs, "seed": seed, "env_kwargs": env_kwargs, "opponent": opponent}
@@ -89,7 +93,8 @@ class Agent(Readings):
         def __getattr__(self, name: str) -> Any:
             if hasattr(type(self), name):
                 return object.__getattribute__(self, name)  # a property that failed: with its own error
-            raise AttributeError(migration.attribute(name))
+            trainer = vars(self).get("trainer")  # none yet, where it is being copied
+            raise AttributeError(migration.attribute(name, getattr(trainer, "algorithm", None)))
 
     def __dir__(self) -> list[str]:
         """Names that are for users: `trainer` is how it works, and changes."""
@@ -304,13 +309,13 @@ class Agent(Readings):
         seed: int | None = None,
         env: Any = None,
     ) -> Path:
-        """Play episodes and save them as a video, `.mp4` or `.gif`. Returns the path.
+        """Play episodes and save them as a video, `.mp4` or `.gif`. Returns the path; a notebook shows the video.
 
         env: another environment than the agent's own; it must render to "rgb_array".
         """
         source = self.trainer.backend.source if env is None else acting.other_source(self.trainer, env)
         first = self.trainer.env_seed(2) if seed is None else seed
-        recording.record(path := Path(path), source, self.player(deterministic=deterministic), episodes, first)
+        recording.record(path := Shown(path), source, self.player(deterministic=deterministic), episodes, first)
         return path
 
     def pictures(self, folder: str | Path) -> list[Path]:
@@ -331,6 +336,7 @@ class Agent(Readings):
         show = play.step_through if terminal else play.watch
         return show(self, self.trainer.backend.source, episodes, seed, deterministic)
 
+    @answering(migration.SAVE)
     def save(self, path: str | Path, *, memory: bool = False) -> Path:
         """Save weights, optimiser, normaliser, hyperparameters and spaces in one file that holds no code.
 

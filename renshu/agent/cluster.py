@@ -96,6 +96,11 @@ class ClusterBackend:
         ray_actors.check(self.settings.address)
         self.settings.mode_for(type(learner.config).__name__, learner.needs.max_lag)
         refuse_self_play(self.source)
+        if learner.spec.players > 1:
+            raise SpaceError(
+                f"{type(learner.config).__name__} moves for all players of {self.source.name}, and actors have one "
+                "seat: leave workers= out, which takes the compiled loop"
+            )
         self.local.check(learner)
 
     def described(self, learner: Learner) -> str:

@@ -64,14 +64,16 @@ class Algorithm(metaclass=_AlgorithmClass):
 
     def __new__(cls, *args: Any, **hyperparameters: Any) -> Self:
         """Refuse unknown hyperparameters with their near matches, before the dataclass would with less."""
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = {field.name: kind_of(field) for field in dataclasses.fields(cls)}
         for name in hyperparameters.keys() & cls.renamed.keys():
             raise HyperparameterError(f"{cls.__name__}: {name}= is called {cls.renamed[name]}= now")
         if answer := migration.constructor(cls.__name__, known, args, hyperparameters):
             raise HyperparameterError(answer)
         for name in hyperparameters:
             if name not in known:
-                raise HyperparameterError(f"{cls.__name__} has no hyperparameter {name!r}.{did_you_mean(name, known)}")
+                raise HyperparameterError(
+                    f"{cls.__name__} has no hyperparameter {name!r}.{did_you_mean(name, [*known])}"
+                )
         return super().__new__(cls)
 
     if not TYPE_CHECKING:
@@ -126,6 +128,8 @@ class Algorithm(metaclass=_AlgorithmClass):
     def from_json(cls, data: Mapping[str, Any], **overrides: Any) -> Self:
         """Make the algorithm again from `to_json`'s data; `overrides` replace entries (and what JSON cannot hold)."""
         fields = {field.name: field for field in dataclasses.fields(cls)}
+        if answer := migration.overridden(cls.__name__, fields, overrides):
+            raise HyperparameterError(answer)
         named = {cls.renamed.get(name, name): value for name, value in data.items()}
         values = {
             name: kind_of(fields[name]).from_json(name, value) if name in fields else value

@@ -40,19 +40,20 @@ _LEFT_OUT = {
         "leave it out",
     ),
 }
+_MEMORIES = "prioritized=True and elite_episodes=True choose the memory, and none replaces goals (HER)"
 _BY_ANOTHER = {
-    "replay_buffer_class": ("prioritized", "prioritized=True and elite_episodes=True choose the memory, without HER"),
-    "replay_buffer_kwargs": ("prioritized", "prioritized=True and elite_episodes=True choose the memory, without HER"),
+    "replay_buffer_class": ("prioritized", _MEMORIES),
+    "replay_buffer_kwargs": ("prioritized", _MEMORIES),
     "optimize_memory_usage": ("buffer_size", "the memory keeps an observation once anyway; leave it out"),
-    "features_extractor_class": ("network", "a Flax module of your own is network=MyNet()"),
+    "features_extractor_class": ("network", "a Flax module of your own is network=MyNet(), but for CrossQ"),
     "features_extractor_kwargs": ("network", "arguments of a Flax module of your own, network=MyNet()"),
-    "lstm_hidden_size": ("recurrent_size", 'recurrent_size, with recurrent="lstm"'),
+    "lstm_hidden_size": ("recurrent_size", 'it is recurrent_size, with recurrent="lstm"'),
     "n_lstm_layers": ("recurrent", "the memory has one layer; leave it out"),
     "lstm_kwargs": ("recurrent", "the memory has recurrent_size alone; leave it out"),
-    "enable_critic_lstm": ("recurrent", "policy and value function have a memory each; leave it out"),
-    "shared_lstm": ("share_features_extractor", "share_features_extractor=True"),
+    "enable_critic_lstm": ("share_features_extractor", "policy and value function have a memory each; leave it out"),
+    "shared_lstm": ("share_features_extractor", "it is share_features_extractor=True"),
 }
-"""What stands for an argument, where an algorithm has the hyperparameter before it; others do without."""
+"""Answers to arguments where an algorithm has the hyperparameter that is named first; others do without."""
 
 LEARN = {
     "total_timesteps": "agent.learn({})",
@@ -62,111 +63,200 @@ LEARN = {
     "eval_freq": "agent.learn(100_000, eval_every={})",
     "n_eval_episodes": "agent.learn(100_000, eval_every=10_000, eval_episodes={})",
     "eval_log_path": "agent.learn(100_000, eval_every=10_000, run={})",
-    "reset_num_timesteps": None,
-    "log_interval": None,
-    "eval_env": None,
+    **dict.fromkeys(("reset_num_timesteps", "log_interval", "eval_env", "use_masking")),
 }
 EVALUATE = {
     "n_eval_episodes": "agent.evaluate({})",
     "n_envs": "agent.evaluate(20, num_envs={})",
     "eval_env": "agent.evaluate(20, env={})",
-    "render": None,
-    "warn": None,
+    **dict.fromkeys(("render", "warn", "return_episode_rewards", "callback", "reward_threshold", "use_masking")),
 }
 ON = {
     "n_envs": "PPO().on(env, num_envs={})",
-    "vec_env_cls": "PPO().on(env, num_envs=8, processes=True)",
-    "verbose": None,
-    "device": None,
+    "n_stack": "PPO().on(env, frame_stack={})",
+    "wrapper_class": 'PPO().on(lambda: {}(gymnasium.make("CartPole-v1")), num_envs=8)',
+    "monitor_dir": "PPO().on(env).learn(100_000, run={})",
+    **dict.fromkeys(("vec_env_cls", "vec_env_kwargs", "start_index", "verbose", "device")),
 }
 PREDICT = {
     "action_masks": "agent.predict(observation, {})",
-    "state": None,
-    "episode_start": None,
-    "mask": None,
+    **dict.fromkeys(("state", "episode_start", "mask")),
 }
-_PLAYER = "a policy that remembers its episode is policy = agent.player(); action = policy(observation, first)"
+SAVE: dict[str, str | None] = dict.fromkeys(("exclude", "include"))
+_LOAD = {
+    "custom_objects": "hyperparameters are given by name",
+    "print_system_info": "versions and machine are in settings.json of a run folder; leave it out",
+    "force_reset": "a training that goes on begins where it stood, if it can; leave it out",
+}
+_CARRY = (
+    "state is carry= here, () at first, and episode_start is first=, as in action, carry = agent.predict(observation, "
+    "carry=carry, first=first); policy = agent.player() remembers by itself: action = policy(observation, first)"
+)
+_SAVED = "a file holds all of an agent, and the memory with agent.save(path, memory=True); leave it out"
 _WHY = {
-    "reset_num_timesteps": "steps count on from call to call, and a new agent begins at 0",
-    "log_interval": "metrics are logged in the run folder: agent.learn(100_000, run=True)",
+    "reset_num_timesteps": (
+        "steps count on from call to call, and a new agent begins at 0; schedules, too, go on with "
+        "agent.learn(100_000, restart_schedules=False)"
+    ),
+    "log_interval": "about 500 rows of metrics are logged in the run folder: agent.learn(100_000, run=True)",
     "eval_env": "environments to evaluate in are made by themselves: agent.learn(100_000, eval_every=10_000)",
+    "use_masking": "masks are used where the environment has them; without: PPO().on(env, masks=False)",
     "render": "to see episodes: agent.watch(), or agent.record('agent.mp4')",
-    "warn": "leave it out",
+    **dict.fromkeys(("warn", "vec_env_kwargs", "start_index"), "leave it out"),
+    "return_episode_rewards": "it always has them: agent.evaluate(20).returns and agent.evaluate(20).lengths",
+    "callback": "none is called; of each episode there are agent.evaluate(20).returns and agent.evaluate(20).lengths",
+    "reward_threshold": "compare it with agent.evaluate(20).mean",
+    "vec_env_cls": (
+        "num_envs are several at once, and processes=True gives each a process: "
+        "PPO().on(env, num_envs=8, processes=True)"
+    ),
     "verbose": "the progress bar is agent.learn(100_000, progress=True)",
     "device": _LEFT_OUT["device"],
-    "state": _PLAYER,
-    "mask": _PLAYER,
-    "episode_start": _PLAYER,
+    **dict.fromkeys(("state", "mask", "episode_start"), _CARRY),
+    **dict.fromkeys(("exclude", "include"), _SAVED),
 }
 
 _WITHOUT_AGENT = ("learn", "predict", "save", "evaluate", "explain", "record", "watch", "summary", "set_env", "get_env")
-_OF_AGENTS = {
-    "set_env": "write agent = agent.on(env)",
-    "get_env": "the environments belong to the agent; agent.spec describes them",
-    "env": "the environments belong to the agent; agent.spec describes them",
-    "num_timesteps": "write agent.steps",
-    "policy": "the weights are agent.parameters, and a policy is agent.player()",
-    "get_parameters": "write agent.parameters",
-    "set_parameters": "a file is loaded by renshu.load(path)",
-    "replay_buffer": "write agent.dataset()",
-    "save_replay_buffer": 'agent.save(path, memory=True) holds the memory; or agent.dataset().save("data")',
-    "load_replay_buffer": "renshu.load(path) brings the memory back",
-    "logger": 'metrics are logged in the run folder: agent.learn(100_000, run="runs/a")',
-    "get_vec_normalize_env": "norm_obs=True and norm_reward=True are hyperparameters, and saved with the agent",
-}
-_ON_SEVERAL = 'PPO().on("CartPole-v1", num_envs=8)'
-_NAMES = {
-    "make_vec_env": f"several environments at once are num_envs: {_ON_SEVERAL}",
-    "DummyVecEnv": f"several environments at once are num_envs: {_ON_SEVERAL}",
-    "SubprocVecEnv": 'each in a worker process: PPO().on("CartPole-v1", num_envs=8, processes=True)',
-    "VecNormalize": "PPO and A2C normalise by themselves: PPO(norm_obs=True, norm_reward=True)",
-    "VecFrameStack": "the last observations at once: DQN().on(env, frame_stack=4)",
-    "VecMonitor": "episodes are recorded by themselves: agent.recent_returns, or a run folder",
-    "Monitor": "episodes are recorded by themselves: agent.recent_returns, or a run folder",
-    "evaluate_policy": "write agent.evaluate(20)",
-    "set_random_seed": 'write PPO().on("CartPole-v1", seed=0)',
-    "MlpPolicy": 'observations choose the network: PPO().on("CartPole-v1")',
-    "CnnPolicy": "for images pass a Flax module of your own: PPO(network=MyConvolutions()).on(env)",
-    "MultiInputPolicy": "observations choose the network: PPO().on(env)",
-    "BaseCallback": "write renshu.callbacks.Callback, or any function of (agent, metrics)",
-    "EvalCallback": "write agent.learn(100_000, eval_every=10_000), or renshu.callbacks.Evaluate(10_000)",
-    "CheckpointCallback": "write agent.learn(100_000, run=True, checkpoint_every=10_000)",
-    "StopTrainingOnRewardThreshold": "write agent.learn(100_000, stop_at=475)",
-    "NormalActionNoise": 'write TD3(action_noise="normal", action_noise_std=0.1)',
-    "OrnsteinUhlenbeckActionNoise": 'write TD3(action_noise="ou", action_noise_std=0.1)',
-    "MaskablePPO": "PPO takes masks by itself: PPO().on(env)",
-    "RecurrentPPO": "there is none yet: PPO().on(env) sees one observation at a time",
-}
+_CONTINUOUS = ("DDPG", "TD3", "SAC", "TQC", "CrossQ")
 
 
-def constructor(algorithm: str, known: Sequence[str], args: Sequence[Any], given: Mapping[str, Any]) -> str | None:
+def constructor(algorithm: str, known: Mapping[str, Kind], args: Sequence[Any], given: Mapping[str, Any]) -> str | None:
     """Answer arguments of a constructor that are those of Stable-Baselines3; None where all are hyperparameters.
 
     algorithm: name of the class. known: its hyperparameters. args, given: the arguments. A name that neither library
     has is left to others.
     """
-    foreign = {name: value for name, value in given.items() if name not in known}
-    if not all(name in _ELSEWHERE or name in _LEFT_OUT for name in foreign) or not (args or foreign):
+    foreign = [name for name in given if name not in known]
+    settings, remarks = _settings(algorithm, known, given)
+    if any(_reason(name, known) is None for name in foreign) or not (args or foreign or remarks):
         return None
     if any(isinstance(arg, int | float) for arg in args):
-        return f"{algorithm} takes its hyperparameters by name, as in {algorithm}({known[0]}=1)"
-    policy = bool(args) and isinstance(args[0], type | str) and _short(args[0]).endswith("Policy")
+        return f"{algorithm} takes its hyperparameters by name, as in {algorithm}({next(iter(known))}=1)"
+    policy = _short(args[0]) if args and isinstance(args[0], type | str) and _short(args[0]).endswith("Policy") else ""
     envs = list(args[1:] if policy else args)[:1]
-    reasons = [f"{name} {_ELSEWHERE[name]}" for name in foreign if name in _ELSEWHERE and name != "env"]
-    reasons += [f"{name}: {_LEFT_OUT[name]}" for name in foreign if name not in _ELSEWHERE and name != "policy"]
-    if args or {"env", "policy"} & foreign.keys():
+    reasons = [str(_reason(name, known)) for name in foreign if name not in ("env", "policy")]
+    if args or {"env", "policy"} & set(foreign):
         first = f"{algorithm} holds hyperparameters alone, by name; the environment is given to on(...)"
         reasons.insert(0, first + (", and its observations choose the network" if policy else ""))
+    elif foreign:
+        reasons[0] = f"{algorithm} has no hyperparameter {foreign[0]!r}: {reasons[0].removeprefix(f'{foreign[0]}: ')}"
     else:
-        reasons[0] = f"{algorithm} has no hyperparameter {next(iter(foreign))!r}: {reasons[0]}"
-    return f"{'; '.join(reasons)}. Write {_line(algorithm, known, envs, given)}"
+        remarks[0] = f"{algorithm}: {remarks[0]}"
+    if "Lstm" in (policy or _short(given.get("policy", ""))) and "recurrent" in known:
+        settings.setdefault("recurrent", "lstm")
+    if "recurrent" in settings and "recurrent" not in given and {"n_epochs", "batch_size"} <= known.keys():
+        # As in RecurrentPPO. Those of PPO would be refused: a minibatch is of whole environments.
+        settings.setdefault("batch_size", settings.setdefault("n_steps", 128))
+    return f"{'; '.join(reasons + remarks)}. Write {_line(algorithm, settings, envs, given)}"
 
 
-def _line(algorithm: str, known: Sequence[str], envs: Sequence[Any], given: Mapping[str, Any]) -> str:
+def overridden(algorithm: str, known: Container[str], given: Mapping[str, Any]) -> str | None:
+    """Answer arguments of Stable-Baselines3's `load` that would replace hyperparameters; None where there are none."""
+    for name, value in given.items():
+        reason = None if name in known else _LOAD.get(name) or _reason(name, known)
+        if reason is not None:
+            objects = value if name == "custom_objects" and isinstance(value, Mapping) else {}
+            replaced = {own: here for own, here in objects.items() if own in known}
+            line = f". Write renshu.load(path, {_arguments(replaced)})" if replaced else ""
+            return f"{algorithm} has no hyperparameter {name!r}: {reason.removeprefix(f'{name}: ')}{line}"
+    return None
+
+
+def environment(algorithm: str, env: Any) -> str | None:
+    """Answer a list of functions that each make an environment, as DummyVecEnv takes it; None for all else."""
+    if not _is_list_of_functions(env):
+        return None
+    return f"several environments are one function and a number. Write {algorithm}().on(make_env, num_envs={len(env)})"
+
+
+def _is_list_of_functions(env: Any) -> bool:
+    return isinstance(env, list | tuple) and len(env) > 0 and all(map(callable, env))
+
+
+def _reason(name: str, known: Container[str]) -> str | None:
+    """Say what is instead of an argument; None where it is none of Stable-Baselines3's."""
+    if name in _ELSEWHERE:
+        return f"{name} {_ELSEWHERE[name]}"
+    if name in _BY_ANOTHER:
+        needed, text = _BY_ANOTHER[name]
+        return f"{name}: {text if needed in known else 'leave it out'}"
+    return f"{name}: {_LEFT_OUT[name]}" if name in _LEFT_OUT else None
+
+
+def _settings(algorithm: str, known: Mapping[str, Kind], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Find the hyperparameters that arguments mean, and say what is not taken as it was given."""
+    settings: dict[str, Any] = {}
+    remarks: list[str] = []
+    kwargs = given.get("policy_kwargs")
+    inside = dict(kwargs) if isinstance(kwargs, Mapping) else {}
+    for name, value in [*given.items(), *inside.items()]:
+        looked_at = name in known and (name in inside or name in _MEANT)
+        wrong = _refused(known[name], name, value) if looked_at else None
+        meant = {name: value} if name in known and wrong is None else _translated(known, name, value)
+        if meant is not None:
+            settings |= meant
+            remarks += [wrong] if wrong and name not in inside else []
+        elif name in inside:
+            remarks.append(wrong or _reason(name, known) or f"{name}: {algorithm} has none; leave it out")
+        elif name in known:
+            settings[name] = value  # refused when the rest is right
+    return settings, remarks
+
+
+def _translated(known: Mapping[str, Kind], name: str, value: Any) -> dict[str, Any] | None:
+    meant = _MEANT[name](value) if name in _MEANT else None
+    if meant is None or any(own not in known or _refused(known[own], own, here) for own, here in meant.items()):
+        return None
+    return meant
+
+
+def _refused(kind: Kind, name: str, value: Any) -> str | None:
+    try:
+        kind.check(name, value)
+    except HyperparameterError as error:
+        return str(error).split(". Did you mean")[0]
+    return None
+
+
+def _train_freq(value: Any) -> dict[str, Any] | None:
+    if not (isinstance(value, tuple | list) and len(value) == 2):
+        return None
+    return {"train_freq": value[0]} if value[1] == "step" else {}
+
+
+def _action_noise(value: Any) -> dict[str, Any] | None:
+    value = getattr(value, "base_noise", value)  # of a VectorizedActionNoise
+    kind = type(value).__name__
+    if not kind.endswith("ActionNoise"):
+        return None
+    sigma = getattr(value, "_sigma", 0.1)
+    sizes = getattr(sigma, "tolist", lambda: sigma)()
+    std = max(sizes) if isinstance(sizes, list | tuple) and sizes else sizes  # of all parts of an action
+    return {"action_noise": "ou" if kind.startswith("Ornstein") else "normal", "action_noise_std": std}
+
+
+def _net_arch(value: Any) -> dict[str, Any] | None:
+    alone = isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict)  # as it was written once
+    return {"net_arch": value[0]} if alone else None
+
+
+_MEANT: dict[str, Callable[[Any], dict[str, Any] | None]] = {
+    "train_freq": _train_freq,
+    "action_noise": _action_noise,
+    "activation_fn": lambda value: None if isinstance(value, str) else {"activation_fn": _short(value).lower()},
+    "net_arch": _net_arch,
+    "lstm_hidden_size": lambda value: {"recurrent": "lstm", "recurrent_size": value},
+    "shared_lstm": lambda value: {"share_features_extractor": True} if value else {},
+}
+"""Hyperparameters here that a value there means, where it cannot be one itself; None: there are none."""
+
+
+def _line(algorithm: str, settings: Mapping[str, Any], envs: Sequence[Any], given: Mapping[str, Any]) -> str:
     """Write the line that does what the arguments ask for."""
-    settings = {name: value for name, value in given.items() if name in known} | _of_policy(known, given)
     env = given.get("env", envs[0] if envs else "CartPole-v1" if algorithm not in _CONTINUOUS else "Pendulum-v1")
     on = {"num_envs": given.get("n_envs"), **{name: given[name] for name in _OPTIONS_OF_ON if name in given}}
+    if _is_list_of_functions(env):
+        env, on["num_envs"] = env[0], len(env)
     learn = {"run": given.get("tensorboard_log")}
     if "verbose" in given:
         learn["progress"] = bool(given["verbose"])
@@ -174,23 +264,12 @@ def _line(algorithm: str, known: Sequence[str], envs: Sequence[Any], given: Mapp
     return line + (f".learn(100_000, {_arguments(_some(learn))})" if _some(learn) else "")
 
 
-_CONTINUOUS = ("DDPG", "TD3", "SAC", "TQC", "CrossQ")
-
-
-def _of_policy(known: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    kwargs = given.get("policy_kwargs")
-    found = {name: value for name, value in kwargs.items() if name in known} if isinstance(kwargs, Mapping) else {}
-    if "activation_fn" in found and not isinstance(found["activation_fn"], str):
-        found["activation_fn"] = _short(found["activation_fn"]).lower()
-    return found
-
-
 def option(function: str, name: str, value: Any, table: Mapping[str, str | None]) -> str | None:
     """Answer an option of Stable-Baselines3 given to a method; None where it is not in `table`, one of the above."""
     if name not in table:
         return None
     line = table[name]
-    instead = f": {_WHY[name]}" if line is None else f". Write {line.format(_text(value))}"
+    instead = f": {_WHY[name]}" if line is None else f". Write {line.format(_text(value, name))}"
     return f"{function} has no option {name!r}{instead}"
 
 
@@ -208,14 +287,16 @@ def without_agent(algorithm: str, name: str) -> str:
     return f"{algorithm} has no attribute {name!r}"
 
 
-def attribute(name: str) -> str:
-    """Answer an attribute that an agent has not."""
-    return f"an agent has no {name!r}" + (f": {_OF_AGENTS[name]}" if name in _OF_AGENTS else "")
+def attribute(name: str, algorithm: Any = None) -> str:
+    """Answer an attribute that an agent of an algorithm has not."""
+    if name in getattr(algorithm, "__dataclass_fields__", ()):
+        return f"an agent has no {name!r}: it is a hyperparameter, agent.algorithm.{name}"
+    return f"an agent has no {name!r}" + (f": {ATTRIBUTES[name]}" if name in ATTRIBUTES else "")
 
 
 def name_of_module(name: str) -> str | None:
     """Answer a name of Stable-Baselines3's modules that is looked for in `renshu`; None for others."""
-    return f"renshu has no {name!r}: {_NAMES[name]}" if name in _NAMES else None
+    return f"renshu has no {name!r}: {NAMES[name]}" if name in NAMES else None
 
 
 def _some(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,18 +304,18 @@ def _some(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_text(value)}" if name else _text(value) for name, value in options.items())
+    return ", ".join(f"{name}={_text(value, name)}" if name else _text(value, "env") for name, value in options.items())
 
 
-def _text(value: Any) -> str:
-    """Write a value as source code: strings in double quotes, the name of a class or function, "env" for the rest."""
+def _text(value: Any, name: str) -> str:
+    """Write a value as source code: strings in double quotes, the name of a class or function, or else `name`."""
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, type):
         return value.__name__
-    plain = isinstance(value, bool | int | float | list | tuple | dict | None)
-    name = getattr(value, "__name__", "")
-    return repr(value) if plain and len(repr(value)) < 60 else name if name.isidentifier() else "env"
+    plain = isinstance(value, bool | int | float | list | tuple | dict | None) and "<" not in repr(value)
+    own = getattr(value, "__name__", "")
+    return repr(value) if plain and len(repr(value)) < 60 else own if own.isidentifier() else name
 
 
 def _short(value: Any) -> str:

@@ -40,6 +40,10 @@ def experiment(
     preset: Annotated[bool, typer.Option(help="start from the tuned hyperparameters for this environment")] = True,
     statistic: Annotated[str, typer.Option(help="over the seeds: iqm (interquartile mean) or mean")] = "iqm",
     out: Annotated[Path, typer.Option(help="folder for curves.png and curves.csv")] = Path("experiments"),
+    processes: Annotated[
+        int | None, typer.Option(help="that train at a time, where environments are stepped in Python", min=1)
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="a folder, for a run folder of each seed")] = None,
     workers: Annotated[
         int | None, typer.Option(help="processes of a Ray cluster that seeds and values are dealt to", min=1)
     ] = None,
@@ -52,7 +56,7 @@ def experiment(
     """
     from rich.console import Console
 
-    from renshu.experiments.experiment import experiment as run
+    from renshu.experiments.experiment import experiment as compare
 
     names = [name.strip() for name in algorithms.split(",") if name.strip()]
     chosen = {name.upper(): settings(name, environment, set_ or [], preset) for name in names}
@@ -67,16 +71,16 @@ def experiment(
     if members and not pbt:
         raise typer.BadParameter("--members is for --pbt: name what varies, as --pbt learning_rate=1e-5..1e-2")
     if pbt:
-        if len(chosen) > 1 or grid or workers or address or seeds:
+        if len(chosen) > 1 or grid or workers or address or seeds or processes or run:
             raise typer.BadParameter(
-                "--pbt varies one algorithm in one program: leave out others, --grid, --seeds, --workers and "
-                "--address; --members says how many train"
+                "--pbt varies one algorithm in one program: leave out others, --grid, --seeds, --processes, "
+                "--run, --workers and --address; --members says how many train"
             )
         (one,) = chosen.values()
         options |= {"env_kwargs": environment_arguments(env_set or []), "num_envs": envs or one.asked_envs}
         options |= {"steps": steps or one.total_steps, "population_size": members or 16, "progress": progress}
         return _population(one.algorithm, environment_named(environment), _ranges(pbt), out, options)
-    result = run(
+    result = compare(
         {label: preset.algorithm for label, preset in chosen.items()},
         environment_named(environment),
         seeds=seeds or 8,
@@ -84,6 +88,8 @@ def experiment(
         num_envs=envs or max(preset.asked_envs or 0 for preset in chosen.values()) or None,
         grid=_grid(grid or []),
         env_kwargs=environment_arguments(env_set or []),
+        processes=processes,
+        run=run,
         workers=workers,
         address=address,
         progress=progress,

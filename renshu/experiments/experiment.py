@@ -7,10 +7,13 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from renshu.agent.agent import Agent
 from renshu.agent.backends import CompiledBackend
@@ -18,14 +21,18 @@ from renshu.agent.options import COUNT, SEED, refuse_unknown
 from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number, kind_of
 from renshu.envs.source import EnvSource
-from renshu.errors import HyperparameterError, did_you_mean
+from renshu.errors import HyperparameterError, RenshuError, did_you_mean
+from renshu.experiments.processes import train_in_processes
 from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
-from renshu.experiments.vmapped import Row, Trained, fitted_backend, train_vmapped
+from renshu.experiments.vmapped import Row, Trained, cores, fitted_backend, train_vmapped
 from renshu.tracking.comparison import Curves, Statistic, carried, plot_curves, table, write_csv
-from renshu.viewing.notebook import Bar, html_of, in_notebook
+from renshu.tracking.provenance import writing
+from renshu.viewing.notebook import Bar, Shown, html_of, in_notebook
 
+Elsewhere: TypeAlias = Callable[..., Trained] | int | None
+"""A function that trains rows elsewhere, or a number of processes."""
 _OPTIONS = ("seeds", "steps", "num_envs", "grid", "loop", "bins", "frame_stack", "masks", "env_kwargs", "at_once")
-_OPTIONS += ("workers", "address")
+_OPTIONS += ("processes", "run", "workers", "address")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,7 +65,7 @@ class Experiment:
         if title is None and self.environment:
             title = f"{', '.join(dict.fromkeys(one.name for one in self.curves))} on {self.environment}"
         plot_curves(self.curves, path, statistic, title)
-        return Path(path)
+        return Shown(path)
 
     def table(self, statistic: Statistic = "iqm") -> Any:
         """Make a table of final returns, for `rich.print`."""
@@ -84,6 +91,8 @@ def experiment(
     masks: bool | None = None,
     env_kwargs: dict[str, Any] | None = None,
     at_once: int | None = None,
+    processes: int | None = None,
+    run: str | Path | None = None,
     workers: int | None = None,
     address: str | None = None,
     points: int = 100,
@@ -92,15 +101,17 @@ def experiment(
 ) -> Experiment:
     """Train every algorithm with every seed and every combination of the grid's values.
 
-    On a DeviceEnv all seeds and values of an algorithm train at once, in a program for each core; elsewhere one after
-    the other.
+    On a DeviceEnv all seeds and values of an algorithm train at once, in a program for each core; elsewhere each in a
+    process, one for each core at a time.
 
     algorithms: one, several, or a dict by label. env, loop, bins, frame_stack, masks, env_kwargs: as for
     Agent.
     seeds: how many (0, 1, ...), or which. steps: environment steps of each agent, at least. num_envs: of each agent.
     grid: values of hyperparameters that are plain numbers, as {"learning_rate": [1e-3, 3e-4]}.
-    at_once: agents that train in one program at most; None chooses by memory. workers: processes of a Ray cluster to
-    which seeds and values are dealt, whatever the environment; address: of one that runs, "auto" for this machine's.
+    at_once: agents that train in one program at most; None chooses by memory. processes: that train at a time; 1: all
+    in this one, in turn. run: a folder, for a run folder of each agent, which then has a process of its own. workers:
+    processes of a Ray cluster to which seeds and values are dealt, whatever the environment; address: of one that runs,
+    "auto" for this machine's.
     points: of each curve, about.
 
     Raises HyperparameterError for a grid that is not possible, before anything is trained.
@@ -112,10 +123,13 @@ def experiment(
     num_envs = None if num_envs is None else COUNT.check("num_envs", num_envs)
     at_once = None if at_once is None else COUNT.check("at_once", at_once)
     workers = None if workers is None else COUNT.check("workers", workers)
+    processes = None if processes is None else COUNT.check("processes", processes)
+    folder = _run_folder(run, workers, processes)
     steps, points = COUNT.check("steps", steps), COUNT.check("points", points)
     options = {"num_envs": num_envs, "loop": loop, "env_kwargs": env_kwargs}
     options |= {"bins": bins, "frame_stack": frame_stack, "masks": masks}
     setup, source = Setup(env, options, steps, min(points, steps)), EnvSource.of(env, env_kwargs)
+    how: Elsewhere = partial(train_on_cluster, workers=workers, address=address) if workers is not None else processes
     # Checked for all of them before the first is trained.
     groups = [_rows(label, algorithm, grid or {}, chosen) for label, algorithm in _labelled(algorithms).items()]
     order = [row for rows in groups for row in rows]
@@ -123,11 +137,8 @@ def experiment(
     agents: dict[int, Callable[[], Agent]] = {}
     seconds = compiling = 0.0
     with bar_of(len(order) * steps if progress else None) as advance:
-        for rows in [part for group in groups for part in _alike(group)]:
-            if workers is None:
-                found = _train_here(setup, rows, source, at_once, advance)
-            else:
-                found = train_on_cluster(setup, rows, advance, workers=workers, address=address)
+        for rows, train in [part for group in groups for part in _parts(setup, group, source, at_once, folder, how)]:
+            found = train(setup, rows, advance)
             places = [next(i for i, row in enumerate(order) if row is one) for one in rows]
             curves |= zip(places[:: len(chosen)], _curves(rows, found.curves, chosen), strict=True)
             agents |= zip(places, found.agents, strict=True)
@@ -136,14 +147,40 @@ def experiment(
     return Experiment([curves[i] for i in sorted(curves)], order, Agents(in_order), seconds, compiling, source.name)
 
 
-def _train_here(
-    setup: Setup, rows: list[Row], source: EnvSource, at_once: int | None, advance: Callable[[int], None]
-) -> Trained:
-    """Train rows that one program can train: by one, where the environment is compiled, or one after the other."""
+def _run_folder(run: str | Path | None, workers: int | None, processes: int | None) -> Path | None:
+    """Return the folder of run folders. Raises HyperparameterError, RenshuError for one that cannot be."""
+    if workers is not None and (run is not None or processes is not None):
+        raise HyperparameterError("experiment: workers= are Ray's; leave processes= and run= out, or workers=")
+    if run is None:
+        return None
+    with writing(Path(run)):
+        Path(run).mkdir(parents=True, exist_ok=True)
+        if any(Path(run).iterdir()):
+            raise RenshuError(f"{run} is not empty: give another folder for the runs of this experiment")
+    return Path(run)
+
+
+def _parts(
+    setup: Setup, rows: list[Row], source: EnvSource, at_once: int | None, folder: Path | None, how: Elsewhere
+) -> list[tuple[list[Row], Callable[..., Trained]]]:
+    """Part the rows of an algorithm into those that are trained together, each with the function that does it.
+
+    how: a function that trains them all elsewhere; or how many processes, None: one for each core.
+    """
+    if not isinstance(how, int | None):
+        return [(rows, how)]
     backend, fits = fitted_backend(rows[0].algorithm, source, **setup.options)
-    if not isinstance(backend, CompiledBackend):
-        return train_in_turn(setup, rows, advance)
-    return train_vmapped(backend, rows, fits, setup.steps, setup.points, at_once, advance)
+    if isinstance(backend, CompiledBackend) and folder is None:
+
+        def by_programs(setup: Setup, rows: list[Row], advance: Callable[[int], None]) -> Trained:
+            return train_vmapped(backend, rows, fits, setup.steps, setup.points, at_once, advance)
+
+        return [(part, by_programs) for part in _alike(rows)]
+    count = min(len(rows), cores() if how is None else how)
+    itself = isinstance(source.given, gymnasium.Env | VectorEnv)  # an object trains itself, so it does so here
+    if folder is None and (count == 1 or itself):
+        return [(rows, train_in_turn)]
+    return [(rows, partial(train_in_processes, count=count, folder=folder))]
 
 
 def _alike(rows: list[Row]) -> list[list[Row]]:

@@ -34,7 +34,7 @@ from renshu.experiments.vmapped import (
     not_finite_message,
 )
 from renshu.tracking.provenance import write_atomically
-from renshu.viewing.notebook import html_of
+from renshu.viewing.notebook import Shown, html_of
 
 _OPTIONS = ("ranges", "steps", "population_size", "interval", "quantile", "resample_probability", "perturbations")
 _OPTIONS += ("seed", "num_envs", "bins", "frame_stack", "masks", "env_kwargs")
@@ -91,7 +91,7 @@ class PBT:
         """Draw returns and hyperparameters of all members against steps, the best at the end and its past in colour."""
         from renshu.experiments.pbt_picture import draw
 
-        return draw(self, Path(path))
+        return Shown(draw(self, Path(path)))
 
     def save(self, path: str | Path) -> Path:
         """Write a csv file: interval, member, steps, return, parent, and each hyperparameter."""

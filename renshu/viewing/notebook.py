@@ -14,6 +14,9 @@ from typing import Any
 
 _EVERY = 0.2
 """Seconds between two drawings of a bar."""
+_LARGEST = 20 << 20
+"""Bytes of a file that is put into a notebook."""
+_FORMS = {".mp4": ("video/mp4", "video"), ".gif": ("image/gif", "img"), ".png": ("image/png", "img")}
 
 
 def html_of(table: Any, draw: Callable[[Path], Any] | None = None) -> str:
@@ -32,6 +35,19 @@ def html_of(table: Any, draw: Callable[[Path], Any] | None = None) -> str:
     return (
         f'{page}<img alt="learning curves" style="max-width: 100%; width: 720px" src="data:image/png;base64,{content}">'
     )
+
+
+class Shown(type(Path())):
+    """A path which a notebook shows as the picture or video that it leads to; everywhere else it is a path."""
+
+    def _repr_html_(self) -> str | None:
+        form = _FORMS.get(self.suffix.lower())
+        if form is None or not self.is_file() or self.stat().st_size > _LARGEST:
+            return None
+        kind, tag = form
+        address = f"data:{kind};base64,{base64.b64encode(self.read_bytes()).decode()}"
+        options = "controls loop muted" if tag == "video" else f'alt="{html.escape(self.name)}"'
+        return f'<{tag} {options} style="max-width: 100%" src="{address}"></{tag}>'.replace("</img>", "")
 
 
 def in_notebook() -> bool:

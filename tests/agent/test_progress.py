@@ -82,15 +82,16 @@ def test_more_steps_than_asked_for_are_said_beforehand(tiny, capsys, steps, said
     assert "about 32, not 20" in capsys.readouterr().err.splitlines()[0]
 
 
-def test_a_notebook_shows_bars_results_and_pictures():
+def test_a_notebook_shows_bars_results_pictures_and_videos(tmp_path):
     cells = [
         "import renshu\nalgorithm = renshu.PPO(n_steps=16, batch_size=32, n_epochs=1, net_arch=[8])",
         "agent = algorithm.on('renshu/CartPole-v1', num_envs=2, seed=0)\nagent.learn(2_000)",
         "renshu.experiment(algorithm, 'renshu/CartPole-v1', seeds=2, steps=400, num_envs=2)",
+        "agent.record('cart.mp4')",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(book, timeout=120, kernel_name="python3").execute()
-    _, trained, compared = book.cells
+    NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    _, trained, compared, recorded = book.cells
     bars = [one["data"]["text/html"] for one in trained.outputs if "text/html" in one.get("data", {})]
     assert len(bars) == 1, "one bar, which moved"
     assert re.search(r'<progress value="2000" max="2000"></progress> <b>ppo CartPole-v1</b> 2,000/2,000 steps', bars[0])
@@ -100,3 +101,8 @@ def test_a_notebook_shows_bars_results_and_pictures():
     result = next(one for one in compared.outputs if one["output_type"] == "execute_result")
     assert "<img" in result["data"]["text/html"]
     assert len(result["data"]["text/plain"]) < 600
+    video = recorded.outputs[-1]["data"]
+    assert video["text/html"].startswith("<video controls")
+    assert "data:video/mp4;base64," in video["text/html"]
+    assert "cart.mp4" in video["text/plain"]
+    assert len(video["text/plain"]) < 600

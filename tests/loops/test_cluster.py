@@ -9,7 +9,22 @@ import numpy as np
 import pytest
 
 import renshu
-from renshu import A2C, APPO, DQN, ES, IMPALA, NEAT, PPO, R2D2, SAC, Cluster, MAPElites
+from renshu import (
+    A2C,
+    APPO,
+    DQN,
+    ES,
+    IMPALA,
+    MCTS,
+    NEAT,
+    PPO,
+    R2D2,
+    SAC,
+    AlphaZero,
+    Cluster,
+    DynaQ,
+    MAPElites,
+)
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
 from renshu.loops import ray_actors
@@ -267,6 +282,20 @@ def test_settings_that_cannot_be_are_refused(settings):
 def test_an_environment_that_exists_here_is_refused():
     with pytest.raises(SpaceError, match="exists here"):
         PPO().on(gymnasium.make("CartPole-v1"), workers=2)
+
+
+@pytest.mark.parametrize("algorithm", [MCTS(num_simulations=2), AlphaZero(num_simulations=2)])
+def test_games_of_two_are_refused(algorithm):
+    pytest.importorskip("mctx")
+    with pytest.raises(SpaceError, match="moves for all players of TicTacToe"):
+        algorithm.on("renshu/TicTacToe-v0", workers=2)
+
+
+def test_planning_steps_are_as_many_as_rows_of_a_rollout(actors):
+    with DynaQ(n_steps=4, planning_steps=3).on("renshu/Grid-v0", num_envs=2, seed=0, workers=2) as agent:
+        agent.learn(400, progress=False)  # asynchronous: a rollout is of one worker, and there is room for four
+        assert agent.steps >= 400
+        assert int(agent.state.aux.count) > 4
 
 
 def test_number_of_workers_is_held_where_all_learn_together(actors):

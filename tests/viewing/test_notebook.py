@@ -2,14 +2,16 @@
 
 import base64
 import re
+from pathlib import Path
 
+import pytest
 from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
 import renshu
 from renshu import DQN, PPO, SAC
-from renshu.viewing.notebook import html_of
+from renshu.viewing.notebook import Shown, html_of
 from tests.contract.algorithms import Choices
 
 
@@ -46,3 +48,22 @@ def test_results_are_short_as_text_and_whole_as_html():
     for one, column in ((found, "95% interval"), (population, "learning_rate")):
         assert "<img" in one._repr_html_()
         assert column in one._repr_html_()
+
+
+@pytest.mark.parametrize(("name", "tag"), [("a.mp4", "<video controls"), ("a.gif", "<img alt"), ("a.png", "<img alt")])
+def test_a_file_shows_itself(tmp_path, name, tag):
+    path = Shown(tmp_path / name)
+    assert path._repr_html_() is None  # it is not there yet
+    path.write_bytes(b"content")
+    assert path._repr_html_().startswith(tag)
+    assert base64.b64encode(b"content").decode() in path._repr_html_()
+    assert path == tmp_path / name
+    assert isinstance(path.parent, Path)
+
+
+def test_other_and_large_files_show_nothing(tmp_path, monkeypatch):
+    Shown(tmp_path / "a.csv").write_text("x")
+    assert Shown(tmp_path / "a.csv")._repr_html_() is None
+    monkeypatch.setattr("renshu.viewing.notebook._LARGEST", 2)
+    Shown(tmp_path / "a.gif").write_text("xxx")
+    assert Shown(tmp_path / "a.gif")._repr_html_() is None

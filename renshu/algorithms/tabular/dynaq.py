@@ -57,7 +57,7 @@ class DynaQLearner(QLearner[DynaQ]):
         def plan(model: Model, row: tuple[TableSteps, Key]) -> tuple[Model, TableSteps]:
             real, key = row
             model = self.remember(model, real)
-            planned = self.recall(model, key)
+            planned = self.recall(model, key, len(real.state))
             return model, jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), real, planned)
 
         keys = jax.random.split(key, self.needs.steps)
@@ -92,9 +92,9 @@ class DynaQLearner(QLearner[DynaQ]):
         where = jnp.where(known & ~later, row.next_state, model.mask.shape[0])
         return model.mask.at[where].set(row.next_mask, mode="drop")
 
-    def recall(self, model: Model, key: Key) -> TableSteps:
-        """Draw steps `[planning_steps, N]` uniformly from the pairs that were seen."""
-        shape = (self.config.planning_steps, self.spec.num_envs)
+    def recall(self, model: Model, key: Key, count: int) -> TableSteps:
+        """Draw steps `[planning_steps, count]` uniformly from the pairs that were seen."""
+        shape = (self.config.planning_steps, count)
         pair = model.order[jax.random.randint(key, shape, 0, jnp.maximum(model.count, 1))]
         return TableSteps(
             state=pair // self.actions,
