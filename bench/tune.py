@@ -3,7 +3,7 @@
     python -m bench.tune [--case ppo] [--trials 40] [--batch 64]
 
 Each case is a search by `renshu tune --no-preset`, which is killed (kill -9) after a third of its trials and goes on by
-`--resume`. The defaults, the best settings and the preset's are trained on seeds by which nothing was chosen. Then as
+`--resume`. The defaults, what was found and the preset are trained on seeds by which nothing was chosen. Then as
 many trials of PPO on renshu/Acrobot-v1 in one batch, and in a process for each core; `--case batch` is that alone.
 """
 
@@ -26,8 +26,11 @@ import numpy as np
 
 from bench.report import DOCS, publish, revision, table
 from renshu import preset, tune
+from renshu.algorithms.registry import algorithm
 
 TRIALS = 40
+SEEDS = range(10, 14)
+SCORED = 100
 CORES = len(os.sched_getaffinity(0))
 EPISODES = 20
 
@@ -99,11 +102,10 @@ def compared(trials: int) -> list[list[object]]:
     """Search once in one batch, and once by processes that share a study; return the rows of the second table."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="renshu-tune-") as name:
-        for how in ("one batch, halved on the way", f"{CORES} processes", f"{CORES} processes, no pruner"):
+        for how in ("one batch, halved on the way", f"{CORES} processes"):
             folder = Path(name) / how.replace(" ", "-")
             env = without_programs(Path(name) / f"cache-{len(rows)}")
             more = ["--batch", str(trials)] if "batch" in how else []
-            more += ["--pruner", "none"] if "no pruner" in how else []
             began = time.perf_counter()
             running = [subprocess.Popen([*line(TOGETHER, trials, folder, resume=False), *more], env=env)]
             while "processes" in how and len(running) < CORES:
@@ -121,38 +123,35 @@ def compared(trials: int) -> list[list[object]]:
     return rows
 
 
-def preset_scores(case: Case, seeds: list[int]) -> np.ndarray:
-    """Train the preset for as many steps on the same seeds, and evaluate it as the search does."""
-    chosen = preset(case.algorithm, case.environment)
-    scores = []
-    for seed in seeds:
-        with chosen.algorithm.on(case.environment, num_envs=chosen.num_envs, seed=seed) as agent:
-            agent.learn(case.steps, progress=False)
-            scores.append(agent.evaluate(EPISODES).mean)
-    return np.array(scores)
-
-
-def measure(case: Case, trials: int) -> list[object]:
-    """Search and train the preset; return a row of the page."""
+def searched_values(case: Case, trials: int) -> dict[str, Any]:
+    """Search, and return what was found, with the trials and the minutes that it took."""
     with tempfile.TemporaryDirectory(prefix="renshu-tune-") as name:
         folder = Path(name) / "search"
         seconds = searched(case, trials, folder)
         found = tune(resume=folder, progress=False)
-        fresh = found.plan.fresh_seeds
         counts = [one.state for one in found.records]
-        print(json.dumps(found.values, default=str), flush=True)
-    theirs = preset_scores(case, fresh)
-    reached = found.score.mean >= theirs.mean() - case.margin
     states = ", ".join(f"{counts.count(state)} {state}" for state in dict.fromkeys(counts))
-    return [
-        f"{case.algorithm.upper()} on {case.environment}, {case.steps:,} steps",
-        str(found.start_score),
-        str(found.score),
-        f"{theirs.mean():,.1f} ± {theirs.std():,.1f}",
-        "yes" if reached else "no",
-        f"{seconds / 60:.0f}",
-        states,
-    ]
+    values = found.algorithm.to_json()
+    return {"values": {name: values[name] for name in found.values}, "trials": states, "minutes": round(seconds / 60)}
+
+
+def scored(case: Case, values: dict[str, Any]) -> dict[str, list[float]]:
+    """Train defaults, what was found, and the preset on seeds of their own; mean returns by seed.
+
+    All play the same episodes afterwards: on Pendulum a score depends more on where they begin than on the agent.
+    """
+    kind, chosen = algorithm(case.algorithm), preset(case.algorithm, case.environment)
+    found = kind.from_json({**kind().to_json(), **values})
+    asked = {"defaults": (kind(), case.envs), "found": (found, case.envs)}
+    scores = {}
+    for name, (one, envs) in {**asked, "preset": (chosen.algorithm, chosen.num_envs)}.items():
+        scores[name] = []
+        for seed in SEEDS:
+            with one.on(case.environment, num_envs=envs, seed=seed) as agent:
+                agent.learn(case.steps, progress=False)
+                scores[name].append(agent.evaluate(SCORED, seed=seed).mean)
+        print(case.algorithm, name, scores[name], flush=True)
+    return scores
 
 
 def kept() -> dict[str, Any]:
@@ -160,16 +159,30 @@ def kept() -> dict[str, Any]:
     return json.loads(ROWS.read_text()) if ROWS.exists() else {}
 
 
+def row(name: str, found: dict[str, Any]) -> list[object]:
+    """Make a row of the page."""
+    case, scores = CASES[name], {key: np.array(means) for key, means in found["scores"].items()}
+    shown = [f"{means.mean():,.1f} ± {means.std():,.1f}" for means in scores.values()]
+    reached = scores["found"].mean() >= scores["preset"].mean() - case.margin
+    title = f"{case.algorithm.upper()} on {case.environment}, {case.steps:,} steps"
+    return [title, *shown, "yes" if reached else "no", found["minutes"], found["trials"], found["code"]]
+
+
 def write_page(found: dict[str, Any]) -> None:
     """Write the page of all cases."""
     header = ["", "defaults", "found", "preset", "found as good", "minutes", "trials", "code"]
     margins = ", ".join(f"{case.margin:g} ({case.algorithm.upper()})" for case in CASES.values())
-    rows = [[*found[name]["rows"][0], found[name]["code"]] for name in CASES if name in found]
-    body = f"""{table(header, rows)}
+    there = [name for name in CASES if name in found]
+    values = "\n".join(f"- {name.upper()}: `{json.dumps(found[name]['values'])}`" for name in there)
+    body = f"""{table(header, [row(name, found[name]) for name in there])}
 
-Scores: mean over {CASES["ppo"].seeds} fresh seeds of {EPISODES} greedy episodes each, ± deviation over the seeds; all
-three were trained for as many steps on the same seeds. As good: at most {margins} below the preset's. Each search was
-killed (kill -9) after a third of its trials, and went on."""
+Scores: mean over {len(SEEDS)} fresh seeds of {SCORED} greedy episodes each, ± deviation over the seeds; all three were
+trained for as many steps on the same seeds, and play the same episodes. As good: at most {margins} below the preset's.
+Each search was killed (kill -9) after a third of its trials, and went on. A trial is two seeds of {EPISODES} episodes.
+
+Found:
+
+{values}"""
     if "batch" in found:
         rows = found["batch"]["rows"]
         body += f"""
@@ -191,13 +204,17 @@ def main() -> None:
     parser.add_argument("--case", choices=choices, action="append", help="one of them alone; the others stay")
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--batch", type=int, default=BATCH, help="trials of the batch")
+    parser.add_argument("--score", action="store_true", help="score again what was found before")
     asked = parser.parse_args()
     found = kept()
     for name in asked.case or choices:
-        rows = compared(asked.batch) if name == "batch" else [measure(CASES[name], asked.trials)]
-        for row in rows:
-            print(*row, sep=" | ", flush=True)
-        found[name] = {"rows": rows, "code": revision()}
+        if name == "batch":
+            found[name] = {"rows": compared(asked.batch), "code": revision()}
+        elif not asked.score:
+            found[name] = searched_values(CASES[name], asked.trials) | {"code": revision()}
+            print(found[name], flush=True)
+        if name in CASES:
+            found[name]["scores"] = scored(CASES[name], found[name]["values"])
         if asked.trials == TRIALS and asked.batch == BATCH:
             ROWS.write_text(json.dumps(kept() | {name: found[name]}, indent=1) + "\n")
             write_page(kept())
