@@ -115,13 +115,16 @@ def measure(count: int) -> list[list[object]]:
 
 def take_pictures(root: Path) -> None:
     """Take pictures of the pages over real runs: on a desk, and on a phone in the dark."""
-    names = sorted(path.parent.name for path in root.glob("*/settings.json"))
-    if not names:
-        raise SystemExit(f"{root} holds no run")
-    environments = {name: json.loads((root / name / "settings.json").read_text())["environment"] for name in names}
-    alike = [name for name in names if environments[name] == environments[names[0]]]
-    pages = {"runs": "/", "run": f"/run/{names[0]}", "leaderboard": "/leaderboard"}
-    pages["comparison"] = "/compare?" + "&".join(f"run={name}" for name in alike)
+    searches = {path.parent.name for path in root.glob("*/trials.csv")}
+    names = sorted({path.parent.name for path in root.glob("*/settings.json")} - searches)
+    pages = {"search": f"/search?name={min(searches)}"} if searches else {}
+    if names:
+        environments = {name: json.loads((root / name / "settings.json").read_text())["environment"] for name in names}
+        alike = [name for name in names if environments[name] == environments[names[0]]]
+        pages |= {"runs": "/", "run": f"/run/{names[0]}", "leaderboard": "/leaderboard"}
+        pages["comparison"] = "/compare?" + "&".join(f"run={name}" for name in alike)
+    if not pages:
+        raise SystemExit(f"{root} holds no run and no search")
     PICTURES.mkdir(parents=True, exist_ok=True)
     with serving(root) as address, browsing() as browser:
         for kind, width, dark in (("", 1100, False), ("_phone", 390, True)):

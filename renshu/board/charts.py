@@ -138,7 +138,7 @@ def slice_of(name: str, values: Sequence[float | str], scores: np.ndarray) -> Ch
     else:
         low, high = min(values, default=0.0), max(values, default=0.0)
         logarithmic = isinstance(low, float) and isinstance(high, float) and low > 0 and high > _WIDE * low
-        chart["xAxis"] |= {"type": "log" if logarithmic else "value", "min": "dataMin"}
+        chart["xAxis"] |= {"type": "log" if logarithmic else "value", "scale": True, "min": None, "max": None}
     return chart
 
 
@@ -148,6 +148,7 @@ def importance(shares: dict[str, float]) -> Chart:
     bar = {"name": "share", "type": "bar", "itemStyle": {"color": COLOURS[0]}}
     bar["data"] = [[share, name] for name, share in ordered]
     chart = _chart([bar], "share of the differences", "")
+    chart["xAxis"]["max"] = None
     chart["yAxis"] = {"type": "category", "data": [name for name, _ in ordered], "axisLabel": {"color": _GREY}}
     return chart
 
@@ -240,6 +241,7 @@ def _chart(series: Iterable[Chart], axis: str, height: str) -> Chart:
     style = {"type": "value", "axisLabel": text, "splitLine": faint, "axisLine": {"lineStyle": text}}
     unit = "environment steps" if axis == "steps" else axis
     across = {"name": unit, "nameLocation": "middle", "nameGap": 26, "nameTextStyle": text, "min": 0, "max": "dataMax"}
+    across["axisLine"] = {"onZero": False, "lineStyle": text}  # at the bottom where returns are negative, too
     up = {"name": height, "nameTextStyle": {"color": _GREY, "align": "left"}, "scale": True}
     tools = {"dataZoom": {"yAxisIndex": "none"}, "saveAsImage": {"name": "renshu"}}
     legend = {"bottom": 0, "type": "scroll", "data": names, "textStyle": text}

@@ -241,7 +241,8 @@ class Study:
         complete = sum(record.score is not None for record in self.records())
         if complete < 2 or len(self.space.ranges) < 2:
             return {}
-        with _without_warnings(optuna):
+        with _without_warnings(optuna), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Some regimes for parameter")  # few trials: the shares are estimates
             found = optuna.importance.get_param_importances(
                 self.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
             )
