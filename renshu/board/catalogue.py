@@ -192,7 +192,8 @@ def _walk(root: Path) -> Iterator[tuple[str, str, Path, Files]]:
                         below.append(folder / entry.name)
         except OSError:
             continue  # deleted meanwhile, or not ours to read
-        search = "study.db" in files or "trials.csv" in files  # for hyperparameters: it has settings too, and is no run
+        # Searches for hyperparameters have settings too, and are no runs.
+        search = "study.db" in files or {"trials.csv", "settings.json"} <= files.keys()
         if "settings.json" in files and not search:
             yield "runs", name, folder, files
             continue

@@ -167,8 +167,12 @@ def numbers(chart: Chart) -> str:
                 name = f"{name}, high"
             else:
                 low, name = data, f"{name}, low"
-        rows.writerows([name, x, y] for x, y in data if y is not None)
+        rows.writerows([name, *map(_plain, (x, y))] for x, y in data if y is not None)
     return text.getvalue()
+
+
+def _plain(cell: float | str) -> float | str:
+    return _harmless(cell) if isinstance(cell, str) else cell
 
 
 def _harmless(name: str) -> str:

@@ -16,7 +16,7 @@ from renshu.board.frame import EVERY, ChartCard, live, page, table
 
 Trial: TypeAlias = dict[str, str]
 
-_SHOWN, _MOST_TRIALS = 20, 5_000
+_SHOWN, _MOST_TRIALS = 20, 2_000
 _KNOWN = ("trial", "state", "start", "return", "std")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import Number, kind_of
 from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, RenshuError, did_you_mean
-from renshu.experiments.processes import train_in_processes
+from renshu.experiments.processes import run_name, train_in_processes
 from renshu.experiments.single import Setup, train_in_turn, train_on_cluster
 from renshu.experiments.vmapped import Row, Trained, cores, fitted_backend, train_vmapped
 from renshu.tracking.comparison import Curves, Statistic, carried, plot_curves, table, write_csv
@@ -133,6 +134,10 @@ def experiment(
     # Checked for all of them before the first is trained.
     groups = [_rows(label, algorithm, grid or {}, chosen) for label, algorithm in _labelled(algorithms).items()]
     order = [row for rows in groups for row in rows]
+    if folder is not None and (twice := [name for name, n in Counter(map(run_name, order)).items() if n > 1]):
+        raise HyperparameterError(
+            f"run={str(run)!r}: two agents would be in {twice[0]!r}; give labels that differ more"
+        )
     curves: dict[int, Curves] = {}  # by the place of the first row
     agents: dict[int, Callable[[], Agent]] = {}
     seconds = compiling = 0.0

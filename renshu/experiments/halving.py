@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,6 +34,8 @@ from renshu.types import Array
 
 RUNGS = (1 / 8, 1 / 4, 1 / 2)
 """Shares of the steps after which half of the trials go on."""
+CALLS = 20
+"""Calls of a program in a whole training, about."""
 
 
 @dataclass
@@ -125,7 +128,9 @@ class Group:
         total, count = np.zeros(len(self.alive)), np.zeros(len(self.alive), np.int64)
         while len(self.alive) and (self.done[self.alive] < goal).any():
             missing = goal - int(self.done[self.alive].min())
-            iterations = -(-missing // self.trainer.rollout)
+            # Not all in one call, which nothing could interrupt.
+            most = max(1, self.plan.steps // (CALLS * self.trainer.rollout))
+            iterations = min(most, -(-missing // self.trainer.rollout))
 
             def train(part: np.ndarray, iterations: int = iterations) -> Any:
                 packed = self._packed(part)
@@ -184,10 +189,12 @@ def train_batch(
     outcomes = {number: Outcome() for number in algorithms}
     groups = _groups(plan, algorithms, outcomes)
     with ThreadPoolExecutor(cores(), "renshu-tune") as pool:
-        list(pool.map(Group.begin, groups))
+        begun = pool.map(lambda group: _done(group, outcomes, group.begin), groups)
+        groups = [group for group, well in zip(groups, begun, strict=True) if well]
         for share in (*RUNGS, 1.0):
+            goal = max(1, round(share * plan.steps))
+            groups = [one for one in groups if _done(one, outcomes, partial(one.advance, goal, pool))]
             for group in groups:
-                group.advance(max(1, round(share * plan.steps)), pool)
                 for number in group.lost:
                     outcomes[number].state, outcomes[number].reason = "failed", "NaN or infinity while it trained"
                     group.scores[group.numbers == number] = np.nan
@@ -201,12 +208,29 @@ def train_batch(
                 group.keep(stay)
             if say is not None and share < 1 and stay:
                 best = max((scores[n] for n in stay if np.isfinite(scores[n])), default=np.nan)
-                made = round(share * plan.steps)
-                say(f"after {made:,} steps {len(stay)} of {len(algorithms)} trials go on, the best at {best:,.1f}")
+                say(f"after {goal:,} steps {len(stay)} of {len(algorithms)} trials go on, the best at {best:,.1f}")
     for group in groups:
-        for number, score in group.evaluate().items():
-            outcomes[number].state, outcomes[number].score = "complete", score
+        _done(group, outcomes, partial(_judge, group, outcomes))
     return outcomes
+
+
+def _judge(group: Group, outcomes: Mapping[int, Outcome]) -> None:
+    for number, score in group.evaluate().items():
+        outcomes[number].state, outcomes[number].score = "complete", score
+
+
+def _done(group: Group, outcomes: Mapping[int, Outcome], what: Callable[[], None]) -> bool:
+    """Do something with a group. What goes wrong is the fate of its trials, and the others go on."""
+    try:
+        what()
+    except Exception as error:
+        refused = isinstance(error, HyperparameterError)
+        for number in _alive(group):
+            if outcomes[number].state == "running":
+                outcomes[number].state = "refused" if refused else "failed"
+                outcomes[number].reason = str(error) if refused else f"{type(error).__name__}: {error}"
+        return False
+    return True
 
 
 def _alive(group: Group) -> list[int]:

@@ -67,7 +67,8 @@ class Plan:
     def traceable(self) -> list[str]:
         """Names of what is searched that can be a traced number, so that one program trains trials of any value."""
         kinds = {one.name: kind_of(one) for one in fields(self.start)}
-        numbers = {name for name, searched in self.ranges.items() if all(peak(value) is not None for value in searched)}
+        values = {name: (*searched, getattr(self.start, name)) for name, searched in self.ranges.items()}
+        numbers = {name for name, known in values.items() if all(peak(value) is not None for value in known)}
         return [name for name in self.ranges if name in numbers and getattr(kinds[name], "traceable", False)]
 
     @property

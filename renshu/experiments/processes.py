@@ -51,13 +51,17 @@ def train_in_processes(
         def one(i: int) -> tuple[bytes, Tally]:
             try:
                 return _trained(Path(work) / f"{i}.row", rows[i], advance, stop)
-            except BaseException:
+            except BaseException as error:
+                errors.append(error)
                 stop.set()
                 raise
 
+        errors: list[BaseException] = []
         with ThreadPoolExecutor(count, "renshu-seeds") as pool:
             try:
                 found = list(pool.map(one, range(len(rows))))
+            except Exception as error:
+                raise errors[0] from error  # the others were ended because of it
             finally:
                 stop.set()  # or Ctrl-C would wait for all of them
     curves = [tally.curve(setup.steps) for _, tally in found]
@@ -66,8 +70,9 @@ def train_in_processes(
 
 
 def run_name(row: Row) -> str:
-    """Name the run folder of a row: letters, numbers and signs that any file system takes."""
-    return f"{re.sub(r'[^A-Za-z0-9.=_-]+', '-', row.label).strip('-').lower()}-{row.seed}"
+    """Name the run folder of a row: letters, numbers, and signs that any file system takes."""
+    label = re.sub(r"[^\w.=+-]+", "-", row.label).strip("-").lower()
+    return f"{label}-{row.seed}"
 
 
 def _trained(file: Path, row: Row, advance: Callable[[int], None], stop: threading.Event) -> tuple[bytes, Tally]:
@@ -77,14 +82,16 @@ def _trained(file: Path, row: Row, advance: Callable[[int], None], stop: threadi
     if stop.is_set():
         raise RenshuError(f"{row.label}, seed {row.seed}, was not begun")
     path = os.pathsep.join(name or os.getcwd() for name in sys.path)
-    with open(file.with_suffix(".errors"), "w+") as errors:
+    with open(file.with_suffix(".errors"), "w+", errors="replace") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(file)],
             stdin=subprocess.PIPE,  # it is closed when this process ends, whatever ends it
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            errors="replace",
+            # Several on one GPU share its memory, of which JAX would take most for the first.
+            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ, "PYTHONPATH": path},
         )
         watcher = threading.Thread(target=_end_at, args=(process, stop), daemon=True)
         watcher.start()
@@ -92,8 +99,11 @@ def _trained(file: Path, row: Row, advance: Callable[[int], None], stop: threadi
             for line in cast(Any, process.stdout):
                 if line.strip().isdecimal():
                     advance(int(line))
+            process.wait()  # before its stdin is closed, at which it would end itself
         if process.returncode == 0:
-            return cloudpickle.loads(file.with_suffix(".found").read_bytes())
+            content = (found := file.with_suffix(".found")).read_bytes()
+            found.unlink()
+            return cloudpickle.loads(content)
         if (fault := file.with_suffix(".fault")).exists():
             error, words = cloudpickle.loads(fault.read_bytes())
             error.add_note(f"In the training of {row.label} with seed {row.seed}:\n{words}")
@@ -125,10 +135,13 @@ def main() -> None:
     import cloudpickle
 
     file = Path(sys.argv[1])
+    # What an environment prints is no number of steps, and a server that it starts must not hold the pipe open.
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     setup, row, run = cloudpickle.loads(file.read_bytes())
     try:
-        found = _train(setup, row, run, lambda steps: print(steps, flush=True))
+        found = _train(setup, row, run, lambda steps: print(steps, file=told, flush=True))
     except Exception as error:
         file.with_suffix(".fault").write_bytes(_fault(error))
         raise
@@ -145,7 +158,9 @@ def _fault(error: Exception) -> bytes:
 
     words = traceback.format_exc()
     try:
-        return cloudpickle.dumps((error, words))
+        content = cloudpickle.dumps((error, words))
+        cloudpickle.loads(content)
+        return content
     except Exception:  # of a kind that no file can hold: its words alone
         return cloudpickle.dumps((RenshuError(f"{type(error).__name__}: {error}"), words))
 

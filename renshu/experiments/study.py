@@ -190,8 +190,10 @@ class Study:
             self._requeue_lost()
             room = 0 if over else min(count, trials - sum(record.counts for record in self.records()))
             common: dict[str, Any] = {}
+            waiting = import_optuna().trial.TrialState.WAITING
             for i in range(room):
-                if i % SHARING and common:
+                # Trials that wait, as lost ones do, come first: what is queued behind them would wait, too.
+                if i % SHARING and common and not self.study.get_trials(deepcopy=False, states=(waiting,)):
                     self.study.enqueue_trial(common)
                 claimed.append(self._ask())
                 if not i % SHARING or not common:
@@ -242,7 +244,7 @@ class Study:
         if complete < 2 or len(self.space.ranges) < 2:
             return {}
         with _without_warnings(optuna), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Some regimes for parameter")  # few trials: the shares are estimates
+            warnings.simplefilter("ignore", UserWarning)  # of few trials, from which the shares are estimates
             found = optuna.importance.get_param_importances(
                 self.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
             )

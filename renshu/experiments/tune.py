@@ -42,6 +42,9 @@ CLEARED = 20
 """Trials after which compiled programs are let go of: each makes its own, and a process may hold only so many."""
 
 
+_ORDER = ("complete", "pruned", "refused", "failed")
+
+
 class _Pruned(Exception):
     """The pruner gives a trial up."""
 
@@ -173,12 +176,17 @@ class Search:
             self.ended += 1
             if self.plan.batch is None or state != "pruned":
                 self._tell(trial.number)
-        write_trials(self.folder, self.study.records(), self.study.importances())
-        for state, reason in found:
-            self._count(state, reason)
+        self._write_trials()
+        # Trials of a batch share values, good or bad: together they are one.
+        self._count(*min(found, key=lambda one: _ORDER.index(one[0])))
         if self.ended % CLEARED == 0 or self.plan.batch is not None:
             jax.clear_caches()
             gc.collect()
+
+    def _write_trials(self) -> None:
+        """Write the tables of all trials; processes do so one after the other, each with what is known by then."""
+        with alone(self.folder / "tables"):
+            write_trials(self.folder, self.study.records(), self.study.importances())
 
     def _count(self, state: str, reason: str) -> None:
         """Count failures in a row. Raises RenshuError where there are too many."""
@@ -256,6 +264,7 @@ class Search:
         plan = self.plan
         with alone(self.folder / "confirmation"):
             best, records = self.study.best(), self.study.records()
+            self._write_trials()
             if best is None:
                 reasons = "; ".join(dict.fromkeys(one.reason for one in records if one.reason))
                 raise RenshuError(f"no trial was completed: {reasons or 'time was too short for one'}")

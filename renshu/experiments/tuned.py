@@ -96,9 +96,13 @@ def write_trials(folder: Path, records: Sequence[Record], shares: Mapping[str, f
     rows: list[list[Any]] = [["trial", "state", "start", "return", "std", *names]]
     for one in records:
         score = ["", ""] if one.score is None else [f"{one.score.mean:.9g}", f"{one.score.std:.9g}"]
-        rows.append([one.number, one.state, int(one.start), *score, *(one.params.get(name, "") for name in names)])
+        rows.append([one.number, one.state, int(one.start), *score, *(_cell(one.params, name) for name in names)])
     _write_csv(folder / "trials.csv", rows)
     _write_csv(folder / "importance.csv", [["hyperparameter", "share"], *shares.items()])
+
+
+def _cell(params: Mapping[str, Any], name: str) -> Any:
+    return str(params[name]) if name in params else ""
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:

@@ -14,6 +14,7 @@ from renshu.experiments import halving
 from renshu.experiments import tune as module
 from renshu.experiments.halving import Group, train_batch
 from renshu.experiments.plan import begun
+from renshu.experiments.study import Study
 from renshu.experiments.tune import train_and_evaluate, tune
 from renshu.ops.schedules import value_of
 from tests.contract.algorithms import Choices
@@ -103,6 +104,38 @@ def test_nan_fails_a_trial_alone():
     found = train_batch(planned(), with_rates(1e-2, 1e38, 1e-3), kept=[0, 1, 2])
     assert [one.state for one in found.values()] == ["complete", "failed", "complete"]
     assert "NaN" in found[1].reason
+
+
+def test_a_group_that_cannot_train_is_the_fate_of_its_trials_alone(monkeypatch):
+    begin = Group.begin
+
+    def begun(self):
+        if self.trainer.learner.needs.steps == 4:
+            raise MemoryError("too much")
+        begin(self)
+
+    monkeypatch.setattr(Group, "begin", begun)
+    found = train_batch(planned(), {0: START, 1: dataclasses.replace(START, n_steps=4)}, kept=[0, 1])
+    assert [one.state for one in found.values()] == ["complete", "failed"]
+    assert found[1].reason == "MemoryError: too much"
+
+
+def test_a_value_that_is_none_cannot_be_traced():
+    plan = planned(dataclasses.replace(START, learning_rate=1e-3))
+    assert "learning_rate" in plan.traceable
+    object.__setattr__(plan.start, "learning_rate", None)
+    assert plan.traceable == ["gamma"]
+
+
+def test_lost_trials_come_before_what_a_batch_would_share(tmp_path):
+    plan = planned(ranges={**RANGES, "n_steps": [2, 4, 8, 16]})
+    Study.create(tmp_path, plan.space)
+    study = Study(tmp_path, plan.space, "random", "halving", 0)
+    for _ in range(2):
+        for trial in study.claim(100, count=8, shared=["n_steps"]):
+            study.end(trial, "lost")
+    assert sum(one.state == "waiting" for one in study.records()) <= 8
+    study.close()
 
 
 def test_trials_without_an_episode_are_judged_later():

@@ -12,7 +12,8 @@ import pytest
 
 from renshu import PPO, Agent, experiment
 from renshu.errors import HyperparameterError, RenshuError, SpaceError
-from renshu.experiments.processes import run_name
+from renshu.experiments.processes import run_name, train_in_processes
+from renshu.experiments.single import Setup
 from renshu.experiments.vmapped import Row
 from renshu.tracking.run import Run
 from tests.algorithms.rollouts import assert_same
@@ -145,5 +146,31 @@ def test_an_environment_that_cannot_be_sent(tmp_path):
             experiment(SMALL, make, seeds=2, processes=2, **OPTIONS)
 
 
+class Odd(Exception):
+    """It cannot be made from its arguments alone, as pickle would."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{text} ({code})")
+
+
+def test_what_cannot_be_sent_back_is_told_in_words_and_prints_are_no_steps():
+    def make():
+        print("12345")
+        raise Odd(3, "no licence")
+
+    steps = []
+    setup = Setup(make, {"num_envs": 1}, 100, 5)
+    with pytest.raises(RenshuError, match=r"no licence \(3\)"):
+        train_in_processes(setup, [Row("PPO", SMALL, {}, 0)], steps.append, count=1, folder=None)
+    assert steps == []
+
+
+def test_two_agents_in_one_folder_are_refused(tmp_path):
+    with pytest.raises(HyperparameterError, match="two agents would be in 'a-0'"):
+        experiment({"A": SMALL, "a!": SMALL}, Short, seeds=1, run=tmp_path / "runs", **OPTIONS)
+
+
 def test_names_of_runs():
+    assert run_name(Row("基準", SMALL, {}, 0)) == "基準-0"
+    assert run_name(Row("PPO+ x=1e+06", SMALL, {}, 0)) == "ppo+-x=1e+06-0"
     assert run_name(Row("A/B ../x learning_rate=0.001", SMALL, {}, 3)) == "a-b-..-x-learning_rate=0.001-3"
