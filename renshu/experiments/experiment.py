@@ -159,8 +159,7 @@ def _run_folder(run: str | Path | None, workers: int | None, processes: int | No
     if run is None:
         return None
     with writing(Path(run)):
-        Path(run).mkdir(parents=True, exist_ok=True)
-        if any(Path(run).iterdir()):
+        if Path(run).exists() and any(Path(run).iterdir()):
             raise RenshuError(f"{run} is not empty: give another folder for the runs of this experiment")
     return Path(run)
 

@@ -409,6 +409,7 @@ def test_what_names_of_its_modules_are_here(asked, answer):
 def test_lines_for_names_of_its_modules_run(name):
     line = re.search(r"(PPO|TD3)\(.*\)", NAMES[name])[0]
     found = eval(line, {"PPO": PPO, "TD3": TD3, "renshu": renshu, "env": "CartPole-v1"})
+    assert isinstance(found, PPO | TD3 | Agent)
     if isinstance(found, Agent):
         found.close()
 
@@ -416,7 +417,9 @@ def test_lines_for_names_of_its_modules_run(name):
 def test_callbacks_for_names_of_its_modules_are_taken(tiny):
     for name in ("StopTrainingOnNoModelImprovement", "StopTrainingOnMaxEpisodes", "StopTrainingOnRewardThreshold"):
         line = re.search(r"agent\.learn\(.*?\)\)?(?=;|$)", NAMES[name])[0].replace("100_000", "32, progress=False")
-        eval(line, {"agent": tiny(), "renshu": renshu})
+        agent = tiny()
+        assert eval(line, {"agent": agent, "renshu": renshu}) is agent
+        assert agent.steps >= 32
 
 
 def test_no_name_of_renshu_is_taken_for_one_of_theirs():

@@ -168,6 +168,7 @@ def test_what_cannot_be_sent_back_is_told_in_words_and_prints_are_no_steps():
 def test_two_agents_in_one_folder_are_refused(tmp_path):
     with pytest.raises(HyperparameterError, match="two agents would be in 'a-0'"):
         experiment({"A": SMALL, "a!": SMALL}, Short, seeds=1, run=tmp_path / "runs", **OPTIONS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_of_runs():
