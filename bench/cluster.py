@@ -58,6 +58,8 @@ class Window:
     def __init__(self, workers: int, seconds: float) -> None:
         self.workers, self.seconds, self.began, self.rate = workers, seconds, None, 0.0
         self.shares: dict[str, float] = {}
+        self.collected: dict[int, float] = {}
+        self.collecting = 0.0
 
     def __call__(self, agent: Any, metrics: dict[str, float]) -> bool | None:
         """Look, and stop when the time is over."""
@@ -65,10 +67,13 @@ class Window:
         if self.began is None:
             if len(loop.groups) == self.workers and all(group.asked > 3 for group in loop.groups.values()):
                 self.began = now, agent.steps
+                self.collected = {number: group.collecting for number, group in loop.groups.items()}
                 loop.clock.reset()
             return None
         self.rate = (agent.steps - self.began[1]) / (now - self.began[0])
         self.shares = loop.clock.shares()
+        spent = [loop.groups[number].collecting - before for number, before in self.collected.items()]
+        self.collecting = float(np.mean(spent)) / (now - self.began[0])
         return False if now - self.began[0] > self.seconds else None
 
 
@@ -85,9 +90,10 @@ def scaling(seconds: float) -> str:
             agent.learn(10**8, progress=False, callbacks=window)
         first = first or window.rate
         where = ", ".join(f"{name} {share:.0%}" for name, share in window.shares.items())
-        rows.append([workers, f"{window.rate:,.0f}", f"{window.rate / workers / first:.1%}", where])
+        share = f"{window.rate / workers / first:.1%}"
+        rows.append([workers, f"{window.rate:,.0f}", share, f"{window.collecting:.0%}", where])
         print(*rows[-1], flush=True)
-    header = ["workers", "steps/s", "of proportional", "the learner's time"]
+    header = ["workers", "steps/s", "of proportional", "actors collect", "the learner's time"]
     return (
         f"One environment for each worker, which sleeps {SLEEP * 1e3:g} ms in a step ({1 / SLEEP:g} steps/s at most); "
         f"rollouts of 32 steps, asynchronous, {seconds:g} s each after all workers have begun.\n\n{table(header, rows)}"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from renshu.algorithms.registry import agent_class
-from renshu.loops.ray_actors import fetch, is_ready, on_cpu_without_gpu, pickled
+from renshu.envs.sending import pickled
+from renshu.loops.ray_actors import fetch, is_ready, on_cpu_without_gpu
 
 if TYPE_CHECKING:
     from renshu.agent.agent import Agent

@@ -72,6 +72,7 @@ def workers(path: Path) -> RenderableType:
             f"{row.get('host')}:{row.get('pid')}",
             f"{row.get('steps', 0):,}",
             f"{row.get('steps_per_second', 0):,.0f}",
+            f"{row.get('collecting', 0):.0%}",
             str(row.get("lag")),
             str(row.get("lost")),
             str(row.get("last_fault") or ""),
@@ -81,7 +82,9 @@ def workers(path: Path) -> RenderableType:
     account = {name.removeprefix("cluster/"): number for name, number in found["account"].items()}
     numbers = ", ".join(f"{name.replace('_', ' ')} {number:,.0f}" for name, number in account.items())
     age = Text(f"{numbers}\n{time.time() - found['time']:.0f} s ago", style="dim")
-    return Group(_table(["worker", "process", "steps", "steps/s", "lag", "lost", "last fault"], rows), age)
+    return Group(
+        _table(["worker", "process", "steps", "steps/s", "collecting", "lag", "lost", "last fault"], rows), age
+    )
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> RenderableType:

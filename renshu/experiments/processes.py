@@ -23,10 +23,10 @@ from typing import Any, cast
 import numpy as np
 
 from renshu.agent.agent import Agent
+from renshu.envs.sending import pickled
 from renshu.errors import RenshuError
 from renshu.experiments.single import CHECKPOINTS, Setup, Tally, edges, opened, saved, train
 from renshu.experiments.vmapped import Row, Trained
-from renshu.loops.ray_actors import pickled
 from renshu.tracking.curves import read_episodes
 
 _TAIL = 2_000

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from renshu.agent.agent import Agent
+from renshu.envs.sending import pickled
 from renshu.experiments.vmapped import Row, Trained
 from renshu.loops import ray_actors
 
@@ -150,7 +151,7 @@ def train_on_cluster(
     A task whose process or machine is gone goes on elsewhere from its newest checkpoint. Raises what a training raised.
     """
     began, found, known = time.perf_counter(), {}, 0
-    left = [(i, row, ray_actors.pickled((setup, row), setup.env, "the environment")) for i, row in enumerate(rows)]
+    left = [(i, row, pickled((setup, row), setup.env, "the environment")) for i, row in enumerate(rows)]
     with ray_actors.session(address, workers) as ray:
         keeper = ray.remote(num_cpus=0)(Keeper).remote()
         task = ray.remote(num_cpus=1, max_retries=-1)(train_as_task)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -45,17 +47,20 @@ class Group:
     leaving: bool = False
     steps: int = 0
     lag: int = 0
+    collecting: float = 0.0  # seconds of the actor
     began: float = field(default_factory=perf_counter)
 
     def row(self, number: int) -> dict[str, Any]:
         """Describe the worker for the table of workers."""
         host, pid = self.place or ("", 0)
+        seconds = perf_counter() - self.began
         return {
             "worker": number,
             "host": host,
             "pid": pid,
             "steps": self.steps,
-            "steps_per_second": self.steps / (perf_counter() - self.began),
+            "steps_per_second": self.steps / seconds,
+            "collecting": self.collecting / seconds,
             "lag": self.lag,
             "lost": self.lost,
             "last_fault": self.last_fault,
@@ -64,17 +69,38 @@ class Group:
 
 @dataclass
 class ClusterClock(Clock):
-    """Seconds spent: waiting for rollouts (`env`), learning, publishing, and the whole."""
+    """Seconds spent: waiting for rollouts (`env`), bringing them here, learning, publishing, and the whole.
 
+    Each second is in one part alone: a part within another one is taken out of the outer.
+    """
+
+    transfer: float = 0.0
     publish: float = 0.0
 
     def reset(self) -> None:
         """Start again from zero."""
         super().reset()
-        self.publish = 0.0
+        self.transfer = self.publish = 0.0
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Enter a block whose seconds belong to a part, but for those of parts within it."""
+        began, inner = perf_counter(), self.counted
+        yield
+        self.add(part, perf_counter() - began - (self.counted - inner))
+
+    def add(self, part: str, seconds: float) -> None:
+        """Add seconds to a part."""
+        setattr(self, part, getattr(self, part) + seconds)
+
+    @property
+    def counted(self) -> float:
+        """Seconds in all parts."""
+        return self.env + self.transfer + self.learn + self.publish
 
     def shares(self) -> dict[str, float]:
         """Return fractions of the whole; `rest` is Renshu's own bookkeeping."""
         whole = self.total or 1.0
-        parts = {"wait": self.env / whole, "learn": self.learn / whole, "publish": self.publish / whole}
+        named = {"wait": self.env, "transfer": self.transfer, "learn": self.learn, "publish": self.publish}
+        parts = {name: seconds / whole for name, seconds in named.items()}
         return {**parts, "rest": 1.0 - sum(parts.values())}

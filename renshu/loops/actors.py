@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from time import perf_counter
@@ -20,9 +17,9 @@ import numpy as np
 from renshu import runtime
 from renshu.algorithms.base import Algorithm
 from renshu.envs.device import DeviceEnv, DeviceEnvs, episodes_of
+from renshu.envs.gymnasium.alarm import LimitedEnvs, limited
 from renshu.envs.gymnasium.vector import HostEnvs
 from renshu.envs.source import EnvSource
-from renshu.errors import EnvironmentFault
 from renshu.loops.collector import Collected, Collector
 from renshu.loops.compiled import TrainIteration, check_faults
 from renshu.loops.programs import Programs, compiler_options
@@ -142,41 +139,6 @@ class Actor:
         vector = setup.source.vector(setup.num_envs, processes=setup.processes, timeout=setup.timeout)
         envs = (LimitedEnvs if alarmed else HostEnvs)(vector, setup.timeout, setup.source.name, seed)
         return Collector(self.programs, envs, setup.decode_action, **how)
-
-
-class LimitedEnvs(HostEnvs):
-    """Environments of this process whose steps may take `timeout` seconds each, within `limited`."""
-
-    def reset(self, seed: int | list[int] | None = None) -> PyTree:
-        """Begin an episode in every environment."""
-        signal.setitimer(signal.ITIMER_REAL, self._timeout)
-        return super().reset(seed)
-
-    def step(self, actions: PyTree) -> tuple[PyTree, Array, Array, Array]:
-        """Step every environment once."""
-        signal.setitimer(signal.ITIMER_REAL, self._timeout)
-        return super().step(actions)
-
-
-@contextmanager
-def limited(name: str, timeout: float) -> Iterator[bool]:
-    """Enter a block in which an alarm raises EnvironmentFault. Yields False in other threads than the main one.
-
-    `LimitedEnvs` set the alarm anew with each step: one call of the system, whose time is a fraction of a microsecond.
-    """
-
-    def stop(*_: Any) -> None:
-        raise EnvironmentFault(f"{name} did not answer for {timeout:g} s")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield False
-        return
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        yield True
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 class DeviceCollector:

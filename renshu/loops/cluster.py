@@ -27,11 +27,12 @@ FAULTS_IN_A_ROW = 5
 
 
 class Answer(NamedTuple):
-    """Outcome of one request: a rollout, or the fault that came in its place."""
+    """Outcome of one request: a rollout, or the fault that came in its place. transfer: seconds to bring it here."""
 
     group: int
     sent: Sent | None
     fault: Exception | None = None
+    transfer: float = 0.0
 
 
 class Actors(Protocol):
@@ -102,15 +103,13 @@ class ClusterLoop:
         """
         began = perf_counter()
         self._follow()
-        rollouts = self._next()
-        self.clock.env += perf_counter() - began
-        tick = perf_counter()
-        with self.uninterrupted():
+        with self.clock.timed("env"):
+            rollouts = self._next()
+        with self.clock.timed("learn"), self.uninterrupted():
             vector = self._observe_and_update(rollouts[0]) if self.replays else self._learn(rollouts)
             self.iteration, self._changed = self.iteration + 1, True
             counted = [self._counted(group, sent, True) for group, sent in rollouts]
         metrics = {} if vector is None else learned(self.programs, vector, self.episodes.steps, self.iteration)
-        self.clock.learn += perf_counter() - tick
         if self.mode == "asynchronous":
             self._publish()
         self.clock.total += perf_counter() - began
@@ -204,11 +203,13 @@ class ClusterLoop:
     def _take(self, answers: list[Answer]) -> list[int]:
         """Keep the rollouts among answers, and return the groups whose rollout was lost."""
         failed = []
-        for number, sent, fault in answers:
+        for number, sent, fault, transfer in answers:
             group = self.groups[number]
             group.waiting -= 1
+            self.clock.add("transfer", transfer)
             if sent is not None:
                 group.faults, group.place = 0, sent.place
+                group.collecting += sent.seconds[2]
                 self.ready.append((number, sent))
                 continue
             assert fault is not None
@@ -294,10 +295,9 @@ class ClusterLoop:
         """Give the actors the newest state, if they do not have it."""
         if not self._changed:
             return
-        tick = perf_counter()
         self.version, self._changed = self.version + 1, False
-        self.actors.publish(self.version, jax.device_get(self.programs.learner.actor_state(self.state)))
-        self.clock.publish += perf_counter() - tick
+        with self.clock.timed("publish"):
+            self.actors.publish(self.version, jax.device_get(self.programs.learner.actor_state(self.state)))
 
     # --- workers come and go ----------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from renshu.errors import EnvironmentFault, HyperparameterError, RenshuError, SpaceError
+from renshu.envs.sending import pickled
+from renshu.errors import EnvironmentFault, HyperparameterError, RenshuError
 from renshu.loops.actors import Actor, ActorSetup, Sent, versions
 from renshu.loops.cluster import Answer
 from renshu.types import PyTree
@@ -159,7 +160,7 @@ class RayActors:
         disconnect(temporary)
 
     def _answer(self, reference: Any) -> Answer | None:
-        group, iteration, _ = self._awaited.pop(reference)
+        (group, iteration, _), tick = self._awaited.pop(reference), monotonic()
         try:
             sent = fetch(reference, f"worker {group}")
         except Unprepared:
@@ -177,7 +178,7 @@ class RayActors:
             return Answer(group, None, fault)
         self._away.discard(group)
         self._typical += 0.1 * (sent.seconds[2] - self._typical)
-        return Answer(group, sent)
+        return Answer(group, sent, transfer=monotonic() - tick)
 
     def _end_those_that_hang(self) -> None:
         """End actors that do not answer, as those that hang outside of Python; their requests are lost."""
@@ -296,40 +297,6 @@ def _no_cluster(address: str, error: Exception) -> str:
         f"no Ray cluster answers at {address!r} ({error}): start one with `ray start --head`, or leave the address "
         "out, for workers on this machine"
     )
-
-
-def pickled(content: Any, env: Any, name: str) -> bytes:
-    """Turn something into bytes for other processes. env: the environment in it, as a user gave it; name: its name.
-
-    Raises SpaceError naming the part of the environment that cannot be sent.
-    """
-    import cloudpickle
-
-    try:
-        return cloudpickle.dumps(content)
-    except Exception as error:
-        place = f"of {name}" if (at_fault := _at_fault(env)) is None else f"of {name}: {at_fault}"
-        raise SpaceError(
-            f"the environment cannot be sent to other processes, because of a part {place} ({type(error).__name__}: "
-            f"{error}). Make it inside the function that makes the environment, and pass that"
-        ) from error
-
-
-def _at_fault(given: Any) -> str | None:
-    """Name what cannot be pickled in a function or an object."""
-    import cloudpickle
-
-    parts: dict[str, Any] = dict(getattr(given, "__dict__", {}))
-    if code := getattr(given, "__code__", None):
-        cells = (cell.cell_contents for cell in given.__closure__ or ())
-        parts |= dict(zip(code.co_freevars, cells, strict=False))
-        parts |= {name: given.__globals__[name] for name in code.co_names if name in given.__globals__}
-    for name, value in parts.items():
-        try:
-            cloudpickle.dumps(value)
-        except Exception:
-            return f"{name} = {value!r}"
-    return None
 
 
 def _ray() -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from renshu.files.replacing import replacing
 from renshu.tracking.provenance import writing
 
-COLUMNS = ("worker", "host", "pid", "steps", "steps_per_second", "lag", "lost", "last_fault")
+COLUMNS = ("worker", "host", "pid", "steps", "steps_per_second", "collecting", "lag", "lost", "last_fault")
 
 
 def write_workers(folder: Path, rows: Sequence[dict[str, Any]], account: dict[str, float]) -> None:

@@ -1,7 +1,11 @@
+from time import perf_counter, sleep
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from renshu.loops.account import ClusterClock
 from renshu.loops.report import Clock, Episodes
 
 
@@ -52,3 +56,19 @@ def test_shares_add_up():
     assert clock.shares() == {"act": 0.125, "env": 0.25, "learn": 0.375, "rest": 0.25}
     clock.reset()
     assert sum(clock.shares().values()) == 1.0
+
+
+def test_each_second_of_the_cluster_loop_is_in_one_part():
+    clock = ClusterClock()
+    began = perf_counter()
+    with clock.timed("env"):
+        sleep(0.02)
+        with clock.timed("publish"):
+            sleep(0.01)
+        clock.add("transfer", 0.005)
+    clock.total = perf_counter() - began
+    assert clock.publish >= 0.01
+    assert clock.transfer == 0.005
+    assert clock.counted == pytest.approx(clock.total, abs=2e-3)
+    assert set(clock.shares()) == {"wait", "transfer", "learn", "publish", "rest"}
+    assert sum(clock.shares().values()) == pytest.approx(1.0)
