@@ -203,7 +203,9 @@ def main() -> None:
         if part == "broadcast":
             sections[part] = broadcast(options.versions)
         if part == "scores":
-            sections[part] = cluster_scores.scores(options.seeds, options.environment, options.limit)
+            found = cluster_scores.scores(options.seeds, options.environment, options.limit)
+            sections["rows of scores"] = {**sections.get("rows of scores", {}), **found}
+            sections[part] = cluster_scores.section(sections["rows of scores"])
         if part == "faults":
             sections[part] = cluster_faults.faults(options.kills)
         if part == "drivers":

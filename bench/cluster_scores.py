@@ -18,10 +18,14 @@ RUNNERS = 2
 CASES: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {
     ("impala", "CartPole-v1"): (475, {"learning_rate": 5e-4, "vf_coef": 0.05, "ent_coef": 0.0, "gamma": 0.99}),
     ("appo", "CartPole-v1"): (475, {"learning_rate": 5e-4, "vf_coef": 0.05, "ent_coef": 0.0, "gamma": 0.99}),
-    ("impala", "LunarLander-v3"): (200, {"learning_rate": 5e-4, "vf_coef": 0.05, "ent_coef": 0.01, "gamma": 0.99}),
-    ("appo", "LunarLander-v3"): (200, {"learning_rate": 5e-4, "vf_coef": 0.05, "ent_coef": 0.01, "gamma": 0.99}),
+    ("impala", "LunarLander-v3"): (200, {"learning_rate": 5e-4, "vf_coef": 0.5, "ent_coef": 0.01, "gamma": 0.995}),
+    ("appo", "LunarLander-v3"): (200, {"learning_rate": 5e-4, "vf_coef": 0.5, "ent_coef": 0.01, "gamma": 0.995}),
 }
-"""Algorithm, environment: the score, and settings: RLlib's tuned ones for CartPole, of its own examples."""
+"""Algorithm, environment: the score, and settings.
+
+CartPole has RLlib's tuned ones, of its own examples. LunarLander has them but for `vf_coef` and `gamma`, which were
+chosen by our runs of seed 10: with 0.05 and 0.99 they were not at the score after 1.4 million steps.
+"""
 COMMON = {"n_steps": 50, "num_envs": 5, "batch_workers": 2, "max_grad_norm": 40.0, "net_arch": [256, 256]}
 COMMON["share"] = False
 
@@ -88,9 +92,9 @@ def run(who: str, case: tuple[str, str], seed: int, limit: float) -> dict[str, A
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def scores(seeds: int, environments: list[str] | None, limit: float) -> str:
-    """Measure the cases of some environments, seed by seed in turn."""
-    rows = []
+def scores(seeds: int, environments: list[str] | None, limit: float) -> dict[str, list[str]]:
+    """Measure the cases of some environments, seed by seed in turn. Returns the row of each by its name."""
+    rows = {}
     for case in [case for case in CASES if not environments or case[1] in environments]:
         found: dict[str, list[dict[str, Any]]] = {"Renshu": [], "RLlib": []}
         for seed in range(seeds):
@@ -107,13 +111,19 @@ def scores(seeds: int, environments: list[str] | None, limit: float) -> str:
         pairs = zip(found["RLlib"], found["Renshu"], strict=True)
         ratios = [theirs["seconds"] / ours["seconds"] for theirs, ours in pairs]
         told = [words(found["Renshu"]), words(found["RLlib"]), f"{statistics.median(ratios):.1f}x"]
-        rows.append([*case, f"{CASES[case][0]:g}", *told])
-    header = ["algorithm", "environment", "score", "Renshu", "RLlib 2.60", "RLlib / Renshu"]
+        rows[" ".join(case)] = [*case, f"{CASES[case][0]:g}", f"{limit:g} s", *told]
+    return rows
+
+
+def section(rows: dict[str, list[str]]) -> str:
+    """Format the section of the page. rows: of the cases, by their names."""
+    header = ["algorithm", "environment", "score", "at most", "Renshu", "RLlib 2.60", "RLlib / Renshu"]
     return (
         "Seconds from making the agent until the mean return of the recent episodes reaches the score, and steps, seed "
         f"by seed, in turn; {RUNNERS} runners with 5 environments each, rollouts of 50 steps, updates of 500 steps, "
-        "networks of 256-256 for policy and value, Adam; APPO learns twice from each, as RLlib's buffer has it; at "
-        f"most {limit:g} s.\n\n{table(header, rows)}"
+        "networks of 256-256 for policy and value, Adam; APPO learns twice from each, as RLlib's buffer has it. "
+        "CartPole has the settings of RLlib's examples; so has LunarLander, but for `vf_coef` 0.5 and `gamma` 0.995, "
+        f"chosen by runs of ours on another seed.\n\n{table(header, list(rows.values()))}"
     )
 
 

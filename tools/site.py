@@ -68,15 +68,24 @@ def hyperparameters(name: str, language: str) -> str:
 
 
 def scores() -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """Read means and seconds of learning from replay, by algorithm and environment; of each seed the better agent."""
+    """Read means and seconds of presets, by algorithm and environment; of each seed the better agent.
+
+    Those that were trained for fewer steps than the preset says are left out.
+    """
     best: dict[tuple[str, str, str], tuple[float, float]] = {}
-    with (DOCS / "benchmarks" / "zoo.csv").open() as file:
-        for line in csv.DictReader(file):
-            key = (line["algorithm"], line["environment"], line["seed"])
-            best[key] = max(best.get(key, (float("-inf"), 0.0)), (float(line["mean"]), float(line["seconds"])))
+    shorter = set()
+    for name in ("zoo", "physics"):
+        with (DOCS / "benchmarks" / f"{name}.csv").open() as file:
+            for line in csv.DictReader(file):
+                key = (line["algorithm"], line["environment"], line["seed"])
+                if line["agent"] == "last" and int(line["steps"]) < 0.9 * preset(*key[:2]).total_steps:
+                    shorter.add(key[:2])
+                if line["agent"] != "random":
+                    best[key] = max(best.get(key, (float("-inf"), 0.0)), (float(line["mean"]), float(line["seconds"])))
     found = defaultdict(list)
     for (name, environment, _), result in sorted(best.items()):
-        found[name, environment].append(result)
+        if (name, environment) not in shorter:
+            found[name, environment].append(result)
     return found
 
 
