@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from renshu.agent.trainer import Trainer
@@ -19,6 +20,16 @@ class Readings:
     """Properties of an agent that are read from its trainer."""
 
     trainer: Trainer
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. Raises AttributeError for a hyperparameter: the programs were made by what it was."""
+        if name != "trainer" and name in {field.name for field in dataclasses.fields(self.algorithm)}:
+            raise AttributeError(
+                f"{name} is a hyperparameter, which an agent has from its beginning. To go on with another value, save "
+                f"it and load it with that: renshu.load(path, env=..., {name}={value!r}); for one that changes in "
+                "training, give a schedule, as renshu.Linear(...)"
+            )
+        object.__setattr__(self, name, value)
 
     @property
     def algorithm(self) -> Algorithm:

@@ -427,6 +427,16 @@ def test_no_name_of_renshu_is_taken_for_one_of_theirs():
     assert not [name for name in ATTRIBUTES if hasattr(Agent, name)]
 
 
+def test_a_hyperparameter_cannot_be_set(tiny):
+    agent = tiny()
+    before = agent.algorithm
+    with pytest.raises(AttributeError, match=r"learning_rate is a hyperparameter.*load.*learning_rate=0\.1"):
+        agent.learning_rate = 0.1
+    assert agent.algorithm == before
+    agent.remark = "anything else may be"
+    assert agent.remark == "anything else may be"
+
+
 def test_dir_shows_what_a_user_may_touch(tiny):
     found = {name for name in dir(tiny()) if not name.startswith("_")}
     assert {"learn", "predict", "evaluate", "save", "recent_returns"} <= found
