@@ -52,9 +52,9 @@ class Masked(DeviceEnv):
 
 
 CARTPOLE, PENDULUM = Masked(CartPole(), (0, 2)), Masked(Pendulum(), (0, 1))
-# RL Zoo's settings of recurrent PPO on CartPole without velocities, but for the networks.
-POLE = {"norm_obs": True, "norm_reward": True, "n_steps": 32, "gae_lambda": 0.8, "gamma": 0.98}
-POLE |= {"n_epochs": 20, "batch_size": 128, "learning_rate": Linear(1e-3), "clip_range": Linear(0.2)}
+# Chosen on seeds 10 to 15. RL Zoo's, with rollouts of 32 steps and a gamma of 0.98, come to 500 on one seed of three.
+POLE = {"norm_obs": True, "norm_reward": True, "n_steps": 128, "gae_lambda": 0.95, "gamma": 0.99}
+POLE |= {"n_epochs": 20, "batch_size": 512, "learning_rate": Linear(2e-3), "clip_range": Linear(0.2)}
 SWING = {"norm_obs": True, "norm_reward": True, "n_steps": 128, "gae_lambda": 0.95, "gamma": 0.9}
 SWING |= {"n_epochs": 10, "batch_size": 256, "learning_rate": Linear(2e-3)}
 CORRIDOR = {"n_steps": 32, "batch_size": 128, "n_epochs": 4, "learning_rate": Linear(2e-3)}

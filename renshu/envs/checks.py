@@ -234,7 +234,7 @@ def _array_problem(
         return f"{_describe(obs)} as {name}, where the space says numbers: {space}"
     if array.shape != space.shape:
         return f"{name} with shape {array.shape}, where the space says {space.shape}"
-    if not np.can_cast(array.dtype, space.dtype, "same_kind"):
+    if space.dtype is not None and not np.can_cast(array.dtype, space.dtype, "same_kind"):
         return f"{name} of {array.dtype}, where the space says {space.dtype}"
     low, count = _range(space)
     if low is not None and not np.all((array >= low) & (array < low + count)):

@@ -19,7 +19,7 @@ from gymnasium.wrappers import TimeLimit
 from renshu.envs.checks import CheckedEnv, no_env_hint
 from renshu.envs.gymnasium import atari, retro
 from renshu.envs.gymnasium.lookup import explained, find, portable, registered_as
-from renshu.envs.gymnasium.making import at_once, limit_in, make_one, next_step, takes
+from renshu.envs.gymnasium.making import at_once, copied, limit_in, make_one, next_step, takes
 from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, parted, with_limit
 from renshu.envs.gymnasium.vector import start_workers
 from renshu.envs.masks import MaskInObservation, MasksInObservations, may_take_mask
@@ -292,7 +292,7 @@ class EnvSource:
     def _copy(self, what: str, instead: str) -> Any:
         """Copy the object that was given, as it is now: with all that was set in it, and the statistics of wrappers."""
         try:
-            return copy.deepcopy(self.given)
+            return copied(self.given)
         except Exception as error:
             reason = f" ({type(error).__name__}: {error})"
             raise SpaceError(self._cannot(what, instead) + reason) from error

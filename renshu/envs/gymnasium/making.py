@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import GeneratorType
 from typing import Any
 
 import gymnasium
@@ -86,3 +88,11 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     except ValueError:  # some built-in callables have no signature
         return False
     return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def copied(env: Any) -> Any:
+    """Copy an environment as it is now. Raises what its parts raise that cannot be copied."""
+    parts = getattr(env.unwrapped, "__dict__", {}).values()
+    # Vector environments of Gymnasium 1.3 keep a generator that has ended, which cannot be copied and need not be.
+    ended = {id(part): part for part in parts if isinstance(part, GeneratorType) and part.gi_frame is None}
+    return copy.deepcopy(env, ended)
