@@ -27,7 +27,7 @@ docs: $(VENV)/test.stamp
 	$(BIN)/python -m tools.site
 
 bench: $(VENV)/test.stamp
-	for name in startup steady speed learning compiled growth worlds tutorial articles targets offline zoo minatar atari memory recurrent; do $(BIN)/python -m bench.$$name || exit 1; done
+	for name in startup steady speed learning compiled growth worlds tutorial articles targets offline zoo physics minatar atari memory recurrent; do $(BIN)/python -m bench.$$name || exit 1; done
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Renshu needs Python 3.11 or newer; try make PYTHON=python3.12 demo")'

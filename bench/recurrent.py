@@ -55,9 +55,9 @@ CARTPOLE, PENDULUM = Masked(CartPole(), (0, 2)), Masked(Pendulum(), (0, 1))
 # Chosen on seeds 10 to 15. RL Zoo's, with rollouts of 32 steps and a gamma of 0.98, come to 500 on one seed of three.
 POLE = {"norm_obs": True, "norm_reward": True, "n_steps": 128, "gae_lambda": 0.95, "gamma": 0.99}
 POLE |= {"n_epochs": 20, "batch_size": 512, "learning_rate": Linear(2e-3), "clip_range": Linear(0.2)}
-SWING = {"norm_obs": True, "norm_reward": True, "n_steps": 128, "gae_lambda": 0.95, "gamma": 0.9}
-SWING |= {"n_epochs": 10, "batch_size": 256, "learning_rate": Linear(2e-3)}
-CORRIDOR = {"n_steps": 32, "batch_size": 128, "n_epochs": 4, "learning_rate": Linear(2e-3)}
+SWING = {"norm_obs": True, "norm_reward": True, "n_steps": 128, "gae_lambda": 0.9, "gamma": 0.9}
+SWING |= {"n_epochs": 10, "batch_size": 256, "learning_rate": Linear(2e-3), "use_sde": True, "sde_sample_freq": 4}
+CORRIDOR = {"n_steps": 32, "batch_size": 128, "n_epochs": 4, "learning_rate": Linear(1e-3)}
 VALUES = {"learning_rate": Linear(1e-3), "train_freq": 16, "burn_in": 16, "sequence_length": 32, "batch_size": 32}
 VALUES |= {"gradient_steps": 4, "target_update_interval": 100, "gamma": 0.98, "recurrent_size": 64}
 SHORT = {**VALUES, "train_freq": 11, "burn_in": 0, "sequence_length": 11, "learning_starts": 500}
