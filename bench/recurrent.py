@@ -55,7 +55,7 @@ CARTPOLE, PENDULUM = Masked(CartPole(), (0, 2)), Masked(Pendulum(), (0, 1))
 # Chosen on seeds 10 to 15. RL Zoo's, with rollouts of 32 steps and a gamma of 0.98, come to 500 on one seed of three.
 POLE = {"norm_obs": True, "norm_reward": True, "n_steps": 128, "gae_lambda": 0.95, "gamma": 0.99}
 POLE |= {"n_epochs": 20, "batch_size": 512, "learning_rate": Linear(2e-3), "clip_range": Linear(0.2)}
-SWING = {"norm_obs": True, "norm_reward": True, "n_steps": 128, "gae_lambda": 0.9, "gamma": 0.9}
+SWING = {"norm_reward": True, "n_steps": 128, "gae_lambda": 0.9, "gamma": 0.9}
 SWING |= {"n_epochs": 10, "batch_size": 256, "learning_rate": Linear(2e-3), "use_sde": True, "sde_sample_freq": 4}
 CORRIDOR = {"n_steps": 32, "batch_size": 128, "n_epochs": 4, "learning_rate": Linear(1e-3)}
 VALUES = {"learning_rate": Linear(1e-3), "train_freq": 16, "burn_in": 16, "sequence_length": 32, "batch_size": 32}
@@ -81,7 +81,7 @@ for kind in ("lstm", "gru", "mingru"):
     CASES[f"PPO {kind}, Memory"] = Case(PPO(**CORRIDOR, **small), Memory(), 200_000, 8, 1.0)
     long = {"n_steps": 32, "learning_rate": Linear(3e-3), "ent_coef": 0.01, "recurrent": kind, "recurrent_size": 32}
     CASES[f"A2C {kind}, Memory"] = Case(A2C(**long), Memory(), 500_000, 16, 1.0)
-CASES["PPO lstm, Pendulum"] = Case(PPO(**SWING, recurrent="lstm", recurrent_size=32), PENDULUM, 100_000, 8, -218.0)
+CASES["PPO lstm, Pendulum"] = Case(PPO(**SWING, recurrent="lstm", recurrent_size=64), PENDULUM, 100_000, 8, -218.0)
 CASES["R2D2 lstm, CartPole"] = Case(R2D2(**VALUES), CARTPOLE, 200_000, 8, 500.0)
 CASES["R2D2 lstm, Memory"] = Case(R2D2(**SHORT), Memory(), 200_000, 8, 1.0)
 CASES["R2D2 gru, Memory"] = Case(R2D2(**SHORT, recurrent="gru"), Memory(), 200_000, 8, 1.0)
