@@ -20,8 +20,8 @@ CASES = {
 NOTE = (
     "Settings: the presets, which say where they differ from RL Zoo's; observations are normalised where PPO learns "
     "from numbers. Goal: for the mean over the seeds. 20 episodes of each seed. Time: of the slowest seed, with "
-    f"compilation and two to four other trainings on the machine. What names a last agent too: the best of {EVALUATIONS} evaluations of 10 "
-    "episodes on the way, evaluated again."
+    "compilation and two to four other trainings on the machine. What names a last agent too: the best of "
+    f"{EVALUATIONS} evaluations of 10 episodes on the way, evaluated again."
 )
 
 if __name__ == "__main__":
