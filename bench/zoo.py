@@ -30,8 +30,6 @@ CASES = {
     ("dynaq", "FrozenLake-v1"): Case(3, 0.7, episodes=1_000),
     ("pqn", "CartPole-v1"): Case(5, 500.0),
     ("pqn", "Acrobot-v1"): Case(3, -85.0),
-    ("impala", "LunarLander-v3"): Case(3, 200.0),
-    ("appo", "LunarLander-v3"): Case(3, 200.0),
 }
 NOTE = (
     "Settings: the presets, which say where they differ from RL Zoo's. Goal: for the mean over the seeds. Episodes: 20 "
