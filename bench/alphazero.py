@@ -29,6 +29,7 @@ from renshu.agent.players import agent_competitor
 from renshu.arena.exhaustive import never_loses
 from renshu.arena.match import match
 from renshu.arena.players import AlphaBeta, Pure
+from renshu.baselines import path_of
 from renshu.envs.builtin.connect_four import ConnectFour
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 
@@ -77,8 +78,11 @@ MATCH, LOOKED_AT = 100, (1, 100, 1000)
 """Games of a match, half of them in each seat; simulations of a move beside a solver's, 1 being the policy alone."""
 
 
-def tictactoe(seed: int) -> dict[str, Any]:
-    """Train until no reply of the other side beats the agent, or five minutes are over; twice in a row, to be sure."""
+def tictactoe(seed: int, save: bool = False) -> dict[str, Any]:
+    """Train until no reply of the other side beats the agent, or five minutes are over; twice in a row, to be sure.
+
+    save: as the baseline of the game.
+    """
     agent = AlphaZero(**TICTACTOE).on("renshu/TicTacToe-v0", num_envs=64, seed=seed)
     player, course = agent_competitor(agent, simulations=SIMULATIONS), []
     began, thinking, leaves = time.perf_counter(), 0.0, []
@@ -96,6 +100,8 @@ def tictactoe(seed: int) -> dict[str, Any]:
         return spent < LIMIT and not (len(course) > 1 and course[-1]["losses"] == course[-2]["losses"] == 0)
 
     agent.learn(MOVES, progress=False, callbacks=[check])
+    if save:
+        agent.save(path_of(agent.name))
     return {"seed": seed, "course": course, "games": sum(sum(found) for found in leaves)}
 
 
@@ -274,15 +280,20 @@ def main() -> None:
     parser.add_argument("--try", dest="name", choices=[*CONNECT_FOUR], default="fast", help="of Connect Four")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--example", type=Path, help="folder examples/alphazero of pgx's repository")
+    parser.add_argument("--baseline", action="store_true", help="save the agent in renshu/baselines: the first seed's")
     parser.add_argument("--every", type=float, default=20.0, help="minutes between two rounds of matches")
     args = parser.parse_args()
     if args.part == "tictactoe":
-        runs = [tictactoe(seed) for seed in range(args.first, args.first + args.seeds)]
+        seeds = range(args.first, args.first + args.seeds)
+        runs = [tictactoe(seed, args.baseline and seed == args.first) for seed in seeds]
         if args.first < 10:
             keep("tictactoe", {"runs": runs, "settings": TICTACTOE, "revision": revision()})
     elif args.part == "connect_four":
         kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
         connect_four(args.name, args.minutes, args.every, kept.get(f"connect_four_{args.name}", {}).get("course", []))
+        if args.baseline:
+            agent = Agent.resume(Path(f"{RUN}-{args.name}"))
+            agent.save(path_of(agent.name))
     elif args.part == "solver":
         keep("solver", solver_part(args.name))
     elif args.part == "speed":

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from renshu.algorithms.value_based.qrdqn import QRDQN as QRDQN
     from renshu.algorithms.value_based.r2d2 import R2D2 as R2D2
     from renshu.algorithms.value_based.rainbow import Rainbow as Rainbow
+    from renshu.baselines import baseline as baseline
     from renshu.envs.device import DeviceEnv as DeviceEnv
     from renshu.envs.device import Step as Step
     from renshu.envs.examination import check_env as check_env
@@ -79,6 +80,7 @@ _MODULES = {
     "Linear": "renshu.ops.schedules",
     "Piecewise": "renshu.ops.schedules",
     "Step": "renshu.envs.device",
+    "baseline": "renshu.baselines",
     "check_env": "renshu.envs.examination",
     "experiment": "renshu.experiments.experiment",
     "pbt": "renshu.experiments.pbt",

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from renshu.arena.players import Competitor
     from renshu.envs.device import DeviceEnv
 
-WORDS = ("random", "alphabeta", "perfect", "uct")
-"""Competitors that need no file."""
-KINDS = "random, alphabeta[:DEPTH], perfect, uct[:N], a run folder or an agent's file"
+WORDS = ("random", "alphabeta", "perfect", "uct", "baseline")
+"""Competitors that need no file. "baseline" is the trained agent that comes with Renshu for the game."""
+KINDS = "random, alphabeta[:DEPTH], perfect, uct[:N], baseline, a run folder or an agent's file"
 DEPTH, SIMULATIONS = 4, 100
 
 
@@ -47,8 +47,10 @@ def competitor_named(text: str, game: DeviceEnv, simulations: int | None = None)
 
     Raises UnknownNameError with near matches for anything else, and as files and agents do.
     """
+    from renshu.agent.players import agent_competitor
     from renshu.arena.heuristics import heuristic_of
     from renshu.arena.players import AlphaBeta, Pure
+    from renshu.baselines import baseline
     from renshu.errors import UnknownNameError, did_you_mean
 
     word, colon, number = text.partition(":")
@@ -64,6 +66,8 @@ def competitor_named(text: str, game: DeviceEnv, simulations: int | None = None)
             return AlphaBeta(game)
         if kind == "alphabeta":
             return AlphaBeta(game, int(number or DEPTH), heuristic_of(game))
+        if kind == "baseline":
+            return agent_competitor(baseline(game), simulations=simulations, name=kind)
         return _uct(game, int(number or simulations or SIMULATIONS))
     if not Path(text).exists():
         hint = did_you_mean(kind, WORDS)

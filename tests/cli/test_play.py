@@ -109,6 +109,13 @@ def test_agents_by_run_folder_and_file(trained):
     assert "visits" in output
 
 
+def test_the_agent_that_comes_with_the_game():
+    assert "random against baseline: 0 won" in invoke(
+        "play", "tictactoe", "--against", "baseline", "--player", "random"
+    )
+    assert "there is one for" in refused("play", "stone_taking", "--against", "baseline")
+
+
 def test_what_is_refused(trained, tmp_path):
     assert "'tictacto'. Did you mean TicTacToe" in refused("play", "tictacto")
     assert "no game of two players is called '2048'" in refused("play", "2048")
