@@ -23,6 +23,7 @@ from renshu import (
     AlphaZero,
     Cluster,
     DynaQ,
+    GumbelMuZero,
     MAPElites,
 )
 from renshu.envs.gymnasium.vector import HostEnvs
@@ -289,6 +290,16 @@ def test_games_of_two_are_refused(algorithm):
     pytest.importorskip("mctx")
     with pytest.raises(SpaceError, match="moves for all players of TicTacToe"):
         algorithm.on("renshu/TicTacToe-v0", workers=2)
+
+
+def test_muzero_plans_in_the_workers(actors):
+    pytest.importorskip("mctx")
+    small = {"num_simulations": 4, "n_steps": 8, "latent": 8, "net_arch": [8], "batch_size": 8, "learning_starts": 32}
+    with GumbelMuZero(**small, gradient_steps=1).on("CartPole-v1", workers=2, seed=0) as agent:
+        agent.learn(200, progress=False)
+        assert agent.steps >= 200
+        assert int(agent.state.counters.updates) > 0
+        assert sum(agent.explain([0.0, 0.0, 0.0, 0.0])["visits"]) > 0
 
 
 def test_planning_steps_are_as_many_as_rows_of_a_rollout(actors):
