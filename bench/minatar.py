@@ -1,6 +1,6 @@
 """Breakout of MinAtar in the compiled loop, by the presets of PPO and PQN: the score of several seeds, and the minutes.
 
-    python -m bench.minatar [--seeds 5] [--steps 4000000] [--algorithm ppo]
+    python -m bench.minatar [--seeds 5] [--steps 2000000] [--algorithm ppo]
 
 With other seeds or steps than the page has, or one algorithm alone, nothing is written.
 """
@@ -21,7 +21,7 @@ from renshu.tracking.curves import plot_runs
 ALGORITHMS = ("ppo", "pqn")
 GAME = "gymnax/Breakout-MinAtar"
 SEEDS = 5
-STEPS = 4_000_000
+STEPS = 2_000_000
 GOAL = 20.0
 EPISODES = 100
 

@@ -26,7 +26,7 @@ class Case:
     """A preset to train: number of seeds, the goal for the mean of their means, and steps where fewer than its own.
 
     episodes: greedy ones of each seed. above_random: the goal is what random actions score, measured beside it. Of a
-    single seed the best agent of EVALUATIONS evaluations on the way is evaluated, too, and the curve is drawn.
+    single seed the best agent of `evaluations` on the way, 10 episodes each, is evaluated too, and the curve is drawn.
     """
 
     seeds: int
@@ -34,10 +34,9 @@ class Case:
     steps: int | None = None
     episodes: int = 20
     above_random: bool = False
+    evaluations: int = 30
 
 
-EVALUATIONS = 30
-"""Evaluations of 10 episodes each during the training of a single seed."""
 FIELDS = ["algorithm", "environment", "seed", "agent", "steps", "mean", "std", "seconds", "code"]
 RANDOM = "random"
 """Name of the agent that acts at random."""
@@ -67,7 +66,7 @@ def measure(job: tuple[str, str, int, Case]) -> list[dict[str, str]]:
         tempfile.TemporaryDirectory() as folder,
     ):
         run = Path(folder) / "run" if long else None
-        agent.learn(steps, progress=False, run=run, eval_every=steps // EVALUATIONS if long else None)
+        agent.learn(steps, progress=False, run=run, eval_every=steps // case.evaluations if long else None)
         seconds = time.perf_counter() - began
         found = agent.evaluate(case.episodes)
         add("last", agent.steps, (found.mean, found.std), seconds)

@@ -7,7 +7,7 @@ Rows are kept in docs/benchmarks/zoo.csv: a case that is not selected stays on t
 
 from __future__ import annotations
 
-from bench.scores import EVALUATIONS, Case, main
+from bench.scores import Case, main
 
 CASES = {
     ("dqn", "CartPole-v1"): Case(3, 500.0),
@@ -34,8 +34,8 @@ CASES = {
 NOTE = (
     "Settings: the presets, which say where they differ from RL Zoo's. Goal: for the mean over the seeds. Episodes: 20 "
     "of each seed; 1,000 of FrozenLake and Grid, 300 of Taxi. Time: of the slowest seed, two at once on the machine, "
-    f"with compilation. What names a last agent too: the best of {EVALUATIONS} evaluations of 10 episodes on the way, "
-    "evaluated again."
+    f"with compilation. What names a last agent too: the best of {Case.evaluations} evaluations of 10 episodes on the "
+    "way, evaluated again."
 )
 
 if __name__ == "__main__":
