@@ -65,15 +65,16 @@ CONNECT_FOUR: dict[str, dict[str, Any]] = {
         "num_simulations": 16,
         "n_blocks": 2,
         "n_channels": 32,
-        "learning_rate": 2e-3,
-        "gradient_steps": 16,
-        "train_freq": 8,
+        "learning_rate": renshu.Linear(2e-3),
+        "gradient_steps": 64,
+        "train_freq": 32,
         "buffer_size": 500_000,
     },
 }
-"""Two tries: a network that learns more from each move, and one that plays three times as many."""
-GAMES_AT_ONCE, MOST = {"wide": 128, "fast": 256}, 100_000_000
-"""Games of Connect Four that are played side by side, and moves that no training reaches."""
+"""Two tries: a network that learns more from each move, and one that plays many times as many, most games to their end
+before it learns from them."""
+GAMES_AT_ONCE, MOST = {"wide": 128, "fast": 256}, {"wide": 100_000_000, "fast": 14_000_000}
+"""Games of Connect Four that are played side by side, and moves after which a training ends."""
 MATCH, LOOKED_AT = 100, (1, 100, 1000)
 """Games of a match, half of them in each seat; simulations of a move beside a solver's, 1 being the policy alone."""
 
@@ -112,17 +113,19 @@ def connect_four(name: str, minutes: float, every: float, before: list[dict[str,
     left = minutes
     while left > 0.1:
         goal, began = min(left, every) * 60, time.perf_counter()
-        ways: dict[str, Any] = {"callbacks": [stop_after(goal)], "checkpoint_every": 200_000, "progress": False}
+        ways: dict[str, Any] = {"callbacks": [stop_after(goal)], "checkpoint_every": 500_000, "progress": False}
         if run.exists():
-            agent = Agent.resume(run).learn(MOST, restart_schedules=False, **ways)
+            agent = Agent.resume(run).learn(**ways)
         else:
             algorithm = GumbelAlphaZero(**CONNECT_FOUR[name])
-            agent = algorithm.on(env, num_envs=GAMES_AT_ONCE[name], seed=0).learn(MOST, run=run, **ways)
+            agent = algorithm.on(env, num_envs=GAMES_AT_ONCE[name], seed=0).learn(MOST[name], run=run, **ways)
         spent = (time.perf_counter() - began) / 60
         known, left = known + spent, left - spent
         found.append({"minutes": known, "moves": agent.steps, **strength(agent)})
         print(found[-1], flush=True)
         keep(f"connect_four_{name}", {"course": found, "settings": CONNECT_FOUR[name], "revision": revision()})
+        if agent.steps >= MOST[name]:
+            break
     return found
 
 
