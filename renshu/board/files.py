@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from renshu.board.catalogue import regular
+from renshu.tracking.pictures import ENOUGH, suffix_of
 
 TYPES = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 """Endings of files that are handed out, and as what."""
-_BEGINNINGS = {".png": b"\x89PNG\r\n\x1a\n", ".gif": b"GIF8", ".mp4": b"ftyp"}
 _MOST = 24
 
 
@@ -32,8 +32,7 @@ def media(run: Path, name: str) -> Path | None:
         return None
     try:
         with open(path, "rb") as file:
-            first = file.read(12)
+            first = file.read(ENOUGH)
     except OSError:
         return None
-    start = first[4:8] if path.suffix == ".mp4" else first
-    return path if start.startswith(_BEGINNINGS[path.suffix]) else None
+    return path if suffix_of(first) == path.suffix else None

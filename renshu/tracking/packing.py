@@ -24,6 +24,7 @@ from renshu.errors import CheckpointError, RenshuError
 from renshu.files.checkpoint import read_header
 from renshu.files.replacing import replacing
 from renshu.tracking.curves import read_episodes, read_evaluations, read_metrics, read_scores
+from renshu.tracking.pictures import ENOUGH, SUFFIXES, suffix_of
 from renshu.tracking.provenance import read_settings, writing
 from renshu.tracking.run import Run
 
@@ -41,8 +42,6 @@ _READERS = {
     "evaluations.csv": read_evaluations,
     "scores.csv": read_scores,
 }
-_PICTURES = (".png", ".gif", ".mp4")
-_MAGIC = {".png": (b"\x89PNG\r\n\x1a\n", 0), ".gif": (b"GIF8", 0), ".mp4": (b"ftyp", 4)}
 _CONTENTS = "settings.json, tables, agents, and pictures and videos with plain names"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can have; a real one would make each packed file another
 _CHUNK = 2**20
@@ -146,10 +145,9 @@ def _check_agent(folder: Path, name: str) -> None:
 
 def _check_picture(folder: Path, name: str) -> None:
     suffix = Path(name).suffix
-    magic, at = _MAGIC[suffix]
     with open(folder / name, "rb") as file:
-        begin = file.read(at + len(magic))
-    if begin[at:] != magic:
+        begin = file.read(ENOUGH)
+    if suffix_of(begin) != suffix:
         raise CheckpointError(f"{folder / name} is no {suffix} file: it begins with {begin!r}")
 
 
@@ -190,10 +188,10 @@ def _names_in(run: Run, checkpoints: bool) -> list[str]:
                 warnings.warn(f"left out: {run.path / entry.name} is a link, which is not followed", stacklevel=3)
             elif fits and entry.is_file():
                 names.append(entry.name)
-            elif not fits and entry.name.lower().endswith(_PICTURES):
+            elif not fits and entry.name.lower().endswith(SUFFIXES):
                 warnings.warn(
                     f"left out: {entry.name!r} in {run.path}; rename it to English letters, digits and _ - . with a "
-                    f"suffix in small letters, one of {', '.join(_PICTURES)}",
+                    f"suffix in small letters, one of {', '.join(SUFFIXES)}",
                     stacklevel=3,
                 )
     if "settings.json" not in names:
