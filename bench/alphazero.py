@@ -2,11 +2,12 @@
 
     python -m bench.alphazero --part tictactoe [--seeds 3]
     python -m bench.alphazero --part connect_four --minutes 60
+    python -m bench.alphazero --part othello --minutes 60   # 6 x 6, against alpha-beta
     python -m bench.alphazero --part solver --try fast      # its moves beside a perfect solver's
     python -m bench.alphazero --part speed --example pgx/examples/alphazero     # a checkout of pgx's repository
 
-Parts are kept in docs/benchmarks/alphazero.json; connect_four goes on from runs/connect-four-TRY, where it
-stopped. Minutes are of training alone, its programs compiled before.
+Parts are kept in docs/benchmarks/alphazero.json; connect_four and othello go on from runs/connect-four-TRY and
+runs/othello, where they stopped. Their minutes are of training, with compilation.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,12 @@ from bench.speed import ROOT, peers_python
 from renshu import MCTS, Agent, AlphaZero, GumbelAlphaZero
 from renshu.agent.players import agent_competitor
 from renshu.arena.exhaustive import never_loses
+from renshu.arena.heuristics import heuristic_of
 from renshu.arena.match import match
 from renshu.arena.players import AlphaBeta, Pure
 from renshu.baselines import path_of
 from renshu.envs.builtin.connect_four import ConnectFour
+from renshu.envs.builtin.othello import Othello
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 
 KEPT = DOCS / "alphazero.json"
@@ -75,6 +79,8 @@ CONNECT_FOUR: dict[str, dict[str, Any]] = {
 before it learns from them."""
 GAMES_AT_ONCE, MOST = {"wide": 128, "fast": 256}, {"wide": 100_000_000, "fast": 14_000_000}
 """Games of Connect Four that are played side by side, and moves after which a training ends."""
+OTHELLO_RUN, OTHELLO_MOVES = Path("runs/othello"), 10_000_000
+OTHELLO = {"deep": "100 against alpha-beta 6", "bare": "policy against alpha-beta 6", "random": "policy against random"}
 MATCH, LOOKED_AT = 100, (1, 100, 1000)
 """Games of a match, half of them in each seat; simulations of a move beside a solver's, 1 being the policy alone."""
 
@@ -106,27 +112,56 @@ def tictactoe(seed: int, save: bool = False) -> dict[str, Any]:
     return {"seed": seed, "course": course, "games": sum(sum(found) for found in leaves)}
 
 
-def connect_four(name: str, minutes: float, every: float, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Train a try for some more minutes, with matches after `every` minutes. before: what was found in earlier ones."""
-    env, found, run = "renshu/ConnectFour-v0", list(before), Path(f"{RUN}-{name}")
-    known = found[-1]["minutes"] if found else 0.0
-    left = minutes
-    while left > 0.1:
-        goal, began = min(left, every) * 60, time.perf_counter()
-        ways: dict[str, Any] = {"callbacks": [stop_after(goal)], "checkpoint_every": 500_000, "progress": False}
-        if run.exists():
-            agent = Agent.resume(run).learn(**ways)
-        else:
-            algorithm = GumbelAlphaZero(**CONNECT_FOUR[name])
-            agent = algorithm.on(env, num_envs=GAMES_AT_ONCE[name], seed=0).learn(MOST[name], run=run, **ways)
+def connect_four(name: str, minutes: float, every: float) -> Agent:
+    """Train a try for some more minutes, with matches after `every` minutes."""
+    settings, run = CONNECT_FOUR[name], Path(f"{RUN}-{name}")
+    new = GumbelAlphaZero(**settings).on("renshu/ConnectFour-v0", num_envs=GAMES_AT_ONCE[name], seed=0)
+    return by_minutes(new, MOST[name], run, minutes, every, strength, f"connect_four_{name}", settings)
+
+
+def othello(minutes: float, every: float) -> Agent:
+    """Train on boards of 6 x 6, with the settings of the fast try, and with matches against alpha-beta of depth 6."""
+    game, settings = Othello(size=6), CONNECT_FOUR["fast"]
+
+    def strength(agent: Agent) -> dict[str, Any]:
+        searching, bare = (agent_competitor(agent, simulations=n) for n in (100, 1))
+        deep = AlphaBeta(game, 6, heuristic_of(game))
+        found = {"deep": (searching, deep), "bare": (bare, deep), "random": (bare, Pure())}
+        return {name: match(game, *both, 40, seed=0, openings=2).score for name, both in found.items()}
+
+    new = GumbelAlphaZero(**settings).on(game, num_envs=GAMES_AT_ONCE["fast"], seed=0)
+    return by_minutes(new, OTHELLO_MOVES, OTHELLO_RUN, minutes, every, strength, "othello", settings, env=game)
+
+
+def by_minutes(
+    new: Agent,
+    moves: int,
+    run: Path,
+    minutes: float,
+    every: float,
+    strength: Callable[[Agent], dict[str, Any]],
+    part: str,
+    settings: dict[str, Any],
+    env: Any = None,
+) -> Agent:
+    """Train for some more minutes, with matches after `every` of them, and keep what they tell under a part's name.
+
+    new: the agent to begin with where there is no run folder yet. moves: where its training ends.
+    """
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    found = kept.get(part, {}).get("course", []) if run.exists() else []
+    known, left, agent = (found[-1]["minutes"] if found else 0.0), minutes, new
+    while left > 0.1 and agent.steps < moves:
+        began = time.perf_counter()
+        ways: dict[str, Any] = {"callbacks": [stop_after(min(left, every) * 60)], "checkpoint_every": 500_000}
+        ways["progress"] = False
+        agent = Agent.resume(run, env=env).learn(**ways) if run.exists() else new.learn(moves, run=run, **ways)
         spent = (time.perf_counter() - began) / 60
         known, left = known + spent, left - spent
         found.append({"minutes": known, "moves": agent.steps, **strength(agent)})
         print(found[-1], flush=True)
-        keep(f"connect_four_{name}", {"course": found, "settings": CONNECT_FOUR[name], "revision": revision()})
-        if agent.steps >= MOST[name]:
-            break
-    return found
+        keep(part, {"course": found, "settings": settings, "revision": revision()})
+    return agent
 
 
 def speed(example: Path, repeats: int = 3) -> dict[str, Any]:
@@ -205,16 +240,7 @@ def page() -> None:
         )
     tries = {name: kept[key] for name in CONNECT_FOUR if (key := f"connect_four_{name}") in kept}
     if tries:
-        rows = [
-            [
-                name,
-                f"{row['minutes']:.0f}",
-                f"{row['moves']:,}",
-                *(f"{row[opponent]:.3f}" if opponent in row else "" for opponent in OPPONENTS),
-            ]
-            for name, found in tries.items()
-            for row in found["course"]
-        ]
+        rows = [[name, *row] for name, found in tries.items() for row in course_rows(found["course"], OPPONENTS)]
         settings = "\n".join(f"- {name}: {found['settings']}" for name, found in tries.items())
         body.append(
             f"## Connect Four\n\nScores (draws count half) over {MATCH} games, half in each seat: with 100 and 1,000 "
@@ -224,9 +250,24 @@ def page() -> None:
         )
     if "solver" in kept:
         body.append(solver_section(kept["solver"]))
+    if "othello" in kept:
+        body.append(
+            "## Othello on 6 x 6\n\nThe settings of the fast try. Scores over 40 games, half in each seat, after two "
+            "moves at random: with 100 simulations and with the policy alone, against alpha-beta that looks 6 moves "
+            "ahead and judges by corners, edges, moves and discs, and against random play.\n\n"
+            + table(["minutes", "moves", *OTHELLO.values()], course_rows(kept["othello"]["course"], OTHELLO))
+        )
     if "speed" in kept:
         body.append(speed_section(kept["speed"]))
     publish("alphazero", "AlphaZero", "python -m bench.alphazero", "\n\n".join(body))
+
+
+def course_rows(course: list[dict[str, Any]], opponents: dict[str, str]) -> list[list[str]]:
+    """Format a training's matches."""
+    return [
+        [f"{row['minutes']:.0f}", f"{row['moves']:,}", *(f"{row[x]:.3f}" if x in row else "" for x in opponents)]
+        for row in course
+    ]
 
 
 def solver_section(found: dict[str, Any]) -> str:
@@ -277,7 +318,9 @@ def first_without_losses(run: dict[str, Any]) -> list[object]:
 def main() -> None:
     """Measure a part, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["tictactoe", "connect_four", "solver", "speed", "page"], default="page")
+    parser.add_argument(
+        "--part", choices=["tictactoe", "connect_four", "othello", "solver", "speed", "page"], default="page"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed; settings are chosen on 10 and above")
     parser.add_argument("--try", dest="name", choices=[*CONNECT_FOUR], default="fast", help="of Connect Four")
@@ -292,11 +335,11 @@ def main() -> None:
         if args.first < 10:
             keep("tictactoe", {"runs": runs, "settings": TICTACTOE, "revision": revision()})
     elif args.part == "connect_four":
-        kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        connect_four(args.name, args.minutes, args.every, kept.get(f"connect_four_{args.name}", {}).get("course", []))
+        agent = connect_four(args.name, args.minutes, args.every)
         if args.baseline:
-            agent = Agent.resume(Path(f"{RUN}-{args.name}"))
             agent.save(path_of(agent.name))
+    elif args.part == "othello":
+        othello(args.minutes, args.every)
     elif args.part == "solver":
         keep("solver", solver_part(args.name))
     elif args.part == "speed":
