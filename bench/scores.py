@@ -26,7 +26,8 @@ class Case:
     """A preset to train: number of seeds, the goal for the mean of their means, and steps where fewer than its own.
 
     episodes: greedy ones of each seed. above_random: the goal is what random actions score, measured beside it. Of a
-    single seed the best agent of `evaluations` on the way, 10 episodes each, is evaluated too, and the curve is drawn.
+    single seed the best agent of `evaluations` on the way, 10 episodes each, is evaluated too where there are any, and
+    the curve is drawn. sampled: actions are drawn from the policy in the end, as in training.
     """
 
     seeds: int
@@ -35,6 +36,7 @@ class Case:
     episodes: int = 20
     above_random: bool = False
     evaluations: int = 30
+    sampled: bool = False
 
 
 FIELDS = ["algorithm", "environment", "seed", "agent", "steps", "mean", "std", "seconds", "code"]
@@ -65,14 +67,14 @@ def measure(job: tuple[str, str, int, Case]) -> list[dict[str, str]]:
         preset.algorithm.on(environment, num_envs=preset.asked_envs, seed=seed, **preset.options) as agent,
         tempfile.TemporaryDirectory() as folder,
     ):
-        run = Path(folder) / "run" if long else None
-        agent.learn(steps, progress=False, run=run, eval_every=steps // case.evaluations if long else None)
+        run, looks = Path(folder) / "run" if long else None, case.evaluations if long else 0
+        agent.learn(steps, progress=False, run=run, eval_every=steps // looks if looks else None)
         seconds = time.perf_counter() - began
-        found = agent.evaluate(case.episodes)
+        found = agent.evaluate(case.episodes, deterministic=not case.sampled)
         add("last", agent.steps, (found.mean, found.std), seconds)
-        if run is not None:
-            if seed == 0:
-                plot_runs([run], curve_of(algorithm, environment), title=f"{algorithm} on {environment}, seed {seed}")
+        if run is not None and seed == 0:
+            plot_runs([run], curve_of(algorithm, environment), title=f"{algorithm} on {environment}, seed {seed}")
+        if run is not None and looks:
             with renshu.load(run / "best.safetensors", env=environment) as best:
                 found = best.evaluate(case.episodes)
                 add("best", best.steps, (found.mean, found.std), seconds)
@@ -161,6 +163,8 @@ def line(key: tuple[str, str], case: Case, rows: list[dict[str, str]]) -> list[s
     if found is not last:
         scores += ", the last: " + ", ".join(f"{row['mean']} ± {row['std']}" for row in last)
     goal, told = case.goal, f"{case.goal:g}"
+    if case.sampled:
+        scores += ", sampled"
     if by_chance:
         goal, told = float(by_chance[0]["mean"]), f"random: {by_chance[0]['mean']} ± {by_chance[0]['std']}"
     mean = float(np.mean(means))
