@@ -17,6 +17,7 @@ import numpy as np
 
 from bench.report import publish, table
 from renshu.networks.convolutions import convolution
+from renshu.runtime import prepare
 
 BATCH = 80
 YNN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20_000)
     options = parser.parse_args()
+    prepare()  # before JAX is used, as the first agent does
     rows = []
     for name, call in variants().items():
         took = seconds(call, options.repeats)
