@@ -154,6 +154,7 @@ def record(path: Path, source: EnvSource, policy: Policy, episodes: int, seed: i
     """
     if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # otherwise SDL would look for a screen, and complain
+        os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # or for a sound card, under Gymnasium before 1.4
     env = source.single(render_mode="rgb_array")
     try:
         write_video(path, episode_frames(env, policy, episodes, seed), render_fps(env))

@@ -227,6 +227,9 @@ def test_evaluate(trained):
     assert "sampled actions" in output
     assert "made for CartPole-v1" in refused("evaluate", trained, "--env", "Acrobot-v1")
     assert "return " in invoke("evaluate", trained, "--env", "CartPole-v0", "--episodes", 2)
+    output = invoke("evaluate", trained, "--env-set", "sutton_barto_reward=true", "--episodes", 2)
+    assert "return       -1.00 ± 0.00" in output  # nothing for a step, -1 for the fall
+    assert "kept in" not in output
 
 
 def test_evaluate_falls_back(trained, tmp_path):
