@@ -23,9 +23,9 @@ def baselines() -> list[str]:
 
 
 def baseline(environment: str | DeviceEnv) -> Agent:
-    """Load the agent that comes with Renshu for an environment, as "renshu/ConnectFour-v0".
+    """Load the agent that comes with Renshu for an environment, as "renshu/TicTacToe-v0".
 
-    `python -m bench.alphazero` trains them, and docs/benchmarks/alphazero.md says how strong they are.
+    `python -m bench.alphazero --baseline` trains them.
 
     Raises UnknownNameError for one that has none, naming those that do.
     """
