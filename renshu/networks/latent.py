@@ -14,7 +14,7 @@ from renshu.networks.encoders import Encoder, Hidden
 from renshu.networks.layers import dense
 from renshu.networks.planning import ResidualTower, is_board
 from renshu.networks.recurrent import LSTM
-from renshu.ops.images import has_images
+from renshu.ops.images import has_images, scaled
 from renshu.types import Array, PyTree
 
 LEAST_RANGE = 1e-5
@@ -69,7 +69,7 @@ class Representation(nn.Module):
     @nn.compact
     def __call__(self, obs: PyTree) -> Array:
         if has_planes(self.space):
-            return normalised(ResidualTower(self.blocks, self.channels)(jnp.asarray(obs, jnp.float32)))
+            return normalised(ResidualTower(self.blocks, self.channels)(scaled(self.space, obs)))
         x = Hidden(self.widths, layer_norm=True)(Encoder(self.space, self.cnn)(obs))
         return normalised(dense(self.latent, 1.0, False)(x))
 

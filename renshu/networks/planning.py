@@ -9,6 +9,7 @@ from gymnasium import spaces
 from renshu.networks.convolutions import convolve
 from renshu.networks.encoders import Encoder
 from renshu.networks.layers import dense
+from renshu.ops.images import scaled
 from renshu.types import Array, PyTree
 
 LEAST_VARIANCE = 1e-5
@@ -74,7 +75,7 @@ class PolicyValueNetwork(nn.Module):
     @nn.compact
     def __call__(self, obs: PyTree) -> tuple[Array, Array]:
         if is_board(self.space):
-            x = ResidualTower(self.blocks, self.channels)(jnp.asarray(obs, jnp.float32))
+            x = ResidualTower(self.blocks, self.channels)(scaled(self.space, obs))
             policy, value = (nn.relu(dense(n, 1.0, False)(x)).reshape(len(x), -1) for n in (4, 2))
             value = nn.relu(dense(self.channels, 1.0, False)(value))
         else:

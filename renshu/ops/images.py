@@ -51,17 +51,21 @@ def has_images(space: spaces.Space, anything: bool = False) -> bool:
 
 
 def pixels(space: spaces.Box, x: Array, layout: Layout) -> Array:
-    """Make images `[B, height, width, channels]` float32 of a leaf's values `[B, ...]`, scaled to [0, 1].
-
-    Numbers that are not bounded from 0 on are left as they are.
-    """
+    """Make images `[B, height, width, channels]` float32 of a leaf's values `[B, ...]`, `scaled`."""
     if layout.channels == "none":
         x = x[..., None]
     elif layout.channels == "first":
         x = jnp.moveaxis(x, -3, -1)
     if layout.stacked:  # [B, frames, height, width, channels]
         x = jnp.moveaxis(x, 1, -2).reshape(x.shape[0], *layout.shape)
+    return scaled(space, x)
+
+
+def scaled(space: spaces.Space, x: Array) -> Array:
+    """Scale the values of a leaf to [0, 1], as float32; bits stay, and Boxes that are not bounded from 0 on."""
+    x = jnp.asarray(x, jnp.float32)
+    if not isinstance(space, spaces.Box):
+        return x
     high = float(np.max(space.high))
     bounded = bool(np.isfinite(space.high).all()) and float(np.min(space.low)) >= 0.0 and high > 0
-    x = x.astype(jnp.float32)
     return x / high if bounded and high != 1.0 else x

@@ -87,8 +87,10 @@ class StochasticMuZeroLearner(MuZeroLearner):
     imagines = StochasticImagination
 
     def __init__(self, config: StochasticMuZero, spec: EnvSpec) -> None:
-        if config.value_prefix:
-            raise HyperparameterError("StochasticMuZero has no value_prefix: leave it out")
+        unused = ("value_prefix", "max_num_considered_actions")
+        unused = [name for name in unused if getattr(config, name) != getattr(StochasticMuZero, name)]
+        if unused:
+            raise HyperparameterError(f"StochasticMuZero has no {' and no '.join(unused)}: leave it out")
         super().__init__(config, spec)
 
     def make_model(self) -> ChanceModel:

@@ -528,6 +528,7 @@ def test_temperatures_above_1_reach_the_actors():
         (MuZero, {"search": "uct"}, "puct"),
         (StochasticMuZero, {"search": "gumbel"}, "puct"),
         (StochasticMuZero, {"value_prefix": True}, "has no value_prefix"),
+        (StochasticMuZero, {"max_num_considered_actions": 4}, "has no max_num_considered_actions"),
     ],
 )
 def test_bad_input(kind, options, message):
