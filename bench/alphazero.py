@@ -77,7 +77,7 @@ CONNECT_FOUR: dict[str, dict[str, Any]] = {
 }
 """Two tries: a network that learns more from each move, and one that plays many times as many, most games to their end
 before it learns from them."""
-GAMES_AT_ONCE, MOST = {"wide": 128, "fast": 256}, {"wide": 100_000_000, "fast": 14_000_000}
+GAMES_AT_ONCE, MOST = {"wide": 128, "fast": 256}, {"wide": 100_000_000, "fast": 10_000_000}
 """Games of Connect Four that are played side by side, and moves after which a training ends."""
 OTHELLO_RUN, OTHELLO_MOVES = Path("runs/othello"), 10_000_000
 OTHELLO = {"deep": "100 against alpha-beta 6", "bare": "policy against alpha-beta 6", "random": "policy against random"}

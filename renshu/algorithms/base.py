@@ -177,6 +177,8 @@ class Learner(ABC, Generic[Config, State]):
     needs: Needs
     idle_metrics: ClassVar[frozenset[str] | None] = None
     """Metrics that hold where `learn` took no gradient step; a loop drops the others then. None: all of them."""
+    convolves: bool | None = None
+    """Tell whether networks convolve, for which programs are compiled in another way. None: where images are seen."""
     guards_itself: ClassVar[bool] = False
     """True where `learn` itself keeps the state from before an update that went NaN; otherwise the library does."""
 

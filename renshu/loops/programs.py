@@ -186,7 +186,9 @@ def compiler_options(learner: Learner | None = None) -> dict[str, int | str]:
 
 
 def convolves(learner: Learner) -> bool:
-    """Tell whether a learner's networks see images."""
+    """Tell whether a learner's networks convolve."""
+    if learner.convolves is not None:
+        return learner.convolves
     own = getattr(learner.config, "cnn", None) is not None or getattr(learner.config, "network", None) is not None
     return has_images(learner.spec.network_space, anything=own)
 

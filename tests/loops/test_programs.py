@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from renshu import PPO, AlphaZero, MuZero
 from renshu.loops import programs
 from renshu.loops.programs import pack, unpack
+from renshu.types import EnvSpec
 
 VIEW: Any = {
     "w": jnp.arange(6, dtype=jnp.float32).reshape(2, 3),
@@ -35,3 +38,17 @@ def test_unpack_gives_back_the_view(small: int, monkeypatch: pytest.MonkeyPatch)
 def test_a_view_without_numbers() -> None:
     """A learner that has no parameters can act too."""
     assert unpack(pack(()), ()) == ()
+
+
+def test_convolutions_are_told() -> None:
+    """Of images by what is seen, of boards by the learner: an MLP takes the same board as a row of numbers."""
+    image, board = gym.spaces.Box(0, 255, (12, 12, 3), np.uint8), gym.spaces.MultiBinary((3, 3, 2))
+    two = gym.spaces.Discrete(2)
+    assert programs.convolves(PPO().build(EnvSpec(image, two, num_envs=2)))
+    assert not programs.convolves(PPO().build(EnvSpec(board, two, num_envs=2)))
+    assert programs.convolves(MuZero().build(EnvSpec(board, two, num_envs=2)))
+    planner = AlphaZero().on("renshu/TicTacToe-v0").trainer.learner
+    assert programs.convolves(planner)
+    quick = {"xla_cpu_experimental_ynn_fusion_type"}
+    cpu = jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11)
+    assert quick & set(programs.compiler_options(planner)) == (quick if cpu else set())

@@ -15,7 +15,7 @@ from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, choice, int
 from renshu.algorithms.planning.search import GUMBEL, PUCT, Found, Node, library, model_step, search
 from renshu.algorithms.replay_learner import ActorState, ReplayAlgorithm, ReplayLearner, State
 from renshu.errors import HyperparameterError
-from renshu.networks.planning import PolicyValueNetwork
+from renshu.networks.planning import PolicyValueNetwork, is_board
 from renshu.ops.masks import mask_for_display, mask_values
 from renshu.ops.returns import discounted_returns
 from renshu.ops.spaces import dummy
@@ -92,6 +92,7 @@ class AlphaZeroLearner(ReplayLearner[AlphaZero]):
         library()
         super().__init__(config, spec)
         self.needs = Needs(steps=config.train_freq, max_lag=None, env_state=True)
+        self.convolves = is_board(spec.network_space)
         self.network = PolicyValueNetwork(
             space=spec.network_space,
             actions=int(spec.action_space.n),  # type: ignore[attr-defined]
