@@ -17,7 +17,7 @@ class Past(NamedTuple):
     """Copies of a learner, shared by all its games."""
 
     copies: PyTree  # [K, ...]  its actor states, in K slots
-    count: Array  # [] int32  copies taken so far; slot i holds the newest with number i modulo K
+    count: Array  # [] int32  copies taken so far
 
 
 class PastMemory(NamedTuple):
@@ -30,9 +30,11 @@ class PastMemory(NamedTuple):
 class SelfPlay(Player):
     """Copies of the learner as it was before, of which one is drawn for each game and plays it to the end.
 
-    size: copies that are kept. every: rollouts between two copies; one waits until nobody plays any more against the
-    copy that has to go. Before the first copy opponents move at random. Returns are filed by who played: "past_0" to
-    "past_K-1" in the `info` of a game's last step, K the `size`.
+    size: copies that are kept, a uniform sample of all that were taken (reservoir sampling, Vitter 1985): against the
+    newest alone a learner forgets how to beat older ones, and goes round in circles (Bansal et al. 2018, section 4.2).
+    every: rollouts between two copies; one waits until nobody plays any more against the copy that has to go. Before
+    the first copy opponents move at random. Returns are filed by who played: "past_0" to "past_K-1" in the `info` of a
+    game's last step, K the `size`.
 
     The compiled loop alone has the copies; elsewhere, as in evaluations and videos, moves are random. Raises
     HyperparameterError for numbers out of range.
@@ -70,11 +72,11 @@ class SelfPlay(Player):
 
         iteration: [] int32, rollouts so far. playing: [...] int32, slots of the copies that are in a game.
         """
-        slot = past.count % self.size
+        slot = self._next(past.count)
         due = (iteration + 1 >= (past.count + 1) * self.every) & ~(playing == slot).any()
 
         def take() -> Past:
-            copies = jax.tree.map(lambda all_, one: all_.at[slot].set(one), past.copies, actor_state)
+            copies = jax.tree.map(lambda all_, one: all_.at[slot].set(one, mode="drop"), past.copies, actor_state)
             return Past(copies, past.count + 1)
 
         return jax.lax.cond(due, take, lambda: past)
@@ -84,11 +86,11 @@ class SelfPlay(Player):
         if self._learner is None:
             return PastMemory(jnp.int32(-1), ())
         past = self._shared()
-        known = jnp.minimum(past.count, self.size)
+        known, leaving = jnp.minimum(past.count, self.size), self._next(past.count)
         # The copy that has to go next begins no game, so that it can go.
-        full = known == self.size
-        drawn = jax.random.randint(key, (), 0, jnp.maximum(jnp.where(full, self.size - 1, known), 1))
-        slot = jnp.where(full, (past.count + 1 + drawn) % self.size, drawn)
+        goes = leaving < known
+        drawn = jax.random.randint(key, (), 0, jnp.maximum(known - goes, 1))
+        slot = drawn + (goes & (drawn >= leaving))
         return PastMemory(jnp.where(known > 0, slot, -1).astype(jnp.int32), self._learner.initial_carry(1))
 
     def move(self, memory: PastMemory, sight: Sight, key: Key) -> tuple[Array, PastMemory]:
@@ -111,6 +113,11 @@ class SelfPlay(Player):
     def filed(self, memory: PastMemory) -> dict[str, Array]:
         """Name who plays: a flag for each slot, [] bool."""
         return {f"past_{i}": memory.slot == i for i in range(self.size)}
+
+    def _next(self, count: Array) -> Array:
+        """Return the slot of the next copy, [] int32; none where it is not below `size`: that copy is left out."""
+        drawn = jax.random.randint(jax.random.fold_in(jax.random.key(0), count), (), 0, count + 1)
+        return jnp.where(count < self.size, count, drawn)
 
     def _shared(self) -> Past:
         return self.start() if self._past is None else self._past

@@ -19,15 +19,19 @@ def loop_state(agent):
 
 def test_copies_never_change_and_play_whole_games():
     agent = PPO(**SMALL).on("renshu/TicTacToe-v0", num_envs=16, seed=0, opponent=SelfPlay(size=3, every=2))
-    seen, slots, before = {}, set(), None
-    for _ in range(40):
+    seen, slots, before, count = [[], [], []], set(), None, 0
+    for _ in range(60):
         agent.learn(1, progress=False)  # one rollout of four steps
         at = loop_state(agent)
-        count = int(at.past.count)
-        for number in range(max(0, count - 3), count):
-            copy = [x[number % 3] for x in jax.tree.leaves(at.past.copies)]
-            for a, b in zip(copy, seen.setdefault(number, copy), strict=True):
-                np.testing.assert_array_equal(a, b)
+        taken, count = int(at.past.count) - count, int(at.past.count)
+        assert taken in (0, 1)
+        changed = []
+        for slot, copies in enumerate(seen):
+            now = b"".join(x[slot].tobytes() for x in jax.tree.leaves(at.past.copies))
+            if slot < count and now not in copies[-1:]:
+                copies.append(now)
+                changed.append(slot)
+        assert len(changed) <= taken, "only a new copy takes the place of another"
         theirs = np.where(at.envs.inner.seat == 0, at.envs.inner.memory.slot[:, 1], at.envs.inner.memory.slot[:, 0])
         slots |= set(theirs.tolist())
         if before is not None:
@@ -37,8 +41,23 @@ def test_copies_never_change_and_play_whole_games():
         before = theirs
     assert count >= 8
     assert slots == {-1, 0, 1, 2}
-    assert len({jax.tree.leaves(copy)[0].tobytes() for copy in seen.values()}) == len(seen)
+    assert len({copy for copies in seen for copy in copies}) == sum(map(len, seen))
+    assert 5 <= sum(map(len, seen)) < count, "some copies are left out"
     assert {"seat_0", "seat_1", "past_0", "past_1", "past_2"} == set(agent.recent_info)
+
+
+def test_copies_are_a_sample_of_the_whole_past():
+    pool, counts = SelfPlay(size=4), np.arange(400)
+    slots = np.array([int(pool._next(count)) for count in counts])
+    assert slots[:4].tolist() == [0, 1, 2, 3]
+    assert 4 * (1 + np.log(400 / 4)) == pytest.approx((slots < 4).sum(), rel=0.4)
+    ages = [number for end in range(40, 400, 10) for number in held(slots[:end]) / end]
+    assert np.mean(ages) == pytest.approx(0.5, abs=0.15), "neither the newest nor the first ones"
+
+
+def held(slots):
+    """Numbers of the copies in the four slots."""
+    return np.array([np.flatnonzero(slots == slot)[-1] for slot in range(4)])
 
 
 def test_past_selves_play_as_they_did():
@@ -78,18 +97,17 @@ def test_it_goes_on_from_a_checkpoint_to_the_bit(tmp_path):
 )
 def test_a_copy_is_the_learner_as_it_was(algorithm):
     agent = algorithm.on("renshu/StoneTaking-v0", num_envs=8, seed=0, opponent=SelfPlay(2, 1))
-    count, copies = 0, []
+    before: list = [None, None]
     for _ in range(30):
         agent.learn(2, progress=False)
         past = agent.trainer.loop_snapshot().past
-        if int(past.count) > count:
-            count = int(past.count)
-            newest = [np.asarray(x[(count - 1) % 2]) for x in jax.tree.leaves(past.copies)]
-            for kept, now in zip(newest, jax.tree.leaves(agent.trainer.actor_state), strict=True):
-                np.testing.assert_array_equal(kept, now)
-            copies.append(b"".join(x.tobytes() for x in newest))
-    assert count > 5
-    assert len(set(copies)) > 5
+        copies = [[np.asarray(x[slot]) for x in jax.tree.leaves(past.copies)] for slot in range(2)]
+        for slot, copy in enumerate(copies[: int(past.count)]):
+            if before[slot] is None or any((a != b).any() for a, b in zip(copy, before[slot], strict=True)):
+                before[slot] = copy
+                for kept, now in zip(copy, jax.tree.leaves(agent.trainer.actor_state), strict=True):
+                    np.testing.assert_array_equal(kept, now)
+    assert int(past.count) > 5
     assert sum(len(agent.recent_info[name]) for name in ("past_0", "past_1")) > 0
 
 
