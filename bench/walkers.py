@@ -28,6 +28,8 @@ def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
     ways: dict[str, Any] = {"progress": False, "eval_every": total // LOOKS, "checkpoint_every": total // LOOKS}
     if run.exists():
         agent = renshu.Agent.resume(run)
+        if agent.algorithm != preset.algorithm:
+            raise SystemExit(f"{run} was trained with other settings than the preset's: remove it, or give it a name")
         agent = agent if agent.steps >= total else agent.learn(**ways)
     else:
         cut, made = CUT[algorithm, environment], {"num_envs": preset.num_envs, **preset.options}

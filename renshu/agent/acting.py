@@ -180,11 +180,20 @@ def check_compatible(name: str, ours: EnvSpec, theirs: EnvSpec) -> None:
         raise SpaceError(f"the agent learned {_in_words(ours)}; {name} has {_in_words(theirs)}, which do not fit")
 
 
-def check_same_squashing(trainer: Trainer, other: Trainer) -> None:
-    """Raise HyperparameterError where the same weights would mean other continuous actions to two algorithms."""
-    ours, theirs = (getattr(one.algorithm, "squash_output", None) for one in (trainer, other))
-    if isinstance(trainer.fitted.spec.action_space, spaces.Box) and ours != theirs:
-        raise HyperparameterError(f"squash_output is {ours} here and {theirs} there: give both the same")
+def start_from(trainer: Trainer, other: Trainer) -> None:
+    """Take over another agent's weights, and the statistics that they see observations by.
+
+    Raises HyperparameterError where the same weights would be another policy here.
+    """
+    squashed = ("squash_output",) if isinstance(trainer.fitted.spec.action_space, spaces.Box) else ()
+    for name in ("norm_obs", *squashed):
+        ours, theirs = (getattr(one.algorithm, name, False) for one in (trainer, other))
+        if ours != theirs:
+            raise HyperparameterError(f"{name} is {ours} here and {theirs} there: give both the same")
+    state = trainer.learner.start_from(trainer.state, other.learner.actor_state(other.state).params)
+    if getattr(trainer.algorithm, "norm_obs", False):
+        state = state._replace(obs_stats=jax.tree.map(jax.numpy.copy, other.state.obs_stats))
+    trainer.state = state
 
 
 def _in_words(spec: EnvSpec) -> str:

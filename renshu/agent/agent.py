@@ -191,13 +191,13 @@ class Agent(Readings):
         """Take over the weights of another agent's networks, of those parts that both have; the rest begins anew.
 
         So a gradient learner goes on from what evolution has found, and the other way round: their policies are the
-        same networks where net_arch, activation_fn and squash_output are. Statistics of observations stay as they are.
+        same networks where net_arch, activation_fn, norm_obs and squash_output are; with norm_obs the statistics of
+        observations come along.
 
         Raises HyperparameterError where networks differ, or the algorithm cannot; SpaceError for other spaces.
         """
         acting.check_compatible(self.name, other.trainer.fitted.spec, self.trainer.fitted.spec)
-        acting.check_same_squashing(self.trainer, other.trainer)
-        self.trainer.state = self.trainer.learner.start_from(self.trainer.state, other.parameters)
+        acting.start_from(self.trainer, other.trainer)
         return self
 
     def member(self, which: str | int | Sequence[float]) -> Agent:

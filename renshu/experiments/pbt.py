@@ -311,9 +311,13 @@ class Training:
     def _dealt(
         self, states: list[PopulationState], parents: jax.Array, values: dict[str, jax.Array]
     ) -> list[PopulationState]:
-        """Let each member go on from its parent, with its own key: what it does from now on is its own."""
+        """Let each member go on from its parent, with its own keys: what it does from now on is its own."""
         whole = jax.tree.map(lambda *x: jnp.concatenate(x), *states)
         taken = jax.tree.map(lambda x: x[parents], whole)._replace(key=whole.key, values=values)
+        envs = taken.loop_state.envs._replace(key=whole.loop_state.envs.key)
+        taken = taken._replace(loop_state=taken.loop_state._replace(envs=envs))
+        if "seed" in taken.state._fields:  # of all that a population of evolution draws
+            taken = taken._replace(state=taken.state._replace(seed=whole.state.seed))
         parts = [np.arange(len(self.rows))[part] for part in np.split(np.arange(len(self.rows)), self.cuts)]
         return [jax.tree.map(lambda x, part=part: x[part], taken) for part in parts]
 

@@ -25,10 +25,11 @@ class PolicyHead(nn.Module):
     log_std_init: float = 0.0
     squash_output: bool = False
     ortho_init: bool = True
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, features: Array) -> Distribution:
-        outputs = dense(outputs_for(self.space), 0.01, self.ortho_init)(features)
+        outputs = dense(outputs_for(self.space), 0.01, self.ortho_init, self.use_bias)(features)
         if not isinstance(self.space, spaces.Box):
             return discrete(self.space, outputs)
         log_std = self.param("log_std", nn.initializers.constant(self.log_std_init), (outputs.shape[-1],))

@@ -66,10 +66,10 @@ def orthogonal(gain: float) -> Callable[..., Array]:
     return init
 
 
-def dense(width: int, gain: float, orthogonally: bool) -> nn.Dense:
+def dense(width: int, gain: float, orthogonally: bool, use_bias: bool = True) -> nn.Dense:
     """Make a linear layer; orthogonal initialisation with `gain`, or Flax's own (LeCun normal)."""
     init = orthogonal(gain) if orthogonally else nn.initializers.lecun_normal()
-    return nn.Dense(width, kernel_init=init, dot_general=lambda x, w, *_, **__: product(x, w))
+    return nn.Dense(width, use_bias, kernel_init=init, dot_general=lambda x, w, *_, **__: product(x, w))
 
 
 class NoisyDense(nn.Module):

@@ -51,10 +51,13 @@ def vector_policy(
     masks: bool = False,
     cnn: str | None = None,
     network: nn.Module | None = None,
+    with_bias: bool = True,
 ) -> VectorPolicy:
     """Build a policy from spaces and hyperparameters. A `network` of the user replaces the hidden layers.
 
-    The deviation of continuous actions is no part of the vector: what is played is the mean.
+    with_bias: a bias on the outputs. The deviation of continuous actions is no part of the vector: what is played is
+    the mean.
+
     Raises HyperparameterError where that network does not take the observation or returns no features `[B, F]`.
     """
     if network is not None:
@@ -62,7 +65,7 @@ def vector_policy(
         torso: nn.Module = network.copy(name=None)
     else:
         torso = MLP(observation_space, widths, activation_fn, ortho_init, cnn)
-    module = Policy(torso, PolicyHead(action_space, 0.0, squash_output, ortho_init))
+    module = Policy(torso, PolicyHead(action_space, 0.0, squash_output, ortho_init, with_bias))
 
     def init(key: Key) -> tuple[PyTree, PyTree]:
         return _parted(dict(module.init(key, dummy(observation_space, 1))["params"]))

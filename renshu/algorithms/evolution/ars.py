@@ -37,6 +37,8 @@ class ARS(VectorAlgorithm):
     )
     zero_policy: bool = boolean(True, "begin with weights that are all zero")
     net_arch: NetArch | None = layer_sizes((), "widths of the hidden layers; [] is a linear policy", optional=True)
+    squash_output: bool = boolean(False, "squash continuous actions by tanh instead of clipping them")
+    with_bias: bool = boolean(False, "a bias on the outputs; hidden layers have one anyway")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,7 +25,6 @@ ADAM, PLAIN = ("adam", 0.02), ("sgd", 1.0)
 STRATEGIES: dict[str, tuple[str, tuple[str, float] | None]] = {
     "open_es": ("Open_ES", ADAM),
     "pgpe": ("PGPE", ADAM),
-    "guided_es": ("GuidedES", ADAM),
     "asebo": ("ASEBO", ADAM),
     "snes": ("SNES", PLAIN),
     "xnes": ("xNES", PLAIN),
@@ -50,9 +49,13 @@ STRATEGIES: dict[str, tuple[str, tuple[str, float] | None]] = {
 """Class in evosax of each strategy; optimiser and step size of those that move a mean along an estimated gradient."""
 QUADRATIC = {"cma_es", "xnes", "ma_es"}
 """Strategies that keep a matrix of all pairs of weights."""
-DECOMPOSING = {"cma_es", "xnes", "guided_es", "asebo"}
+DECOMPOSING = {"cma_es", "xnes", "asebo"}
 """Strategies with eigenvalues, exponentials, QR or singular values of matrices. Batches of those, in two programs at
 once, wait for each other's threads for ever on a CPU: rows of an experiment ask and tell one after the other."""
+REMEMBERING = {"hill_climbing", "simulated_annealing", "gradientless_descent"}
+"""Strategies with a mean that compare a generation with what they found before it, as those without one may."""
+HOPELESS = -1e30
+"""Fitness below that of all members, of all generations."""
 MANY = 2_000
 """Weights from which a matrix of all their pairs is slow."""
 SHAPING = (None, "centered_rank", "standardize", "normalize", "identity")
@@ -73,18 +76,23 @@ class ES(VectorAlgorithm):
 
     strategy: str = choice("open_es", "way to search, by its name in evosax", tuple(STRATEGIES))
     population_size: int = integer(64, "members of a generation", least=2)
-    sigma: float = number(0.1, "deviation of the members about their mean at the start", above=0)
+    sigma: float = number(
+        0.1,
+        "deviation of the members about their mean at the start; for asebo of their whole length, for "
+        "gradientless_descent the largest radius",
+        above=0,
+    )
     learning_rate: ScheduleLike | None = schedule(
         None,
-        "step size of strategies that move their mean along a gradient: None is 0.02 by Adam for open_es, pgpe, "
-        "guided_es and asebo, and 1 for snes, xnes, simple_es and discovered_es",
+        "step size of strategies that move their mean along a gradient: None is 0.02 by Adam for open_es, pgpe and "
+        "asebo, and 1 for snes, xnes, simple_es and discovered_es",
         least=0,
         optional=True,
         traceable=True,
     )
     weight_decay: float = number(0.0, "mean square of its weights times this is taken off a member's return", least=0)
     fitness_shaping: str | None = choice(
-        None, "form in which a strategy sees returns; None: its own, ranks for most", SHAPING
+        None, "form in which open_es, pgpe and asebo see returns, and populations; None: the strategy's own", SHAPING
     )
     strategy_kwargs: Any = parameters("further parameters of the strategy in evosax, by name")
 
@@ -135,6 +143,10 @@ class ESLearner(VectorLearner[ES]):
         chosen = self.config.learning_rate
         return value_of(known[1] if chosen is None else chosen, counters.progress_remaining)
 
+    def failed(self, lowest: Array) -> Array:
+        """Return the fitness of a member that failed: strategies that remember members of old must not keep it."""
+        return super().failed(lowest) if self._strategy.forgets else jnp.full_like(lowest, HOPELESS)
+
     def named(self, state: State) -> dict[str, PyTree]:
         """Return the mean, where the strategy has one, and the best member of all generations, by its own seeds."""
         mean = {"mean": self.params_of(state.search.mean)} if hasattr(state.search, "mean") else {}
@@ -161,9 +173,8 @@ class Evosax:
         kind = getattr(algorithms, name)
         arguments = inspect.signature(kind).parameters
         options: dict[str, Any] = {}
-        # Plain steps of size 1 are evosax's own, to the bit.
-        self.steps = optimizer is not None and (optimizer[0] == "adam" or config.learning_rate is not None)
-        if optimizer is not None and self.steps:
+        self.steps = optimizer is not None
+        if optimizer is not None:
             made = optax.adam if optimizer[0] == "adam" else optax.sgd
             options["optimizer"] = optax.inject_hyperparams(made)(learning_rate=optimizer[1])
         if "std_schedule" in arguments:
@@ -171,6 +182,10 @@ class Evosax:
         if config.fitness_shaping is not None:
             from evosax.core import fitness_shaping
 
+            if arguments["fitness_shaping_fn"].default is fitness_shaping.weights_fitness_shaping_fn:
+                raise HyperparameterError(
+                    f"ES: {config.strategy} weighs its members by their rank itself: leave fitness_shaping out"
+                )
             options["fitness_shaping_fn"] = getattr(fitness_shaping, f"{config.fitness_shaping}_fitness_shaping_fn")
         further = dict(config.strategy_kwargs or {})
         taken = arguments.keys() - {"population_size", "solution"}
@@ -182,6 +197,7 @@ class Evosax:
                 f"ES: population_size={config.population_size} is none for {config.strategy}: {error}"
             ) from None
         self.params = self._params(further)
+        self.forgets = hasattr(self.search, "get_mean") and config.strategy not in REMEMBERING
         alone = sequential_vmap if config.strategy in DECOMPOSING else lambda function: function
         self._ask, self._tell = alone(self.search.ask), alone(self.search.tell)
 
@@ -193,8 +209,9 @@ class Evosax:
                 raise HyperparameterError(
                     f"ES: {self.config.strategy} has no parameter {name!r}.{did_you_mean(name, known)}"
                 )
-        if "std_init" in known and "std_init" not in further:
-            further["std_init"] = self.config.sigma
+        for name in ("std_init", "radius_max"):
+            if name in known and name not in further:
+                further[name] = self.config.sigma
         return jax.tree.map(jnp.asarray, params.replace(**further))
 
     def init(self, key: Key, start: Array) -> PyTree:
@@ -205,6 +222,9 @@ class Evosax:
             count = self.config.population_size
             about = start + self.config.sigma * jax.random.normal(jax.random.fold_in(key, 1), (count, start.size))
             state = self.search.init(key, about, jnp.full(count, jnp.inf), self.params)
+        # Of no generation yet, the best is where the search begins; evosax has NaN there.
+        best = jnp.where(jnp.isnan(state.best_solution), start, state.best_solution)
+        state = state.replace(best_solution=best)
         # Numbers of Python would become arrays of other types with the first generation.
         # Copied, because loops donate the state, and some of it would be the parameters themselves.
         return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x), copy=True), state)

@@ -110,6 +110,11 @@ class PopulationLearner(Learner[Config, State]):
                 f"num_envs={spec.num_envs}: each of the {members} members of {name}'s population plays in environments "
                 f"of its own. Leave num_envs= out, or take a multiple of {members}; workers of a cluster must divide it"
             )
+        if config.n_eval_episodes > 1 and spec.num_envs != config.default_num_envs:
+            raise HyperparameterError(
+                f"num_envs={spec.num_envs}: {members} members with n_eval_episodes={config.n_eval_episodes} play in "
+                f"{config.default_num_envs} environments. Leave num_envs= out"
+            )
         keep = {"reward", "obs"} if config.norm_obs else {"reward"}
         self.needs = Needs(
             steps=spec.max_episode_steps, fresh=True, common_seeds=members, finite_rewards=False, keep=frozenset(keep)
@@ -175,6 +180,10 @@ class PopulationLearner(Learner[Config, State]):
             values = values[jnp.argsort(rollout.env_id)]
         return values.reshape(-1, self.config.members, *values.shape[1:]).mean(axis=0)
 
+    def failed(self, lowest: Array) -> Array:
+        """Return the fitness of a member whose return is not finite. lowest: of the others in its generation."""
+        return lowest - 1.0
+
     def tell(
         self, key: Key, members: PyTree, fitness: Array, search: PyTree, learning_rate: Array, rollout: Rollout
     ) -> PyTree:
@@ -186,8 +195,8 @@ class PopulationLearner(Learner[Config, State]):
         members, search, key_tell = self.generation(state.seed, state.counters.updates, state.search)
         fitness = self.by_member(rollout, self.returns(rollout))
         fits = jnp.isfinite(fitness)
-        lowest = jnp.where(fits, fitness, jnp.inf).min()
-        told = jnp.where(fits, fitness, jnp.where(fits.any(), lowest - 1.0, 0.0))
+        lowest = jnp.where(fits.any(), jnp.where(fits, fitness, jnp.inf).min(), 0.0)
+        told = jnp.where(fits, fitness, self.failed(lowest))
         rate = self.learning_rate(state.counters)
         search = self.tell(key_tell, members, told, search, rate, rollout)
         solution = self.strategy.solution(search, members, told)

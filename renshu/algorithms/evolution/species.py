@@ -108,13 +108,13 @@ def survivors(
     return left, size, mean
 
 
-def offspring(lives: Array, size: Array, mean: Array, members: int, least: int) -> Array:
+def offspring(lives: Array, size: Array, mean: Array, lowest: Array, members: int, least: int) -> Array:
     """Share the next generation's members out among species by their mean fitness: numbers `[S]` that sum up to them.
 
-    Half way from their sizes now, as in neat-python; each has `least` at the least.
+    As in neat-python fitness counts from that of the worst member of all living species on, `lowest`, and sizes go half
+    way from where they are; each has `least` at the least.
     """
-    low, high = jnp.where(lives, mean, jnp.inf).min(), jnp.where(lives, mean, -jnp.inf).max()
-    worth = jnp.where(lives, (mean - low) / jnp.where(high > low, high - low, 1.0), 0.0)
+    worth = jnp.where(lives, mean - lowest, 0.0)
     worth = jnp.where(worth.sum() > 0, worth, lives.astype(jnp.float32))
     wanted = jnp.maximum(worth / worth.sum() * members, least)
     above = jnp.where(lives, ((size + wanted) / 2 - least).clip(0), 0.0)
@@ -134,7 +134,8 @@ def children(
     """
     species, size, mean = survivors(species, place, fitness, generation, config)
     members, lives = len(place), species.key != NONE
-    counts = offspring(lives, size, mean, members, config.least)
+    lowest = jnp.where(lives[place], fitness, jnp.inf).min()
+    counts = offspring(lives, size, mean, lowest, members, config.least)
     ends = jnp.cumsum(counts)
     child = jnp.arange(members)
     of = jnp.searchsorted(ends, child, side="right")

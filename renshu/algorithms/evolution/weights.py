@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from renshu.algorithms.base import KINDS, OBSERVATIONS
 from renshu.algorithms.evolution.population import Acting, EvolutionaryAlgorithm, PopulationLearner, State
 from renshu.algorithms.hyperparameters import NetArch, boolean, choice, convolutions, layer_sizes, module
+from renshu.errors import HyperparameterError
 from renshu.networks.encoders import default_widths
 from renshu.networks.heads import describe
 from renshu.networks.layers import ACTIVATIONS
@@ -38,6 +39,7 @@ class VectorAlgorithm(EvolutionaryAlgorithm):
         None, "activation of the hidden layers; None: tanh, or on images relu", (None, *ACTIVATIONS)
     )
     ortho_init: bool = boolean(True, "orthogonal initialisation of the weights that evolution begins at")
+    with_bias: bool = boolean(True, "a bias on the outputs; hidden layers have one anyway")
     cnn: str | None = convolutions()
     network: Any = module("a Flax module of your own in place of the hidden layers: obs [B, ...] -> features [B, F]")
 
@@ -65,6 +67,7 @@ class VectorLearner(PopulationLearner[Config]):
             masks=spec.masks,
             cnn=config.cnn,
             network=config.network,
+            with_bias=config.with_bias,
         )
 
     def start(self, key: Key) -> Array:
@@ -76,7 +79,9 @@ class VectorLearner(PopulationLearner[Config]):
         return self.policy.params(solution)
 
     def start_from(self, state: State, params: PyTree) -> State:
-        """Begin the search at the weights of another's policy."""
+        """Begin the search at the weights of another's policy. Raises HyperparameterError where some have no place."""
+        if not self.config.with_bias and "policy_head" in params and _has_bias(params["policy_head"]):
+            raise HyperparameterError(f"{type(self.config).__name__}(with_bias=True) takes a policy that has a bias")
         params = adopted(state.params, params)
         search = self.strategy.init(jax.random.key(state.seed), self.policy.weights(params))
         return state._replace(params=params, search=search)
@@ -119,3 +124,7 @@ class VectorLearner(PopulationLearner[Config]):
     def metrics(self, search: PyTree, solution: Array, rate: Array) -> Metrics:
         """Return the size of the weights."""
         return {"weights_norm": jnp.linalg.norm(solution)}
+
+
+def _has_bias(head: PyTree) -> bool:
+    return any("bias" in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(head))

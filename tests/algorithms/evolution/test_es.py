@@ -128,3 +128,34 @@ def test_programs_with_eigenvalues_run_at_once():
     """Batches of them in a program on each core waited for each other for ever; in a process that can be ended."""
     done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "8 curves", done.stderr
+
+
+@pytest.mark.parametrize("name", ["de", "pso", "gradientless_descent", "hill_climbing", "open_es"])
+def test_who_fails_is_not_remembered(name):
+    """Where members of old stay, one that failed must not: all others of its generation may be better than they."""
+    learner = ES(strategy=name, population_size=6, net_arch=[]).on("renshu/CartPole-v1", seed=0).trainer.learner
+    told = learner.failed(jnp.float32(-200.0))
+    assert (told < -1e20) == (name != "open_es")
+    search = learner.strategy
+    state = search.init(jax.random.key(0), jnp.zeros(learner.policy.size))
+    for i, low in enumerate((-900.0, -200.0)):
+        members, state = search.ask(jax.random.key(i), state)
+        fitness = jnp.full(6, low).at[0].set(told if i else low)
+        state = search.tell(jax.random.key(i), members, fitness, state, jnp.float32(0.1))
+    if hasattr(state, "population") and name != "pso":
+        assert not (state.population == members[0]).all(axis=1).any()
+    assert not (state.best_solution == members[0]).all()
+
+
+def test_the_best_of_no_generation_is_where_the_search_begins():
+    agent = ES(population_size=6, net_arch=[]).on("renshu/CartPole-v1", seed=0)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(agent.member("best").parameters))
+
+
+def test_sigma_is_the_radius_of_gradientless_descent():
+    draws = []
+    for sigma in (0.1, 1.0):
+        search = Evosax(ES(strategy="gradientless_descent", population_size=64, sigma=sigma), D)
+        members, _ = search.ask(jax.random.key(0), search.init(jax.random.key(0), jnp.zeros(D)))
+        draws.append(float(jnp.linalg.norm(members, axis=1).max()))
+    assert draws[1] > 3 * draws[0]

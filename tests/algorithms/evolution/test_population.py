@@ -192,6 +192,10 @@ def test_what_cannot_be():
         ES(**SMALL, strategy="pgpe", strategy_kwargs={"std_lr": 0.2}).on(Drawn()).trainer.learner.strategy.params.std_lr
         == 0.2
     )
+    with pytest.raises(HyperparameterError, match="weighs its members by their rank"):
+        ES(**SMALL, strategy="cma_es", fitness_shaping="centered_rank").on(Drawn())
+    with pytest.raises(HyperparameterError, match="play in 12 environments"):
+        ES(**SMALL, n_eval_episodes=2).on(Drawn(), num_envs=6)
     with pytest.raises(HyperparameterError, match="finds its own step size"):
         ES(strategy="cma_es", learning_rate=0.1)
     with pytest.raises(HyperparameterError, match="population_size=5 is none for open_es"):
@@ -221,6 +225,13 @@ def test_a_gradient_learner_goes_on_from_the_best_and_the_other_way_round(tmp_pa
         DQN().on("renshu/CartPole-v1").start_from(found)
     with pytest.raises(SpaceError, match="do not fit"):
         PPO().on("renshu/Pendulum-v1").start_from(found)
+    with pytest.raises(HyperparameterError, match="norm_obs is False here and True there"):
+        PPO(net_arch=[8]).on("renshu/CartPole-v1").start_from(ES(**SMALL, norm_obs=True).on("renshu/CartPole-v1"))
+    with pytest.raises(HyperparameterError, match="takes a policy that has a bias"):
+        ARS(net_arch=[8], zero_policy=False).on("renshu/CartPole-v1").start_from(found)
+    sees = ES(**SMALL, norm_obs=True).on("renshu/CartPole-v1", seed=0).learn(2_000, progress=False)
+    taught = PPO(net_arch=[], norm_obs=True).on("renshu/CartPole-v1", seed=1).start_from(sees)
+    np.testing.assert_array_equal(taught.predict(obs), sees.predict(obs))
     swings = ES(**SMALL, strategy="cma_es").on("renshu/Pendulum-v1", seed=0)
     with pytest.raises(HyperparameterError, match="squash_output is False here and True there"):
         PPO(net_arch=[]).on("renshu/Pendulum-v1").start_from(swings)

@@ -76,18 +76,32 @@ def test_children_sum_up_and_follow_fitness(seed):
     lives[0] = True
     size = jnp.asarray(np.where(lives, draw.multinomial(100, np.ones(8) / 8), 0))
     mean = jnp.asarray(draw.normal(size=8).astype(np.float32))
-    counts = np.asarray(offspring(jnp.asarray(lives), size, mean, 100, 3))
+    counts = np.asarray(offspring(jnp.asarray(lives), size, mean, mean.min() - 1, 100, 3))
     assert counts.sum() == 100
     assert (counts[lives] >= 3).all()
     assert (counts[~lives] == 0).all()
 
 
 def test_equal_species_share_alike():
-    counts = offspring(jnp.array([True, True, False]), jnp.array([50, 50, 0]), jnp.zeros(3), 100, 2)
-    np.testing.assert_array_equal(counts, [50, 50, 0])
-    counts = offspring(jnp.array([True, True, False]), jnp.array([50, 50, 0]), jnp.array([2.0, 1.0, 9.0]), 100, 2)
+    lives, size = jnp.array([True, True, False]), jnp.array([50, 50, 0])
+    np.testing.assert_array_equal(offspring(lives, size, jnp.zeros(3), jnp.float32(0), 100, 2), [50, 50, 0])
+    counts = offspring(lives, size, jnp.array([2.0, 1.0, 9.0]), jnp.float32(0.9), 100, 2)
     assert counts[0] > 70
     assert counts[2] == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shares_are_neat_pythons(seed):
+    from neat.reproduction import DefaultReproduction
+
+    draw = np.random.default_rng(seed)
+    size = draw.multinomial(200, np.ones(5) / 5)
+    fitness = [draw.normal(draw.normal() * 50, 20, count).astype(np.float32) for count in size]
+    mean, lowest = np.array([x.mean() for x in fitness]), min(x.min() for x in fitness)
+    adjusted = (mean - lowest) / max(1.0, max(x.max() for x in fitness) - lowest)
+    theirs = DefaultReproduction.compute_spawn(adjusted.tolist(), size.tolist(), 200, 2)
+    ours = offspring(jnp.ones(5, bool), jnp.asarray(size), jnp.asarray(mean), jnp.float32(lowest), 200, 2)
+    np.testing.assert_allclose(ours, theirs, atol=3)
 
 
 def test_the_best_go_on_unchanged_and_parents_are_of_the_better_part():
