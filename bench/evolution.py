@@ -269,8 +269,8 @@ def page() -> None:
     if rows:
         head = ["algorithm", "environment", "steps", "each seed", "mean", "goal", "reached", "median time"]
         body.append(
-            "## Scores\n\nBy the presets, seeds 0 and up, "
-            f"{EPISODES} greedy episodes each; goals of ARS are RL Zoo's scores, one run each. Time includes compiling. "
+            f"## Scores\n\nBy the presets, seeds 0 and up, {EPISODES} greedy episodes each; goals of ARS are RL Zoo's "
+            "scores, one run each. Time includes compiling. "
             "BipedalWalker is trained on its first 1,000 steps, and evaluated on all; its settings were chosen on seed "
             "10.\n\n" + table(head, rows)
         )

@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium import spaces
 
 from renshu.agent.backends import make_backend
-from renshu.agent.opponents import reseated, seated
+from renshu.agent.compatible import check_compatible
+from renshu.agent.opponents import refuse_copies, reseated, seated
 from renshu.agent.options import COUNT
 from renshu.agent.trainer import Trainer, fit_spaces_for
 from renshu.algorithms import migration
@@ -18,8 +19,8 @@ from renshu.envs.source import EnvSource
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.loops.evaluation import Evaluation
 from renshu.ops.masks import batched_with_mask
-from renshu.ops.spaces import batched, same_structure
-from renshu.types import EnvSpec, PyTree, TimeStep
+from renshu.ops.spaces import batched
+from renshu.types import PyTree, TimeStep
 
 
 def predict(
@@ -95,7 +96,7 @@ def evaluate(
     """Run whole episodes apart from training; see `Agent.evaluate`. count: environments that step together."""
     backend, fitted = None, trainer.fitted
     if env is not None or opponent is not None:
-        source = other_source(trainer, env, opponent)
+        source = other_source(trainer, env, opponent, explore=not deterministic)
         backend = make_backend(source, None, loop=None, processes=False, timeout=trainer.timeout)
     try:
         if backend is not None:
@@ -153,12 +154,16 @@ class Snapshot:
         return evaluate(self._trainer, None, **options)
 
 
-def other_source(trainer: Trainer, env: Any, opponent: Any = None) -> EnvSource:
-    """Take another environment, with masks if the trainer's learner uses them; None: its own, with another opponent."""
+def other_source(trainer: Trainer, env: Any, opponent: Any = None, *, explore: bool = False) -> EnvSource:
+    """Take another environment, with masks if the trainer's learner uses them; None: its own, with another opponent.
+
+    explore: an agent that is the opponent acts as in its training.
+    """
+    refuse_copies(opponent)
     if env is None:
-        source = reseated(trainer.backend.source, trainer.algorithm, opponent)
+        source = reseated(trainer.backend.source, trainer.algorithm, opponent, explore=explore)
     else:
-        source = seated(EnvSource.of(env), trainer.algorithm, opponent)
+        source = seated(EnvSource.of(env), trainer.algorithm, opponent, explore=explore)
     return source.with_masks(trainer.space_config.masks)
 
 
@@ -171,13 +176,6 @@ def hand_over(trainer: Trainer, other: Trainer) -> None:
         other.close()
         raise
     other.transfer(trainer)
-
-
-def check_compatible(name: str, ours: EnvSpec, theirs: EnvSpec) -> None:
-    """Raise SpaceError where what was learned by one spec is of no use by the other, that of the environment `name`."""
-    spaces = (ours.observation_space, theirs.observation_space), (ours.action_space, theirs.action_space)
-    if not all(same_structure(a, b) for a, b in spaces) or ours.frame_stack != theirs.frame_stack:
-        raise SpaceError(f"the agent learned {_in_words(ours)}; {name} has {_in_words(theirs)}, which do not fit")
 
 
 def start_from(trainer: Trainer, other: Trainer) -> None:
@@ -194,11 +192,6 @@ def start_from(trainer: Trainer, other: Trainer) -> None:
     if getattr(trainer.algorithm, "norm_obs", False):
         state = state._replace(obs_stats=jax.tree.map(jax.numpy.copy, other.state.obs_stats))
     trainer.state = state
-
-
-def _in_words(spec: EnvSpec) -> str:
-    several = f" ({spec.frame_stack} at once)" if spec.frame_stack > 1 else ""
-    return f"observations of {spec.observation_space}{several} and actions of {spec.action_space}"
 
 
 def _batched(trainer: Trainer, observation: PyTree, action_mask: Any = None) -> tuple[PyTree, int, bool]:

@@ -283,19 +283,20 @@ class Agent(Readings):
     def play(
         self,
         against: Any = "random",
-        games: int = 100,
+        games: int | None = None,
         *,
         seed: int = 0,
-        openings: int = 2,
+        openings: int | None = None,
         simulations: int | None = None,
         deterministic: bool = True,
     ) -> Result:
         """Play games of two against another, half of them in each seat.
 
         against: another agent, "random", "person" (at the terminal), a function (key, observation, legal actions) ->
-        action, or a `renshu.arena.players.Competitor` such as AlphaBeta. games: even, 2 or more. openings: moves at the
-        beginning that are drawn at random. simulations: of agents that plan, in place of their own number.
-        deterministic: greedy actions. Raises SpaceError where the agent has learned no game of two.
+        action, or a `renshu.arena.players.Competitor` such as AlphaBeta. games: even, 2 or more; None: 100, or 2 with a
+        person, who may leave earlier. openings: moves at the beginning that are drawn at random; None: 2, or none with
+        a person. simulations: of agents that plan, in place of their own number. deterministic: greedy actions.
+        Raises SpaceError where the agent has learned no game of two.
         """
         options = {"openings": openings, "simulations": simulations, "deterministic": deterministic}
         return players.play(self, against, games, seed=seed, **options)  # type: ignore[arg-type]

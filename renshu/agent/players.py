@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from renshu.agent.acting import check_compatible
+from renshu.agent.compatible import check_game
+from renshu.agent.opponents import refuse_copies
 from renshu.agent.trainer import Trainer
 from renshu.arena.match import Result, match
 from renshu.arena.person import Person
 from renshu.arena.players import Competitor, Pure, View
-from renshu.envs.device import DeviceEnv, MaskedDeviceEnv
+from renshu.envs.device import DeviceEnv
 from renshu.envs.seats import game_of
 from renshu.errors import CheckpointError, HyperparameterError, SpaceError
 from renshu.loops.programs import Programs
@@ -40,24 +41,41 @@ def agent_competitor(
 
 
 def play(
-    agent: Agent, against: Any, games: int, *, seed: int, openings: int, simulations: int | None, deterministic: bool
+    agent: Agent,
+    against: Any,
+    games: int | None,
+    *,
+    seed: int,
+    openings: int | None,
+    simulations: int | None,
+    deterministic: bool,
 ) -> Result:
     """Let an agent play against another in the game that it has learned; see `Agent.play`."""
+    refuse_copies(against)
     model = agent.trainer.spec.model
     if model is None:  # after loading it is made when first needed
         model = agent.trainer.backend.source.plain_device
     game = None if model is None else game_of(model)
     if game is None or game.players < 2:
         raise SpaceError(f"{agent.name} is no game of two players that can be played here: evaluate(...) is for others")
-    mine = agent_competitor(agent, deterministic=deterministic, simulations=simulations)
+    agents: list[Agent] = [one for one in (agent, against) if hasattr(one, "trainer")]
+    planning = [one for one in agents if _plans(one)]
+
+    def sits(one: Agent) -> AgentCompetitor:
+        # Who does not plan says so where nobody does.
+        asked = simulations if _plans(one) or not planning else None
+        return agent_competitor(one, deterministic=deterministic, simulations=asked)
+
+    mine = sits(agent)
+    other: Competitor
     if isinstance(against, Competitor):
         other = against
-    elif against == "person":
+    elif isinstance(against, str) and against == "person":
         other = Person(game, explain=mine.explain)
-    elif hasattr(against, "trainer"):
-        other = agent_competitor(against, deterministic=deterministic, simulations=simulations)
     else:
-        other = Pure(against)
+        other = sits(agents[1]) if len(agents) > 1 else Pure(against)
+    usual = (2, 0) if other.takes_back else (100, 2)
+    games, openings = (given if given is not None else it for given, it in zip((games, openings), usual, strict=True))
     return match(game, mine, other, games, seed, openings=openings)
 
 
@@ -69,7 +87,7 @@ class AgentCompetitor(Competitor):
         self.learner, self.programs = trainer.learner, trainer.programs
         if simulations is not None:
             config, plain = self.learner.config, type(trainer.algorithm).__name__
-            if not hasattr(type(config), "num_simulations"):
+            if not hasattr(config, "num_simulations"):
                 raise HyperparameterError(f"simulations={simulations}: {plain} does not plan; leave them out")
             self.learner = dataclasses.replace(config, num_simulations=simulations).build(trainer.fitted.spec)
             self.programs = Programs(self.learner)
@@ -83,18 +101,7 @@ class AgentCompetitor(Competitor):
 
     def check(self, game: DeviceEnv) -> None:
         """Raise SpaceError where this is not the game that the agent has learned."""
-        own, masked = self.trainer.spec, self.trainer.space_config.masks
-        learned = own.id or (own.model.name if own.model is not None else self.trainer.name)
-        named = own.id is not None or own.model is not None
-        if named and learned not in (game.id, game.name):
-            raise SpaceError(f"{self.name} has learned {learned}; this is {game.name}, another game")
-        if masked and not game.gives_masks:
-            raise SpaceError(f"{self.name} has learned {learned} with action masks; {game.name} gives none")
-        theirs = (MaskedDeviceEnv(game) if masked else game).spec(1)
-        try:
-            check_compatible(game.name, own, dataclasses.replace(theirs, frame_stack=own.frame_stack))
-        except SpaceError as error:
-            raise SpaceError(f"{self.name} has learned {learned}, not this {game.name}: {error}") from None
+        check_game(self.trainer, self.name, game)
 
     def begin(self, count: int, seed: int) -> None:
         """Begin games with new memories."""
@@ -128,3 +135,7 @@ class AgentCompetitor(Competitor):
         state = view.state if self.learner.needs.env_state else ()
         to_play = jnp.asarray(view.seat) if self.trainer.fitted.spec.players > 1 else ()
         return TimeStep(obs, jnp.asarray(view.first), env_state=state, to_play=to_play)
+
+
+def _plans(agent: Agent) -> bool:
+    return hasattr(agent.algorithm, "num_simulations")

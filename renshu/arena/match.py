@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from renshu.arena.players import Competitor, Moved, TakeBack, View
+from renshu.arena.players import Competitor, Left, Moved, TakeBack, View
 from renshu.arena.rules import Position, Rules, numbered, rules_of
 from renshu.envs.device import DeviceEnv
 from renshu.errors import HyperparameterError, RenshuError
@@ -110,7 +110,7 @@ class _Table:
         self.seed, self.rows = np.uint32(seed), numbered(count)
         self.names = tuple(competitor.name for competitor in seats)
         self.timed = [False] * len(seats)
-        self.history: list[tuple[Standing, list[Competitor]]] = []
+        self.history: list[tuple[int, Standing, list[dict[str, Any]]]] = []
 
     def play(self) -> Games:
         for seat, competitor in enumerate(self.seats):
@@ -128,7 +128,7 @@ class _Table:
             try:
                 chosen = self._drawn(now) if opening else self._chosen(now)
             except TakeBack:
-                now, self.seats = self._before()
+                now = self._before()
             else:
                 now = self._after(now, chosen, opening)
         kept = (*now.states, now.position.state)
@@ -155,7 +155,7 @@ class _Table:
             if not mine.any():
                 continue
             if competitor.takes_back:
-                self.history.append((now, [copy.copy(each) for each in self.seats]))
+                self.history.append((number, now, [dict(vars(each)) for each in self.seats]))
             # Where a game is over nothing may be allowed, which some networks cannot bear.
             shown = legal | now.over[:, None]
             view = View(now.position.obs, shown, now.position.state, seat, ~now.moved[:, number], mine)
@@ -226,10 +226,17 @@ class _Table:
             position, ended, now.returns + np.asarray(reward), lengths, moved, (*now.actions, chosen), states
         )
 
-    def _before(self) -> tuple[Standing, list[Competitor]]:
+    def _before(self) -> Standing:
         """Return to how things stood at the move before of the one who takes back; its present move is the last."""
-        self.history.pop()
-        return self.history.pop()
+        asks = self.history.pop()[0]
+        while True:
+            number, standing, known = self.history.pop()
+            if number == asks:
+                break
+        for each, attributes in zip(self.seats, known, strict=True):
+            vars(each).clear()
+            vars(each).update(attributes)
+        return standing
 
 
 def seed_of(seed: int, seat: int) -> int:
@@ -269,13 +276,14 @@ class Result:
     lengths: float
 
     @classmethod
-    def of(cls, names: tuple[str, str], halves: Mapping[int, Games]) -> Result:
-        """Count games of two. names: of both. halves: games by the seat of the first."""
-        by_seat = np.zeros((2, 3), np.int64)
-        for seat, games in halves.items():
+    def of(cls, names: tuple[str, str], played: Iterable[tuple[int, Games]]) -> Result:
+        """Count games of two. names: of both. played: games, with the seat of the first in them."""
+        by_seat, lengths = np.zeros((2, 3), np.int64), []
+        for seat, games in played:
             ahead = np.sign(games.returns[:, seat] - games.returns[:, 1 - seat])
-            by_seat[seat] = [(ahead == sign).sum() for sign in (1, 0, -1)]
-        return cls(names, by_seat, float(np.concatenate([games.lengths for games in halves.values()]).mean()))
+            by_seat[seat] += [(ahead == sign).sum() for sign in (1, 0, -1)]
+            lengths.append(games.lengths)
+        return cls(names, by_seat, float(np.concatenate(lengths).mean()))
 
     @property
     def wins(self) -> int:
@@ -336,11 +344,20 @@ def match(
 ) -> Result:
     """Let two competitors play `count` games, half of them with `a` in seat 0, half with `b`, of the same openings.
 
-    count: even, 2 or more. Otherwise as `play_games`, whose errors it raises.
+    count: even, 2 or more. A person plays one game after the other, in turn in each seat, and keeps those that are over
+    on leaving. Otherwise as `play_games`, whose errors it raises; Left by a person who has finished none.
     """
     if _whole("count", count, 2) % 2:
         raise HyperparameterError(f"count={count}: expected an even number of games, half for each seat")
-    halves = {}
-    for seat, pair in enumerate(((a, b), (b, a))):
-        halves[seat] = play_games(game, pair, count // 2, seed=seed, openings=openings, time_limit=time_limit)
-    return Result.of((a.name, b.name), halves)
+    at_once = 1 if a.takes_back or b.takes_back else count // 2
+    played: list[tuple[int, Games]] = []
+    try:
+        for number in range(count // at_once):
+            seat = number % 2
+            pair, own = ((a, b), (b, a))[seat], seed + number // 2
+            games = play_games(game, pair, at_once, seed=own, openings=openings, time_limit=time_limit)
+            played.append((seat, games))
+    except Left:
+        if not played:
+            raise
+    return Result.of((a.name, b.name), played)

@@ -76,7 +76,10 @@ class TakeBack(Exception):
 
 
 class Left(Exception):
-    """Raised by `choose` to leave for good: the match ends without a result."""
+    """Raised by `choose` to leave for good."""
+
+    def __init__(self) -> None:
+        super().__init__("the game was left before it was over")
 
 
 class Pure(Competitor):

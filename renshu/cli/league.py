@@ -11,7 +11,9 @@ import typer
 def league(
     players: Annotated[
         list[str],
-        typer.Argument(help="run folders, agents' files, random, alphabeta[:DEPTH], perfect, uct[:N]; two or more"),
+        typer.Argument(
+            help="run folders, agents' files, random, alphabeta[:DEPTH], perfect, uct[:N], baseline; two or more"
+        ),
     ],
     game: Annotated[str, typer.Option(help="a game of two players, as connect_four or renshu/TicTacToe-v0")],
     games: Annotated[int, typer.Option(help="of each against each, an even number", min=2)] = 100,

@@ -48,7 +48,7 @@ class _Wish(NamedTuple):
 def play(
     game: Annotated[str, typer.Argument(help="a game of two players, as connect_four or renshu/TicTacToe-v0")],
     against: Annotated[
-        str, typer.Option(help="random, alphabeta[:DEPTH], perfect, uct[:N], a run folder or an agent's file")
+        str, typer.Option(help="random, alphabeta[:DEPTH], perfect, uct[:N], baseline, a run folder or an agent's file")
     ] = "uct",
     player: Annotated[str | None, typer.Option(help="who plays in your place, named in the same way")] = None,
     seat: Annotated[
@@ -114,7 +114,7 @@ def _compete(wish: _Wish, player: Competitor, other: Competitor) -> None:
     first = {0: wish.games, 1: 0, None: (wish.games + 1) // 2}[wish.seat]
     counts = {0: first, 1: wish.games - first}
     halves = {seat: wish.play(player, other, seat, count) for seat, count in counts.items() if count}
-    print(Result.of((player.name, other.name), halves))
+    print(Result.of((player.name, other.name), halves.items()))
     number = 0
     for games in halves.values():
         wish.save(games, number)

@@ -45,6 +45,8 @@ class SeatedState(NamedTuple):
     owed: Array  # [] float32 what the seat was paid before the learner's first move
     total: Array  # [] float32 what it was paid in this game
     over: Array  # [] bool
+    cut: Array  # [] bool    it was cut off: nobody had won
+    moves: Array  # [] int32  of all players
     memory: PyTree  # [P, ...] of the opponents, one in each seat
     moved: Array  # [P] bool  the seat has moved in this game
 
@@ -67,6 +69,7 @@ class Seated(DeviceEnv):
             raise SpaceError(f"seat={seat}: {game.name} has the seats 0 to {game.players - 1}")
         self.game, self.opponent, self.seat = game, as_player(opponent), seat
         self.observation_space, self.action_space = game.observation_space, game.action_space
+        # Moves of all are counted here; the learner's own steps are fewer.
         self.max_episode_steps, self.reward_threshold, self.id = game.max_episode_steps, None, game.id
 
     @property
@@ -83,7 +86,8 @@ class Seated(DeviceEnv):
         memories = jax.vmap(self.opponent.begin)(jax.random.split(memory, players))
         nothing, no = jnp.float32(0.0), jnp.bool_(False)
         unmoved = jnp.zeros(players, jnp.bool_)
-        state = self._others(SeatedState(game, obs, seat, nothing, nothing, no, memories, unmoved), reply)
+        state = SeatedState(game, obs, seat, nothing, nothing, no, no, jnp.int32(0), memories, unmoved)
+        state = self._others(state, reply)
         return state, state.obs
 
     def step(self, state: SeatedState, action: PyTree, key: Key) -> Step:
@@ -99,18 +103,23 @@ class Seated(DeviceEnv):
             for name, plays in self.opponent.filed(memory).items():
                 flags[name] = flags.get(name, False) | (plays & (after.seat != i))
         returns = {name: jnp.where(flag, after.total, jnp.nan) for name, flag in flags.items()}
-        return Step(after._replace(owed=jnp.float32(0.0)), after.obs, after.owed, after.over, info=returns)
+        terminated = after.over & ~after.cut
+        return Step(after._replace(owed=jnp.float32(0.0)), after.obs, after.owed, terminated, after.cut, returns)
 
     def _moved(self, state: SeatedState, action: PyTree, key: Key) -> SeatedState:
         """Let the player to move make a move."""
         after = self.game.step(state.game, action, key)
-        paid = after.reward[state.seat]
+        paid, moves, cut = after.reward[state.seat], state.moves + 1, jnp.asarray(after.truncated)
+        if self.max_episode_steps is not None:
+            cut |= moves >= self.max_episode_steps
         return state._replace(
             game=after.state,
             obs=after.obs,
             owed=state.owed + paid,
             total=state.total + paid,
-            over=after.terminated | after.truncated,
+            over=after.terminated | cut,
+            cut=cut & ~after.terminated,
+            moves=moves,
         )
 
     def _others(self, state: SeatedState, key: Key) -> SeatedState:

@@ -18,6 +18,7 @@ class Past(NamedTuple):
 
     copies: PyTree  # [K, ...]  its actor states, in K slots
     count: Array  # [] int32  copies taken so far
+    since: Array  # [] int32  rollouts since the last one
 
 
 class PastMemory(NamedTuple):
@@ -65,19 +66,21 @@ class SelfPlay(Player):
         """Return room for the copies, which are none yet."""
         learner = self._learner
         shapes = jax.eval_shape(lambda key: learner.actor_state(learner.init(key)), jax.random.key(0))
-        return Past(jax.tree.map(lambda s: jnp.zeros((self.size, *s.shape), s.dtype), shapes), jnp.int32(0))
+        copies = jax.tree.map(lambda s: jnp.zeros((self.size, *s.shape), s.dtype), shapes)
+        return Past(copies, jnp.int32(0), jnp.int32(0))
 
-    def renewed(self, past: Past, actor_state: PyTree, iteration: Array, playing: Array) -> Past:
-        """Take a copy of an actor state where one is due.
+    def renewed(self, past: Past, actor_state: PyTree, playing: Array) -> Past:
+        """Take a copy of an actor state where one is due, after a rollout.
 
-        iteration: [] int32, rollouts so far. playing: [...] int32, slots of the copies that are in a game.
+        playing: [...] int32, slots of the copies that are in a game.
         """
         slot = self._next(past.count)
-        due = (iteration + 1 >= (past.count + 1) * self.every) & ~(playing == slot).any()
+        past = past._replace(since=past.since + 1)
+        due = (past.since >= self.every) & ~(playing == slot).any()
 
         def take() -> Past:
             copies = jax.tree.map(lambda all_, one: all_.at[slot].set(one, mode="drop"), past.copies, actor_state)
-            return Past(copies, past.count + 1)
+            return Past(copies, past.count + 1, jnp.int32(0))
 
         return jax.lax.cond(due, take, lambda: past)
 
@@ -124,13 +127,14 @@ class SelfPlay(Player):
 
 
 class Frozen(Player):
-    """A learner as it is now, which never changes, as an opponent: it acts as in training.
+    """A learner as it is now, which never changes, as an opponent.
 
-    learner: a `renshu.Learner`. actor_state: what acting needs of its state. name: in messages.
+    learner: a `renshu.Learner`. actor_state: what acting needs of its state. name: in messages. explore: it acts as in
+    training; otherwise greedily.
     """
 
-    def __init__(self, learner: Any, actor_state: PyTree, name: str) -> None:
-        self._learner, self._actor_state, self.name = learner, actor_state, name
+    def __init__(self, learner: Any, actor_state: PyTree, name: str, explore: bool = True) -> None:
+        self._learner, self._actor_state, self.name, self._explore = learner, actor_state, name, explore
 
     def begin(self, key: Key) -> PyTree:
         """Return the network's memory at the start of a game."""
@@ -138,15 +142,15 @@ class Frozen(Player):
 
     def move(self, memory: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
         """Act as the learner does."""
-        return moved(self._learner, self._actor_state, memory, sight, key)
+        return moved(self._learner, self._actor_state, memory, sight, key, self._explore)
 
 
-def moved(learner: Any, actor_state: PyTree, carry: PyTree, sight: Sight, key: Key) -> tuple[Array, PyTree]:
+def moved(
+    learner: Any, actor_state: PyTree, carry: PyTree, sight: Sight, key: Key, explore: bool = True
+) -> tuple[Array, PyTree]:
     """Let a learner act in one game: an action, [] int32, and its carry after it."""
     obs = {MASK: sight.legal.astype(jnp.int8), OBSERVATION: sight.obs} if learner.spec.masks else sight.obs
     obs, first, state = jax.tree.map(lambda x: x[None], (obs, sight.first, sight.state))
     timestep = TimeStep(obs, first, env_state=state if learner.needs.env_state else ())
-    if learner.spec.players > 1:
-        timestep = timestep._replace(to_play=jax.vmap(learner.spec.model.to_play)(state))
-    done = learner.act(learner.prepare(actor_state, jnp.arange(1)), carry, timestep, key, explore=True)
+    done = learner.act(learner.prepare(actor_state, jnp.arange(1)), carry, timestep, key, explore=explore)
     return done.action[0].astype(jnp.int32), done.carry

@@ -123,7 +123,7 @@ class TrainIteration:
         updates = after.counters.updates - state.counters.updates
         if self.opponents is not None:
             playing = opponents_in(loop_state.envs.inner)
-            past = self.opponents.renewed(loop_state.past, self.learner.actor_state(after), iteration, playing)
+            past = self.opponents.renewed(loop_state.past, self.learner.actor_state(after), playing)
             loop_state = loop_state._replace(past=past)
         return after, loop_state, stats._replace(metrics=metrics, updates=updates)
 

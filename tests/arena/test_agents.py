@@ -1,16 +1,21 @@
 """Agents in the arena: masks, seats, memory, search, and games that they have not learned."""
 
+import io
+
 import jax
 import numpy as np
 import pytest
 
-from renshu import DQN, MCTS, PPO, AlphaZero, load
+from renshu import DQN, MCTS, PPO, AlphaZero, MuZero, load
+from renshu.agent.opponents import seated
 from renshu.agent.players import agent_competitor
 from renshu.arena.match import match, play_games
 from renshu.arena.players import AlphaBeta, Competitor, Pure
 from renshu.envs.builtin.connect_four import ConnectFour
 from renshu.envs.builtin.othello import Othello
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
+from renshu.envs.players import Sight
+from renshu.envs.source import EnvSource
 from renshu.errors import CheckpointError, HyperparameterError, RenshuError, SpaceError
 from tests.arena.toys import Whose
 
@@ -176,3 +181,55 @@ def test_without_a_state_a_search_alone_says_what_it_needs():
         agent.predict(obs, search=False)
     with pytest.raises(SpaceError, match="env_state="):
         agent.explain(obs)
+
+
+def test_a_person_plays_two_games_without_openings(ppo, monkeypatch, capsys):
+    lines = "\n".join(["a1", "a2", "a3", "b1", "b2", "b3", "c1", "c2", "c3"] * 20)
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    result = ppo.play("person")
+    assert result.games == 2
+    shown = capsys.readouterr().out
+    assert "you played" not in shown, "no move was drawn in the person's place"
+
+
+def test_copies_of_the_past_are_for_training(ppo):
+    for ask in (lambda: ppo.play("self", games=2), lambda: ppo.evaluate(2, opponent="self")):
+        with pytest.raises(SpaceError, match="is for training"):
+            ask()
+
+
+def test_simulations_are_of_those_that_plan(ppo, planner):
+    assert planner.play(ppo, games=2, simulations=2).games == 2
+    assert ppo.play(planner, games=2, simulations=2).games == 2
+
+
+def test_an_agent_as_opponent_is_greedy_where_it_is_measured_by(planner):
+    """With noise at the root, drawn moves and a few visits, an untrained planner would seldom play the same twice."""
+    board = TicTacToe()
+    state, _ = board.reset(jax.random.key(0))
+    seen = []
+    for explore in (True, False):
+        frozen = seated(EnvSource.of(board), PPO(), planner, explore=explore).plain_device.opponent
+        sight = Sight(board.observe(state), board.action_mask(state) != 0, state, np.True_)
+        keys = jax.random.split(jax.random.key(1), 12)
+        seen.append({int(frozen.move(frozen.begin(key), sight, key)[0]) for key in keys})
+    assert len(seen[0]) > 2
+    assert len(seen[1]) == 1
+
+
+def test_a_planner_chooses_the_same_again(planner):
+    state, obs = TicTacToe().reset(jax.random.key(0))
+    obs = {"observation": np.asarray(obs), "action_mask": np.ones(9, np.int8)}
+    chosen = {
+        int(planner.predict(obs["observation"], action_mask=obs["action_mask"], env_state=state)) for _ in range(6)
+    }
+    assert len(chosen) == 1
+
+
+def test_a_loaded_muzero_is_an_opponent_and_another_games_agent_is_none(tmp_path, ppo):
+    small = {"num_simulations": 2, "n_blocks": 1, "n_channels": 4, "net_arch": [8], "batch_size": 8}
+    path = MuZero(**small).on("renshu/TicTacToe-v0", num_envs=2, seed=0).save(tmp_path / "agent.safetensors")
+    agent = PPO(**TINY).on("renshu/TicTacToe-v0", num_envs=4, opponent=load(path)).learn(64, progress=False)
+    assert len(agent.recent_info["seat_0"]) > 0
+    with pytest.raises(SpaceError, match="another game"):
+        PPO(**TINY).on("renshu/ConnectFour-v0", opponent=ppo)

@@ -165,7 +165,7 @@ def test_a_result_counts_by_seat():
         return play_games(TicTacToe(), [Pure(), Pure()], len(returns), seed=0)._replace(returns=returns)
 
     first, second = games([[1, -1], [0, 0], [1, -1]]), games([[1, -1], [1, -1], [-1, 1]])
-    result = Result.of(("a", "b"), {0: first, 1: second})
+    result = Result.of(("a", "b"), [(0, first), (1, second)])
     assert result.by_seat.tolist() == [[2, 1, 0], [1, 0, 2]]
     assert result.score == pytest.approx(3.5 / 6)
     assert "a against b: 3 won, 1 drawn, 2 lost; score 0.583" in str(result)

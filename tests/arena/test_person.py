@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from renshu.arena.match import play_games
+from renshu.arena.match import match, play_games
 from renshu.arena.person import HELP, Person
 from renshu.arena.players import AlphaBeta, Competitor, Left, Pure
 from renshu.envs.builtin.connect_four import ConnectFour
@@ -150,3 +150,40 @@ def test_against_perfect_play():
     person = Person(TicTacToe(), ask=lambda prompt: next(answers), tell=lambda line: None)
     games = play_games(TicTacToe(), [person, AlphaBeta(TicTacToe())], 1, seed=0)
     assert games.returns[0, 0] <= 0
+
+
+def test_undo_of_two_people_asks_the_one_who_took_back():
+    shown, lines = [], iter(["a1", "b1", "undo", "c1"])
+    asked = []
+
+    def ask(prompt):
+        asked.append(prompt)
+        try:
+            return next(lines)
+        except StopIteration:
+            raise EOFError from None
+
+    people = [Person(TicTacToe(), name, ask=ask, tell=shown.append) for name in ("Ann", "Bob")]
+    with pytest.raises(Left):
+        play_games(TicTacToe(), people, 1, seed=0)
+    # Ann has moved twice by then: her undo is asked for at her second move, and leads to her first.
+    assert asked == ["Ann: ", "Bob: ", "Ann: ", "Ann: ", "Bob: "]
+
+
+def test_a_match_is_played_one_by_one_and_may_be_left():
+    def people(lines):
+        left = iter(lines)
+
+        def ask(prompt):
+            try:
+                return next(left)
+            except StopIteration:
+                raise EOFError from None
+
+        return Person(TicTacToe(), ask=ask, tell=lambda line: None)
+
+    # In the first game a row of its own; the second is left.
+    result = match(TicTacToe(), people(["a1", "b1", "c1"]), FirstFree(), 4, seed=0)
+    assert (result.wins, result.games) == (1, 1)
+    with pytest.raises(Left, match="before it was over"):
+        match(TicTacToe(), people([]), FirstFree(), 4, seed=0)

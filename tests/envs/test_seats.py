@@ -1,5 +1,6 @@
 """Seats of a game: a step is the learner's move and the replies, and everyone is paid for the seat they sit in."""
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,8 @@ from renshu.agent.summary import describe
 from renshu.envs.builtin.connect_four import ConnectFour
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.envs.builtin.two_picks import TwoPicks
-from renshu.envs.device import MaskedDeviceEnv
+from renshu.envs.device import DeviceEnvs, MaskedDeviceEnv
+from renshu.envs.games import Game
 from renshu.envs.players import Player
 from renshu.envs.seats import Seated
 from renshu.errors import SpaceError
@@ -156,10 +158,10 @@ def test_an_evaluation_with_another_opponent_keeps_the_game_and_its_limit():
     kwargs = {"stones": 9, "max_stones": 2}
     small = {"n_steps": 8, "batch_size": 16, "net_arch": [8]}
     for env, options in (("renshu/StoneTaking-v0", {"env_kwargs": kwargs}), (StoneTaking(9, 2), {})):
-        agent = PPO(**small).on(env, num_envs=2, seed=0, max_episode_steps=3, **options)
-        assert agent.spec.kwargs == {**kwargs, "max_episode_steps": 3, "opponent": "random"}
+        agent = PPO(**small).on(env, num_envs=2, seed=0, max_episode_steps=5, **options)
+        assert agent.spec.kwargs == {**kwargs, "max_episode_steps": 5, "opponent": "random"}
         found = agent.evaluate(10, opponent=takes_one)
-        assert max(found.lengths) == 3  # 9 stones, of which 3 of its own moves take at least 3 and the replies 3
+        assert max(found.lengths) == 3  # of five moves
         assert agent.evaluate(10, opponent="random").lengths == agent.evaluate(10).lengths
 
 
@@ -181,3 +183,37 @@ def test_a_file_tells_the_opponent_or_that_it_is_missing(tmp_path):
         alone.evaluate(2)
     with pytest.warns(UserWarning, match="does not hold the opponent"):
         renshu.load(path, env=StoneTaking())
+
+
+class Endless(Game):
+    """Nobody wins; both move in turn."""
+
+    players = 2
+    observation_space, action_space = gymnasium.spaces.MultiBinary(1), gymnasium.spaces.Discrete(2)
+    max_episode_steps = 7
+
+    def begin(self, key):
+        return jnp.int32(0)
+
+    def move(self, state, action, key):
+        return state + 1, jnp.zeros(2), jnp.bool_(False)
+
+    def observe(self, state):
+        return jnp.zeros(1, jnp.int8)
+
+    def to_play(self, state):
+        return state % 2
+
+    def action_mask(self, state):
+        return jnp.ones(2, jnp.bool_)
+
+
+def test_a_limit_counts_moves_of_all_and_cuts_off():
+    envs = DeviceEnvs(Seated(Endless()), 8)
+    state, _ = envs.reset(jax.random.key(0))
+    first = np.asarray(state.inner.seat) == 0
+    for number in range(1, 5):
+        state, out = jax.jit(envs.step)(state, jnp.zeros(8, jnp.int32))
+        # Seven moves: the fourth of whoever is first, the third of the other, to which a reply is the seventh.
+        np.testing.assert_array_equal(out.truncated, (number == 4) & first | (number == 3) & ~first)
+        assert not out.terminated.any(), "nobody has won"

@@ -12,7 +12,7 @@ import optax
 
 from renshu.algorithms.base import OBSERVATIONS
 from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, choice, integer, layer_sizes, number, schedule
-from renshu.algorithms.planning.search import GUMBEL, PUCT, Found, Node, library, model_step, search
+from renshu.algorithms.planning.search import GUMBEL, PUCT, Found, library, model_step, roots, search
 from renshu.algorithms.replay_learner import ActorState, ReplayAlgorithm, ReplayLearner, State
 from renshu.errors import HyperparameterError
 from renshu.networks.planning import PolicyValueNetwork, is_board
@@ -125,10 +125,10 @@ class AlphaZeroLearner(ReplayLearner[AlphaZero]):
         return search(
             config.search,
             params,
-            key,
+            key if explore else jax.random.key(0),  # between equals mctx draws lots
             logits,
             value,
-            Node(timestep.env_state, jnp.zeros(timestep.first.shape, jnp.bool_)),
+            roots(timestep.env_state, len(timestep.first)),
             step,
             simulations=config.num_simulations,
             mask=self.split(timestep.obs)[1],

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from renshu.algorithms.base import OBSERVATIONS, Algorithm, Learner
 from renshu.algorithms.hyperparameters import integer, number
-from renshu.algorithms.planning.search import UCT, Found, Node, library, model_step, playout, search
+from renshu.algorithms.planning.search import UCT, Found, Node, library, model_step, playout, roots, search
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.ops.masks import mask_for_display, mask_values
 from renshu.types import Accepts, ActorOutput, Array, Counters, EnvSpec, Key, Metrics, Needs, PyTree, Rollout, TimeStep
@@ -81,7 +81,7 @@ class MCTSLearner(Learner[MCTS, State]):
                 "MCTS has no network to choose by: it searches from the environment's own state, so give env_state="
             )
         key_root, key_search = jax.random.split(key)
-        root = Node(timestep.env_state, jnp.zeros(timestep.first.shape, jnp.bool_))
+        root = roots(timestep.env_state, len(timestep.first))
         logits, value = self.judge({}, key_root, timestep.obs, root)
         return search(
             UCT,

@@ -26,10 +26,16 @@ GUMBEL, PUCT, UCT = "gumbel", "puct", "uct"
 
 
 class Node(NamedTuple):
-    """States in a search tree. One that has ended stays as it is, and pays nothing any more."""
+    """States in a search tree. One that has ended stays as it is, pays nothing any more, and keeps its value."""
 
     state: PyTree  # [B, ...]  of the model
     ended: Array  # [B] bool
+    worth: Array  # [B]  value of one that has ended: 0, or where it was cut off what it was judged to be
+
+
+def roots(state: PyTree, count: int) -> Node:
+    """Return the nodes of B states to search from."""
+    return Node(state, jnp.zeros(count, jnp.bool_), jnp.zeros(count))
 
 
 class Found(NamedTuple):
@@ -68,15 +74,16 @@ def model_step(model: DeviceEnv, evaluate: Evaluate, gamma: float | Array) -> Ca
         if model.players > 1:
             reward = jnp.take_along_axis(reward, mover[:, None], axis=1)[:, 0]
         truncated = jnp.broadcast_to(jnp.asarray(after.truncated), after.terminated.shape)
-        over = Node(state, node.ended | after.terminated | truncated)
+        over = Node(state, node.ended | after.terminated | truncated, node.worth)
         logits, value = evaluate(params, key_value, after.obs, over)
-        goes_on = jnp.where(node.ended, False, ~after.terminated)
+        value = jnp.where(node.ended, node.worth, jnp.where(after.terminated, 0.0, value))
+        discount = jnp.where(after.terminated, 0.0, jnp.where(mover == follower, gamma, -gamma))
         return library().RecurrentFnOutput(
             reward=jnp.where(node.ended, 0.0, reward),
-            discount=jnp.where(goes_on, jnp.where(mover == follower, gamma, -gamma), 0.0),
+            discount=jnp.where(node.ended, 1.0, discount),
             prior_logits=logits,
-            value=jnp.where(goes_on, value, 0.0),
-        ), over
+            value=value,
+        ), over._replace(worth=value)
 
     return step
 
@@ -115,6 +122,8 @@ def search(
         ways |= {"dirichlet_alpha": options["dirichlet_alpha"], "pb_c_init": options["c_init"]}
         ways |= {"temperature": options["temperature"] if explore else 0.0}
         output = mctx.muzero_policy(params, key, begin, step, **ways)
+        if not explore:  # mctx draws among those that were visited as often
+            return _found_by_visits(output.search_tree, mask)
     else:
         return _found_by_visits(_uct(mctx, params, key, begin, step, mask, simulations, options["c"]), mask)
     summary = output.search_tree.summary()
@@ -187,7 +196,7 @@ def playout(
         total = total + jnp.where(node.ended, 0.0, discount * paid)
         state = jax.tree.map(lambda new, old: choose(node.ended, old, new), after.state, node.state)
         over = node.ended | after.terminated | after.truncated
-        return Node(state, over), legal_in(after.obs), total, discount * gamma, i + 1
+        return Node(state, over, node.worth), legal_in(after.obs), total, discount * gamma, i + 1
 
     begin = (node, legal, jnp.zeros(count), jnp.float32(1.0), jnp.int32(0))
     return jax.lax.while_loop(going, step, begin)[2]

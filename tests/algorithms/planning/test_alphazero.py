@@ -4,14 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import renshu
 from renshu import MCTS, AlphaZero, GumbelAlphaZero
 from renshu.agent.players import agent_competitor
 from renshu.algorithms.planning.alphazero import returns_of_movers
+from renshu.algorithms.planning.search import model_step, roots, search
 from renshu.arena.exhaustive import never_loses
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
-from renshu.envs.device import MaskedDeviceEnv
+from renshu.envs.device import DeviceEnv, MaskedDeviceEnv, Step
 from renshu.errors import HyperparameterError, SpaceError
 from renshu.types import Rollout
 
@@ -147,3 +149,36 @@ def test_it_learns_to_lose_less():
     before = losses()
     agent.learn(12_000, progress=False)
     assert losses() < before / 2
+
+
+@pytest.mark.parametrize("kind", ["puct", "gumbel"])
+def test_what_is_cut_off_keeps_its_value_however_often_it_is_looked_at(kind):
+    class Cut(DeviceEnv):
+        """One step, after which nothing is decided."""
+
+        observation_space, action_space = spaces.Box(0, 1, (1,), np.float32), spaces.Discrete(2)
+
+        def reset(self, key):
+            return jnp.float32(0.0), jnp.zeros(1)
+
+        def step(self, state, action, key):
+            return Step(state, jnp.zeros(1), jnp.float32(0.0), jnp.bool_(False), jnp.bool_(True))
+
+    def judged(params, key, obs, node):
+        return jnp.zeros((len(node.ended), 2)), jnp.ones(len(node.ended))
+
+    options = {"dirichlet_alpha": 0.3, "dirichlet_fraction": 0.25, "temperature": 1.0, "c_init": 1.25, "considered": 2}
+    found = search(
+        kind,
+        {},
+        jax.random.key(0),
+        jnp.zeros((3, 2)),
+        jnp.ones(3),
+        roots(jnp.zeros(3), 3),
+        model_step(Cut(), judged, 1.0),
+        simulations=16,
+        mask=None,
+        explore=False,
+        **options,
+    )
+    np.testing.assert_allclose(found.values, 1.0)
