@@ -42,6 +42,8 @@ class DeviceEnv(ABC):
     reward_threshold: float | None = None
     id: str | None = None
     players: int = 1
+    renews: bool = False
+    """Presence of a `step_or_reset` of its own, for environments in which both cost much and have much in common."""
 
     @abstractmethod
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
@@ -50,6 +52,10 @@ class DeviceEnv(ABC):
     @abstractmethod
     def step(self, state: PyTree, action: PyTree, key: Key) -> Step:
         """Advance by one action from the action space. Never called on a state whose episode has ended."""
+
+    def step_or_reset(self, state: PyTree, action: PyTree, ended: Array, key_step: Key, key_reset: Key) -> Step:
+        """Advance by one action, or begin an episode where the last one has `ended`. Optional."""
+        raise NotImplementedError(f"{self.name} has reset and step apart")
 
     def action_mask(self, state: PyTree) -> Array:
         """Return which of n Discrete actions are allowed in a state: [n] bool. Optional."""
@@ -119,7 +125,7 @@ class MaskedDeviceEnv(DeviceEnv):
         self.env, n = env, int(env.action_space.n)  # type: ignore[attr-defined]
         self.observation_space, self.action_space = with_mask(env.observation_space, n), env.action_space
         self.max_episode_steps, self.reward_threshold, self.id = env.max_episode_steps, env.reward_threshold, env.id
-        self.players = env.players
+        self.players, self.renews = env.players, env.renews
         mask = jax.eval_shape(lambda key: env.action_mask(env.reset(key)[0]), jax.random.key(0))
         if mask.shape != (n,):
             raise SpaceError(f"action_mask of {env.name} has the shape {mask.shape}; its {n} actions want ({n},)")
@@ -132,6 +138,11 @@ class MaskedDeviceEnv(DeviceEnv):
     def step(self, state: PyTree, action: PyTree, key: Key) -> Step:
         """Advance by one action."""
         after = self.env.step(state, action, key)
+        return after._replace(obs=self._joined(after.state, after.obs))
+
+    def step_or_reset(self, state: PyTree, action: PyTree, ended: Array, key_step: Key, key_reset: Key) -> Step:
+        """Advance by one action, or begin an episode."""
+        after = self.env.step_or_reset(state, action, ended, key_step, key_reset)
         return after._replace(obs=self._joined(after.state, after.obs))
 
     def _joined(self, state: PyTree, obs: PyTree) -> dict[str, PyTree]:
@@ -216,15 +227,19 @@ class DeviceEnvs:
 
     def step(self, state: EnvsState, action: PyTree) -> tuple[EnvsState, Outcome]:
         """Step every environment by its action [N, ...]; those whose episode has ended begin a new one instead."""
-        n = self.num_envs
-        stepped = jax.vmap(self.env.step)(state.inner, action, self._keys(self._key(state, 1)))
-        ended = state.ended
+        n, ended = self.num_envs, state.ended
+        chance, anew = (self._keys(self._key(state, use)) for use in (1, 0))
+        if self.env.renews:
+            stepped = jax.vmap(self.env.step_or_reset)(state.inner, action, ended, chance, anew)
+            inner, obs = stepped.state, stepped.obs
+        else:
+            stepped = jax.vmap(self.env.step)(state.inner, action, chance)
 
-        def renew() -> tuple[PyTree, PyTree]:
-            new = self._begin(self._key(state, 0))
-            return jax.tree.map(lambda a, b: choose(ended, a, b), new, (stepped.state, stepped.obs))
+            def renew() -> tuple[PyTree, PyTree]:
+                new = jax.vmap(self.env.reset)(anew)
+                return jax.tree.map(lambda a, b: choose(ended, a, b), new, (stepped.state, stepped.obs))
 
-        inner, obs = jax.lax.cond(ended.any(), renew, lambda: (stepped.state, stepped.obs))
+            inner, obs = jax.lax.cond(ended.any(), renew, lambda: (stepped.state, stepped.obs))
         elapsed = jnp.where(ended, 0, state.elapsed + 1)
         terminated = stepped.terminated & ~ended
         truncated = jnp.broadcast_to(jnp.asarray(stepped.truncated), (n,)) & ~ended

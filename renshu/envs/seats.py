@@ -62,6 +62,8 @@ class Seated(DeviceEnv):
     draws. Raises SpaceError where the game is for one player, there is no such seat, or the opponent is none.
     """
 
+    renews = True  # opponents reply once to those who moved and those who begin
+
     def __init__(self, game: DeviceEnv, opponent: Any = RANDOM, *, seat: int | None = None) -> None:
         if game.players < 2:
             raise SpaceError(f"{game.name} is for one player: leave opponent= out")
@@ -79,6 +81,12 @@ class Seated(DeviceEnv):
 
     def reset(self, key: Key) -> tuple[SeatedState, PyTree]:
         """Begin a game, and let the others move until it is the learner's turn."""
+        state, reply = self._begun(key)
+        state = self._others(state, reply)
+        return state, state.obs
+
+    def _begun(self, key: Key) -> tuple[SeatedState, Key]:
+        """Begin a game in which nobody has moved; a key for the others' moves comes with it."""
         begin, draw, reply, memory = jax.random.split(key, 4)
         players = self.game.players
         seat = jax.random.randint(draw, (), 0, players) if self.seat is None else jnp.int32(self.seat)
@@ -86,17 +94,32 @@ class Seated(DeviceEnv):
         memories = jax.vmap(self.opponent.begin)(jax.random.split(memory, players))
         nothing, no = jnp.float32(0.0), jnp.bool_(False)
         unmoved = jnp.zeros(players, jnp.bool_)
-        state = SeatedState(game, obs, seat, nothing, nothing, no, no, jnp.int32(0), memories, unmoved)
-        state = self._others(state, reply)
-        return state, state.obs
+        return SeatedState(game, obs, seat, nothing, nothing, no, no, jnp.int32(0), memories, unmoved), reply
 
     def step(self, state: SeatedState, action: PyTree, key: Key) -> Step:
         """Make the learner's move, and let the others reply until it is its turn again or the game is over."""
+        after = self._others(*self._answered(state, action, key))
+        return self._shown(jax.tree.map(lambda new, old: jnp.where(state.over, old, new), after, state))
+
+    def step_or_reset(self, state: SeatedState, action: PyTree, ended: Array, key_step: Key, key_reset: Key) -> Step:
+        """Make the learner's move, or begin a game, and let the others move."""
+        moved, begun = self._answered(state, action, key_step), self._begun(key_reset)
+        before = jax.tree.map(lambda new, old: jnp.where(ended, new, old), begun, moved)
+        after = self._others(*before)
+        after = jax.tree.map(lambda new, old: jnp.where(state.over & ~ended, old, new), after, state)
+        found = self._shown(after)
+        # What a seat is paid before its first move is told with that move.
+        return found._replace(state=found.state._replace(owed=jnp.where(ended, after.owed, 0.0)))
+
+    def _answered(self, state: SeatedState, action: PyTree, key: Key) -> tuple[SeatedState, Key]:
+        """Make the learner's move; a key for the replies comes with it."""
         move, reply = jax.random.split(key)
         moved = self._moved(state, action, move)
         # Others may have ended the game before the learner's first move; nobody may play on then, maybe for ever.
-        moved = self._others(moved._replace(over=moved.over | state.over), reply)
-        after = jax.tree.map(lambda new, old: jnp.where(state.over, old, new), moved, state)
+        return moved._replace(over=moved.over | state.over), reply
+
+    def _shown(self, after: SeatedState) -> Step:
+        """Make the result of a step."""
         flags = {f"seat_{i}": after.seat == i for i in range(self.game.players)}
         for i in range(self.game.players):
             memory = jax.tree.map(lambda x, i=i: x[i], after.memory)

@@ -217,3 +217,26 @@ def test_a_limit_counts_moves_of_all_and_cuts_off():
         # Seven moves: the fourth of whoever is first, the third of the other, to which a reply is the seventh.
         np.testing.assert_array_equal(out.truncated, (number == 4) & first | (number == 3) & ~first)
         assert not out.terminated.any(), "nobody has won"
+
+
+@pytest.mark.parametrize("game", [TicTacToe(), TwoPicks()], ids=lambda game: game.name)
+def test_a_step_that_begins_games_too_is_the_same_as_both_apart(game):
+    class Apart(Seated):
+        renews = False
+
+    found = []
+    for kind in (Seated, Apart):
+        envs = DeviceEnvs(MaskedDeviceEnv(kind(game)), 16)
+        state, obs = envs.reset(jax.random.key(0))
+        step, rows = jax.jit(envs.step), []
+        for _ in range(12):
+            action = jnp.argmax(obs["action_mask"], axis=1)
+            state, out = step(state, action)
+            obs = out.obs
+            seen = ~np.isnan(out.info["seat_0"]) & (out.terminated | out.truncated)
+            rows.append((obs, out.reward, out.terminated, out.truncated, np.where(seen, out.info["seat_0"], 0)))
+        found.append((rows, state))
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = map(jax.random.key_data, (a, b))
+        np.testing.assert_array_equal(a, b)
