@@ -42,16 +42,21 @@ def seated(source: EnvSource, algorithm: Algorithm, opponent: Any = None, *, exp
     if opponent is None and (game is None or game.players == 1 or algorithm.accepts.players):
         return source
     if game is None or game.players < 2:
-        sits = None if game is None else seated_in(game)
-        why = "is no game of several players" if sits is None else f"has the opponent {sits.name!r} already"
-        if callable(source.given):
-            why += " before it is made (pass the environment itself, not a function that makes one)"
-        raise SpaceError(f"opponent={opponent!r}: {source.name} {why}; leave it out")
+        raise _no_seat(source, game, opponent)
     given = RANDOM if opponent is None else _frozen(opponent, explore, game)
     made = seat(game, given)
     if isinstance(source.given, str) and isinstance(given, str):
         return replace(source, kwargs={**source.kwargs, OPPONENT: given})
     return replace(source, given=made, kwargs={})
+
+
+def _no_seat(source: EnvSource, game: DeviceEnv | None, opponent: Any) -> SpaceError:
+    """Say why there is no seat for an opponent."""
+    sits = None if game is None else seated_in(game)
+    why = "is no game of several players" if sits is None else f"has the opponent {sits.name!r} already"
+    if callable(source.given):
+        why += " before it is made (pass the environment itself, not a function that makes one)"
+    return SpaceError(f"opponent={opponent!r}: {source.name} {why}; leave it out")
 
 
 def reseated(source: EnvSource, algorithm: Algorithm, opponent: Any, *, explore: bool = True) -> EnvSource:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import inspect
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,23 +171,9 @@ class Evosax:
 
         self.config = config
         name, optimizer = STRATEGIES[config.strategy]
-        kind = getattr(algorithms, name)
+        kind, self.steps = getattr(algorithms, name), optimizer is not None
         arguments = inspect.signature(kind).parameters
-        options: dict[str, Any] = {}
-        self.steps = optimizer is not None
-        if optimizer is not None:
-            made = optax.adam if optimizer[0] == "adam" else optax.sgd
-            options["optimizer"] = optax.inject_hyperparams(made)(learning_rate=optimizer[1])
-        if "std_schedule" in arguments:
-            options["std_schedule"] = optax.constant_schedule(config.sigma)
-        if config.fitness_shaping is not None:
-            from evosax.core import fitness_shaping
-
-            if arguments["fitness_shaping_fn"].default is fitness_shaping.weights_fitness_shaping_fn:
-                raise HyperparameterError(
-                    f"ES: {config.strategy} weighs its members by their rank itself: leave fitness_shaping out"
-                )
-            options["fitness_shaping_fn"] = getattr(fitness_shaping, f"{config.fitness_shaping}_fitness_shaping_fn")
+        options = self._options(arguments)
         further = dict(config.strategy_kwargs or {})
         taken = arguments.keys() - {"population_size", "solution"}
         options |= {key: further.pop(key) for key in list(further) if key in taken}
@@ -200,6 +187,25 @@ class Evosax:
         self.forgets = hasattr(self.search, "get_mean") and config.strategy not in REMEMBERING
         alone = sequential_vmap if config.strategy in DECOMPOSING else lambda function: function
         self._ask, self._tell = alone(self.search.ask), alone(self.search.tell)
+
+    def _options(self, arguments: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+        """Return arguments of a strategy's class by the hyperparameters that stand for them."""
+        config, options = self.config, {}
+        optimizer = STRATEGIES[config.strategy][1]
+        if optimizer is not None:
+            made = optax.adam if optimizer[0] == "adam" else optax.sgd
+            options["optimizer"] = optax.inject_hyperparams(made)(learning_rate=optimizer[1])
+        if "std_schedule" in arguments:
+            options["std_schedule"] = optax.constant_schedule(config.sigma)
+        if config.fitness_shaping is not None:
+            from evosax.core import fitness_shaping
+
+            if arguments["fitness_shaping_fn"].default is fitness_shaping.weights_fitness_shaping_fn:
+                raise HyperparameterError(
+                    f"ES: {config.strategy} weighs its members by their rank itself: leave fitness_shaping out"
+                )
+            options["fitness_shaping_fn"] = getattr(fitness_shaping, f"{config.fitness_shaping}_fitness_shaping_fn")
+        return options
 
     def _params(self, further: dict[str, Any]) -> Any:
         params = self.search.default_params

@@ -75,22 +75,20 @@ class Imagination:
         count = len(latent)
         return Imagined(latent, Prefix(self.model.initial_memory(count), jnp.zeros(count), jnp.zeros(count, jnp.int32)))
 
-    def advance(self, params: PyTree, node: Imagined, action: Array) -> tuple[Imagined, Array]:
-        """Step the model by actions `[B, ...]`. Returns logits of the reward, or of the value prefix, `[B, bins]`."""
+    def advance(self, params: PyTree, node: Imagined, action: Array) -> tuple[Imagined, Array, Array]:
+        """Step the model by actions `[B, ...]`.
+
+        Returns rewards `[B]`, and the logits `[B, bins]` that tell them: of rewards, or of their sum since the root.
+        """
         if not self.config.value_prefix:
             latent, _, logits = self.run(params, "step", node.latent, self.described(action), (), ())
-            return Imagined(latent), logits
-        memory, _, steps = node.prefix
+            return Imagined(latent), scalar(logits, self.config.support), logits
+        memory, before, steps = node.prefix
         begins = steps % self.config.num_unroll_steps == 0
         latent, memory, logits = self.run(params, "step", node.latent, self.described(action), memory, begins)
-        return Imagined(latent, Prefix(memory, scalar(logits, self.config.support), steps + 1)), logits
-
-    def paid(self, node: Imagined, after: Imagined, logits: Array) -> Array:
-        """Return the reward of a step, `[B]`."""
-        if not self.config.value_prefix:
-            return scalar(logits, self.config.support)
-        begins = node.prefix.steps % self.config.num_unroll_steps == 0
-        return after.prefix.total - jnp.where(begins, 0.0, node.prefix.total)
+        total = scalar(logits, self.config.support)
+        reward = total - jnp.where(begins, 0.0, before)
+        return Imagined(latent, Prefix(memory, total, steps + 1)), reward, logits
 
     def predict(self, params: PyTree, latent: Array) -> tuple[Array, Array]:
         """Estimate what describes the policy, `[B, ...]`, and values `[B]` for the player to move."""
@@ -119,11 +117,11 @@ class Imagination:
 
     def imagine(self, params: PyTree, key: Key, index: Array, node: Imagined) -> tuple[Any, Imagined]:
         """Step the model: mctx's `recurrent_fn`. Of two players one moves after the other."""
-        after, logits = self.advance(params, node, self.chosen(index, node.choices))
+        after, reward, _ = self.advance(params, node, self.chosen(index, node.choices))
         policy, value = self.predict(params, after.latent)
         priors, choices = self.offered(policy, None, key)
         return library().RecurrentFnOutput(
-            reward=self.paid(node, after, logits),
+            reward=reward,
             discount=self.discount_in_search(value),
             prior_logits=priors,
             value=value,

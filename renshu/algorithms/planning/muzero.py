@@ -276,7 +276,7 @@ class MuZeroLearner(ReplayLearner[MuZero]):
         root = imagination.root(params, at(lesson.seen, 0))
 
         def step(node: Imagined, action: Array) -> tuple[Imagined, tuple[Array, Array]]:
-            node, reward = imagination.advance(params, node._replace(latent=halved(node.latent)), action)
+            node, _, reward = imagination.advance(params, node._replace(latent=halved(node.latent)), action)
             return node, (node.latent, reward)
 
         _, (latents, reward) = jax.lax.scan(step, root, lesson.action)
