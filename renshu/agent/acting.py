@@ -36,12 +36,17 @@ def predict(
     """Choose the action for one observation, or actions `[B, ...]` for a batch; see `Agent.predict`."""
     obs, batch, single = _batched(trainer, observation, action_mask)
     state = _state(trainer, env_state, search, single)
-    begins = carry is None or (isinstance(carry, tuple) and not carry)
+    begins = _begins(carry)
     firsts = np.full(batch, begins) if first is None else np.broadcast_to(np.asarray(first, np.bool_), (batch,))
     before = trainer.learner.initial_carry(batch) if begins else carry
     actions, after = _choose(trainer, obs, firsts, before, deterministic, state)
     chosen = _alone(actions[0]) if single else actions
     return chosen if carry is None else (chosen, after)
+
+
+def _begins(carry: PyTree) -> bool:
+    """Tell whether a memory is that before an episode."""
+    return carry is None or (isinstance(carry, tuple) and not carry)
 
 
 def _alone(action: Any) -> Any:
@@ -74,12 +79,17 @@ class Player:
         return actions[0]
 
 
-def explain(trainer: Trainer, observation: PyTree, action_mask: Any, env_state: PyTree = None) -> dict[str, np.ndarray]:
+def explain(
+    trainer: Trainer, observation: PyTree, action_mask: Any, env_state: PyTree = None, carry: PyTree = None
+) -> dict[str, np.ndarray]:
     """Explain the choice for an observation, or for a batch of them; see `Agent.explain`."""
     obs, batch, single = _batched(trainer, observation, action_mask)
-    timestep = _seen(trainer, obs, np.ones(batch, np.bool_), _state(trainer, env_state, env_state is not None, single))
+    begins = _begins(carry)
+    state = _state(trainer, env_state, env_state is not None, single)
+    timestep = _seen(trainer, obs, np.full(batch, begins), state)
     with trainer.acting.use() as actor_state:
-        found = trainer.programs.explain(actor_state, trainer.learner.initial_carry(batch), timestep)
+        before = trainer.learner.initial_carry(batch) if begins else carry
+        found = trainer.programs.explain(actor_state, before, timestep)
     return {name: np.asarray(value)[0] if single else np.asarray(value) for name, value in found.items()}
 
 

@@ -244,15 +244,16 @@ class Agent(Readings):
         return acting.Player(self.trainer, deterministic)
 
     def explain(
-        self, observation: PyTree, action_mask: Any = None, *, env_state: PyTree = None
+        self, observation: PyTree, action_mask: Any = None, *, env_state: PyTree = None, carry: PyTree = None
     ) -> dict[str, np.ndarray]:
         """Explain the choice for an observation, or for a batch of them. action_mask: as for `predict`.
 
         Returns the "value" (expected discounted return), and "probabilities" of the actions, or "mean" and "std" of
         continuous ones, or "action_values". An action that is not allowed has probability 0 or the value -inf.
         env_state: for an algorithm that plans; then the search's "search_policy", "action_values" and "visits", too.
+        carry: the memory before this observation, as `predict` returned it; None at the first of an episode.
         """
-        return acting.explain(self.trainer, observation, action_mask, env_state)
+        return acting.explain(self.trainer, observation, action_mask, env_state, carry)
 
     def snapshot(self) -> acting.Snapshot:
         """Make an acting copy for another thread, refreshed at each update of `learn` as long as it exists."""

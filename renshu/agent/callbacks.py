@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +108,7 @@ class Evaluate(Every):
 
     def on_end(self, agent: Agent) -> None:
         """Await the evaluations that are under way elsewhere, unless training ended by an error, as Ctrl-C is."""
-        if sys.exc_info()[0] is not None:
+        if agent.trainer.failure is not None:
             self._under_way = []
         while self._under_way:
             self._judge_first(agent)
@@ -176,7 +175,7 @@ class Checkpoint(Every):
             agent.checkpoint(self.keep)
             return
         path = Path(self.path) / f"step_{agent.steps:09d}.safetensors"
-        agent.save(path)
+        agent.save(path, memory=True)
         self._written.append(path)
         while len(self._written) > self.keep:
             self._written.pop(0).unlink(missing_ok=True)

@@ -85,7 +85,13 @@ class ClusterBackend:
         some = dataclasses.replace(spec, num_envs=settings.room * n, rollout_envs=settings.batch * n)
         if settings.mode in ("synchronous", "lockstep"):
             return together
-        learner = algorithm.build(together)
+        try:
+            learner = algorithm.build(together)
+        except HyperparameterError:
+            # Minibatches, say, of an update of all workers, which an asynchronous one is not.
+            learner = algorithm.build(some)
+            if learner.needs.max_lag == 0:
+                raise
         mode = settings.mode_for(type(algorithm).__name__, learner.needs.max_lag)
         if mode == "synchronous":
             return together
@@ -172,7 +178,8 @@ class ClusterBackend:
         if self._evaluator is None:
             import ray
 
-            self._evaluator = ray.remote(max_restarts=-1, max_task_retries=3, num_cpus=1)(kind).remote()
+            # No CPU of its own: workers may hold all that there are, for as long as they live.
+            self._evaluator = ray.remote(max_restarts=-1, max_task_retries=3, num_cpus=0)(kind).remote()
         return self._evaluator
 
     def evaluate(self, *args: Any, **options: Any) -> Any:

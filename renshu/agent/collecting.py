@@ -17,6 +17,7 @@ from renshu.agent.offline import OfflineBackend
 from renshu.agent.trainer import Trainer
 from renshu.errors import HyperparameterError
 from renshu.files.datasets import Dataset, DatasetWriter, in_memory
+from renshu.loops.interruption import Interruptions
 from renshu.loops.programs import Programs
 from renshu.types import KEEP, Key, Metrics, Rollout
 
@@ -47,6 +48,7 @@ def fill(trainer: Trainer, steps: int) -> None:
             "in agent.collect(10_000, to='data')"
         )
     trainer.pause()
+    interruptions = Interruptions()
     loop = backend_of(trainer).make_loop(
         Programs(only_observing(learner)),
         trainer.state,
@@ -55,12 +57,18 @@ def fill(trainer: Trainer, steps: int) -> None:
         seed=trainer.env_seed(0, trainer.restarts, trainer.steps),
         iteration=trainer.iteration,
         steps=trainer.steps,
+        uninterrupted=interruptions.deferred,
     )
     goal = trainer.steps + steps
-    with trainer.acting.changing():
-        while loop.episodes.steps < goal:
-            loop.advance(goal - loop.episodes.steps)
-        trainer.restore(loop.state, steps=loop.episodes.steps, iteration=loop.iteration)
+    with interruptions, trainer.acting.changing():
+        try:
+            while loop.episodes.steps < goal:
+                loop.advance(goal - loop.episodes.steps)
+        except BaseException:
+            trainer.reset_environments()
+            raise
+        finally:  # the state that the loop began with is gone
+            trainer.restore(loop.state, steps=loop.episodes.steps, iteration=loop.iteration)
 
 
 def write(trainer: Trainer, steps: int, path: str | Path) -> Dataset:
@@ -85,7 +93,8 @@ def write(trainer: Trainer, steps: int, path: str | Path) -> Dataset:
             break
     rollouts.close()
     writer.close()
-    return Dataset.open(path, env=None if trainer.spec.id else trainer.backend.source.given)
+    by_itself = trainer.spec.id is not None and ":" not in trainer.spec.id
+    return Dataset.open(path, env=None if by_itself else trainer.backend.source.given)
 
 
 def memory_of(trainer: Trainer) -> Dataset:

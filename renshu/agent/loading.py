@@ -53,15 +53,18 @@ def save_checkpoint(trainer: Trainer, keep: int) -> Path:
 
 def record_of(trainer: Trainer, memory: str = "inside") -> AgentRecord:
     """Describe a trainer for the header of its file."""
+    # A memory of a data set has the size that the data have; without it the user's own settings count.
+    own = trainer.dataset is not None and memory == "none"
+    config = trainer.algorithm if own else trainer.learner.config
     return AgentRecord(
         algorithm=type(trainer.algorithm).__name__,
-        hyperparameters=trainer.learner.config.to_json(),
+        hyperparameters=config.to_json(),
         spec=trainer.spec,
         environment=trainer.name,
         seed=trainer.seed,
         steps=trainer.steps,
         iteration=trainer.iteration,
-        processes=trainer.processes,
+        processes=bool(trainer.processes),
         loop=trainer.requested_loop,
         spaces=trainer.space_config,
         memory=memory,
@@ -155,6 +158,25 @@ def _usable(file: AgentFile, trainer: Trainer, backend: Backend | None) -> PyTre
     return None
 
 
+def _keep_aside(run: Run, steps: int) -> None:
+    """Rename the best agent where it is from beyond the checkpoint.
+
+    Its evaluation is forgotten with all else from there, and a worse agent would take its place.
+    """
+    try:
+        best = AgentFile.read(run.best_path, LOOPS).record.steps if run.best_path.exists() else 0
+    except CheckpointError:
+        return
+    if best > steps:
+        aside = run.path / f"best_step_{best:09d}.safetensors"
+        run.best_path.replace(aside)
+        warnings.warn(
+            f"the best agent of {run.path} is of step {best:,}, and training goes on from {steps:,}: it is kept as "
+            f"{aside.name}",
+            stacklevel=4,
+        )
+
+
 def resume_trainer(
     run: Run | str | Path, env: Any, algorithm: type[Algorithm] | None, overrides: dict[str, Any]
 ) -> Trainer:
@@ -175,7 +197,10 @@ def resume_trainer(
         except CheckpointError as error:
             failures.append(error)
             continue
+        if failures:
+            warnings.warn(f"{failures[0]}. Training goes on from {path.name}, the one before it", stacklevel=3)
         run.truncate(trainer.steps)
+        _keep_aside(run, trainer.steps)
         trainer.run = run
         return trainer
     older = f" (nor can any of the {len(failures) - 1} older ones be loaded)" if len(failures) > 1 else ""

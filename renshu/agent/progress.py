@@ -93,7 +93,7 @@ class Progress(Callback):
         """Leave the finished bar on the screen, and say how training went."""
         if self._bar is not None:
             self._bar.stop()
-        pace, error = agent.trainer.pace, sys.exc_info()[0]
+        pace, error = agent.trainer.pace, agent.trainer.failure
         why = error.__name__ if error is not None else agent.trainer.outcome
         rate = f"{pace.per_second:,.0f} a second without compilation"
         told = f"{agent.title}: {pace.steps:,} steps in {pace.seconds:.1f} s, {rate}; {why}"

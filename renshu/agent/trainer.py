@@ -117,6 +117,7 @@ class Trainer:
         self.recent_info: dict[str, Recent] = {}
         self.target: int | None = None  # steps at which the latest call of learn ends, or was to end
         self.pace, self.outcome = Pace(0), ""  # of the latest call of learn, and why it ended
+        self.failure: type[BaseException] | None = None  # with which it ended
         self._backend = backend
         self._loop: Loop | None = None
         self._state: Any = None

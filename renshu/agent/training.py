@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from renshu.agent.callbacks import Callback, Checkpoint, Evaluate, Every, StopAtReturn
+from renshu.agent.opponents import OPPONENT
 from renshu.agent.pictures import save_pictures
 from renshu.agent.progress import Progress
 from renshu.algorithms.hyperparameters import kind_of
+from renshu.envs.spec import kwargs_to_json
 from renshu.errors import HyperparameterError
 from renshu.loops.evaluation import SUCCESS
 from renshu.loops.interruption import Interruptions, Terminated
@@ -102,6 +104,7 @@ def learn(agent: Agent, total_steps: int | None, *, run: Any, restart_schedules:
             file=sys.stderr,
         )
     trainer.set_target(total_steps, restart_schedules)  # only now: what is refused changes nothing
+    _warn_of_waiting(trainer, target)
     try:
         train(agent, target, callbacks)
     except BaseException as error:
@@ -173,12 +176,27 @@ def train(agent: Agent, target: int, callbacks: list[Callback]) -> None:
             raise
 
 
+def _warn_of_waiting(trainer: Trainer, target: int) -> None:
+    """Say where a memory that is in no file has to be filled anew, for longer than the training."""
+    if trainer.dataset is not None or getattr(trainer.state, "memory", None) != ():
+        return
+    try:
+        trainer.learner.check_steps(0, target - trainer.steps)
+    except HyperparameterError:
+        warnings.warn(
+            "the file of this agent holds no memory: nothing is learned before it has learning_starts steps again, and "
+            "this training ends before. Train longer, give a smaller learning_starts, or save with memory=True",
+            stacklevel=4,
+        )
+
+
 @contextmanager
 def _ended(callback: Callback, agent: Agent) -> Iterator[None]:
     """Call `on_end` behind the block; where the block raised, that is the error to report."""
     try:
         yield
     except BaseException as error:
+        agent.trainer.failure = type(error)
         try:
             callback.on_end(agent)
         except Exception as failure:
@@ -192,7 +210,7 @@ def _advance_until(
 ) -> None:
     begin_time, begin_steps = time.perf_counter(), agent.steps
     pace, trainer = Pace(begin_steps), agent.trainer
-    trainer.pace, trainer.outcome = pace, ""
+    trainer.pace, trainer.outcome, trainer.failure = pace, "", None
     every = max(1, (target - begin_steps) // LOGGED_ROWS)
     most = max(1, (target - begin_steps) // REPORTS)
     most = min([most, *(callback.every for callback in callbacks if isinstance(callback, Every))])
@@ -284,6 +302,9 @@ def _way_on(agent: Agent, path: Path) -> str:
     algorithm, id = type(agent.algorithm).__name__.lower(), agent.spec.id
     if agent.trainer.dataset is not None:
         return f'renshu.Agent.resume("{path}", env=data).learn(), with the same data'
+    if lost := [name for name in kwargs_to_json(agent.spec.kwargs)[1] if name != OPPONENT]:
+        told = ", ".join(f"{name}=..." for name in lost)
+        return f'renshu.Agent.resume("{path}", env=...).learn(), with an environment that is given {told}'
     if id is not None:
         return f"renshu train --resume {path}" if ":" not in id else f"renshu train {algorithm} {id} --resume {path}"
     given = agent.trainer.backend.source.given

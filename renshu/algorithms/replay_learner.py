@@ -130,6 +130,7 @@ class ReplayLearner(Learner[Config, State]):
         # A single step keeps the state from before, should it go wrong; of several, update does.
         self.guards_each_step = self.gradient_steps == 1
         self.replay = self.make_replay()
+        self.replay.clips_rewards = config.reward_clipping
 
     def check_steps(self, start: int, target: int) -> None:
         """Refuse a training that would end before the first gradient step."""
@@ -206,15 +207,20 @@ class ReplayLearner(Learner[Config, State]):
         # Rows that only reset entitle to nothing: of a rollout's gradient steps each real row has its share.
         share = rollout.valid.mean(dtype=jnp.float32) * self.gradient_steps
         started = counters.steps > self.config.learning_starts
-        if self.config.reward_clipping:
-            rollout = rollout._replace(reward=jnp.sign(rollout.reward))
-        if self.judges_at_once:
-            rollout = rollout._replace(extras=self.first_errors(rollout))
-        memory = self.replay.add(state.memory, rollout, key)
+        state = self.remember(state, rollout, key)
         # An agent whose memory was left out of its file waits until there is one again.
-        started &= self.replay.held(memory) >= min(self.config.learning_starts, self.replay.rows * self.replay.num_envs)
+        held, room = self.replay.held(state.memory), self.replay.room(state.memory)
+        started &= held >= jnp.minimum(self.config.learning_starts, room)
         counters = counters._replace(owed=counters.owed + jnp.where(started, share, 0.0))
-        return self.after_steps(state._replace(memory=memory), counters)
+        return self.after_steps(state, counters)
+
+    def remember(self, state: State, rollout: Rollout, key: Key) -> State:
+        """Put a rollout into the memory, and nothing else."""
+        if self.judges_at_once:
+            clips = self.config.reward_clipping
+            judged = rollout._replace(reward=jnp.sign(rollout.reward)) if clips else rollout
+            rollout = rollout._replace(extras=self.first_errors(judged))
+        return state._replace(memory=self.replay.add(state.memory, rollout, key))
 
     def after_steps(self, state: State, counters: Counters) -> State:
         """Put newer counters in place; change what goes by the number of steps."""

@@ -103,6 +103,12 @@ def check_environment(agent: Agent, given: str | None, instead: str) -> None:
 
     if given is not None:
         return
+    if agent.spec.id is None and agent.spec.unsaved:
+        told = ", ".join(f"{name}=..." for name in agent.spec.unsaved)
+        raise CheckpointError(
+            f"this agent was trained in {agent.name} with {told}, which no file holds, and no command line either: "
+            f"from Python, renshu.load(path, env=...) or renshu.Agent.resume(run, env=...), with all of its arguments"
+        )
     if agent.spec.id is None:
         raise CheckpointError(
             f"this agent was trained in {agent.name}, an environment made in Python: name it, with the module that has "

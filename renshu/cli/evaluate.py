@@ -22,13 +22,14 @@ def evaluate(
 
     Of a run folder the score is kept: the board's leaderboard ranks runs by those of 100 greedy episodes or more.
     """
-    from renshu.cli.agents import find
+    from renshu.cli.agents import environment_named, find
     from renshu.cli.train import environment_arguments
     from renshu.tracking.scores import note_score
 
     agent = find(path, env)
     if env_set:
-        agent = agent.on(env or agent.spec.id or agent.name, env_kwargs=environment_arguments(env_set))
+        own = agent.spec.id or agent.name
+        agent = agent.on(environment_named(env) if env else own, env_kwargs=environment_arguments(env_set))
     result = agent.evaluate(episodes, deterministic=not sampled, seed=seed)
     print(f"return       {result} (min {min(result.returns):.1f}, max {max(result.returns):.1f})")
     print(f"length       {sum(result.lengths) / len(result.lengths):.1f}")

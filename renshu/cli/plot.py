@@ -22,7 +22,6 @@ def plot(
     from renshu.tracking.curves import plot_runs
     from renshu.tracking.run import Run
 
-    opened = [Run.open(path) for path in runs]
-    target = out or (opened[0].curve_path if len(opened) == 1 else Path("curves.png"))
-    plot_runs([run.path for run in opened], target, window=window)
+    target = out or (Run.open(runs[0]).curve_path if len(runs) == 1 else Path("curves.png"))
+    plot_runs(runs, target, window=window)
     print(f"curve        {target}")

@@ -68,7 +68,7 @@ def train(
     eval_every: Annotated[
         int | None, typer.Option(help="steps between evaluations; by default a tenth of all, 0 for none", parser=whole)
     ] = None,
-    eval_episodes: Annotated[int, typer.Option(help="episodes of each evaluation", min=1)] = 10,
+    eval_episodes: Annotated[int | None, typer.Option(help="episodes of each evaluation; by default 10", min=1)] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="steps between checkpoints; by default a tenth of all, 0 for none", parser=whole)
     ] = None,
@@ -79,11 +79,11 @@ def train(
 ) -> None:
     """Train an agent, in a run folder that keeps everything about it."""
     if resume is not None:
-        given = [envs, processes, set_, env_set, bins, frame_stack, stop_at, run, eval_every, checkpoint_every]
-        given += [workers, mode]
-        if seed is not None or masks is not None or any(given):
+        given = [envs, bins, frame_stack, stop_at, run, eval_every, eval_episodes, checkpoint_every, workers, mode]
+        given += [seed, masks, set_ or None, env_set or None, processes or None]
+        if any(option is not None for option in given):
             raise typer.BadParameter("a run that is resumed keeps its settings: give --steps and --address at most")
-        _resume(resume, environment, steps, progress, address)
+        _resume(resume, algorithm, environment, steps, progress, address)
         return
     if algorithm is None or environment is None:
         raise typer.BadParameter("an algorithm and an environment, as in: renshu train ppo CartPole-v1")
@@ -108,7 +108,7 @@ def train(
         run=run or True,
         stop_at=stop_at if stop_at in (None, "threshold") else _number(stop_at),
         eval_every=(max(1, total // 10) if eval_every is None else eval_every) or None,
-        eval_episodes=eval_episodes,
+        eval_episodes=eval_episodes or 10,
         checkpoint_every=(max(1, total // 10) if checkpoint_every is None else checkpoint_every) or None,
     )
     _tell_results(agent)
@@ -171,8 +171,11 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f'stop-at takes a number or "threshold", not {text!r}') from None
 
 
-def _resume(path: Path, environment: str | None, steps: int | None, progress: bool, address: str | None) -> None:
+def _resume(
+    path: Path, algorithm: str | None, environment: str | None, steps: int | None, progress: bool, address: str | None
+) -> None:
     from renshu.agent.agent import Agent
+    from renshu.algorithms.registry import algorithm as by_name
     from renshu.cli.agents import check_environment
     from renshu.tracking.run import Run
 
@@ -181,6 +184,8 @@ def _resume(path: Path, environment: str | None, steps: int | None, progress: bo
     where: dict[str, Any] = {} if address is None else {"address": address}
     agent = Agent.resume(run, env=environment_named(environment), **where)
     name = type(agent.algorithm).__name__.lower()
+    if algorithm is not None and type(agent.algorithm) is not by_name(algorithm):
+        raise typer.BadParameter(f"{path} is a training of {name}, not of {algorithm}")
     check_environment(
         agent, environment, f"renshu train {name} {agent.spec.id or f'MODULE:{agent.name}'} --resume {path}"
     )

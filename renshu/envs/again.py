@@ -22,17 +22,20 @@ def named_again(env: Any, spec: EnvSpec, name: str | None = None) -> EnvSource:
 
     Raises CheckpointError where arguments are needed which no file can hold.
     """
-    if isinstance(env, str):
-        return EnvSource.of(env, spec.kwargs if env == spec.id else None)
+    if isinstance(env, str) and env == spec.id:
+        return EnvSource.of(env, spec.kwargs)
     source = EnvSource.of(env)
+    if isinstance(env, str) and not (spec.id is None and spec.unsaved and name in (env, source.name)):
+        return source
     made = isinstance(source.given, gymnasium.Env | VectorEnv | partial) or source.device is not None
     if made or spec.id is not None or name not in (None, source.name):
         return source
     if spec.unsaved:
         known = ", ".join(f"{key}={value!r}" for key, value in spec.kwargs.items())
         told = ", ".join(f"{key}=..." for key in spec.unsaved)
+        maker = f'gymnasium.make, "{env}"' if isinstance(env, str) else source.name
         raise CheckpointError(
             f"{source.name} was made with {told}, which a file cannot hold: pass all its arguments, as in "
-            f"env=functools.partial({source.name}, {', '.join(filter(None, (known, told)))})"
+            f"env=functools.partial({maker}, {', '.join(filter(None, (known, told)))})"
         )
     return EnvSource.of(env, spec.kwargs, spec.max_episode_steps)

@@ -7,11 +7,14 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 
+from renshu.envs.checks import CheckedEnv
 from renshu.envs.source import EnvSource
+from renshu.errors import EnvironmentFault, HyperparameterError
 from renshu.ops.spaces import flatten, leaf_spaces
 
 STEPS = 1000
@@ -50,12 +53,18 @@ def check_env(env: Any, *, steps: int = STEPS, seed: int = 0, **kwargs: Any) -> 
     """Examine an environment by Gymnasium's checker and by random steps.
 
     env: as for an Agent. kwargs: arguments to make it with. Looked at are faults, NaN, bounds and scale of observations
-    and rewards, ends of episodes, whether a seed repeats them, and speed. Raises SpaceError where it cannot be made,
-    EnvironmentFault where it raises or returns nonsense.
+    and rewards, ends of episodes, whether a seed repeats them, and speed; one that raises or returns nonsense is an
+    error, with which the examination ends. Raises SpaceError or EnvironmentFault where it cannot be made,
+    HyperparameterError for `steps` below 1.
     """
+    if steps < 1:
+        raise HyperparameterError(f"steps={steps}: expected at least 1")
     source = EnvSource.of(env, kwargs)
     findings = _by_gymnasium(source)
-    played, again = (_played(source, steps, seed) for _ in range(2))
+    try:
+        played, again = (_played(source, steps, seed) for _ in range(2))
+    except EnvironmentFault as error:
+        return Examination(source.name, (*findings, Finding("error", str(error))))
     findings += [*_of_observations(played), *_of_rewards(played), *_of_episodes(played, source), *_of_actions(played)]
     same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(played.columns, again.columns, strict=True))
     findings.append(
@@ -103,14 +112,23 @@ def _by_gymnasium(source: EnvSource) -> list[Finding]:
 
 
 def _played(source: EnvSource, steps: int, seed: int) -> _Played:
-    env = source.single()
+    env = CheckedEnv(source.single(), 0, source.name)
+    try:
+        return _random_steps(env, steps, seed)
+    finally:
+        env.close()
+
+
+def _random_steps(env: gymnasium.Env, steps: int, seed: int) -> _Played:
     space, action_space = env.observation_space, env.action_space
     action_space.seed(seed)
-    obs, _ = env.reset(seed=seed)
+    obs, info = env.reset(seed=seed)
     rows, rewards, lengths, truncated, length = [flatten(space, obs)], [], [], 0, 0
     began = time.perf_counter()
     for _ in range(steps):
-        obs, reward, terminated, cut, _ = env.step(action_space.sample())
+        mask = info.get("action_mask") if isinstance(action_space, spaces.Discrete) else None
+        action = action_space.sample() if mask is None else action_space.sample(np.asarray(mask, np.int8))
+        obs, reward, terminated, cut, info = env.step(action)
         rows.append(flatten(space, obs))
         rewards.append(float(reward))
         length += 1
@@ -118,9 +136,9 @@ def _played(source: EnvSource, steps: int, seed: int) -> _Played:
             lengths.append(length)
             truncated += bool(cut)
             length = 0
-            rows.append(flatten(space, env.reset()[0]))
+            obs, info = env.reset()
+            rows.append(flatten(space, obs))
     seconds = time.perf_counter() - began
-    env.close()
     leaves = [np.stack([np.asarray(row[i]) for row in rows]) for i in range(len(rows[0]))]
     return _Played(space, action_space, leaves, np.array(rewards), lengths, truncated, seconds)
 

@@ -54,7 +54,7 @@ class EnvSource:
     gym_spec: GymSpec | None = None
     masks: bool | None = False
     limit: int | None = None
-    made: weakref.WeakSet = field(default_factory=weakref.WeakSet)
+    made: weakref.WeakValueDictionary[int, Any] = field(default_factory=weakref.WeakValueDictionary)
 
     @classmethod
     def of(cls, env: Any, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None) -> EnvSource:
@@ -284,9 +284,10 @@ class EnvSource:
         if how is None:
             return self._copy("copy", "evaluate(env=...)")
         env = make_one(how, self.name, {**self.kwargs, **options}, self.limit)
-        if env.unwrapped in self.made:
+        # By identity: environments may say that they equal each other, or have no hash.
+        if self.made.get(id(env.unwrapped)) is env.unwrapped:
             raise SpaceError(f"{self.name} gave the same environment again: it must make a new one at each call")
-        self.made.add(env.unwrapped)
+        self.made[id(env.unwrapped)] = env.unwrapped
         return env
 
     def _copy(self, what: str, instead: str) -> Any:

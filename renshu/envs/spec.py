@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping
@@ -22,6 +21,8 @@ _MAX_DEPTH = 32
 _MAX_PARTS = 10_000
 _MAX_ENVS = 2**24
 _MAX_PLAYERS = 64
+_TUPLE = "__tuple__"
+"""Key under which a tuple is written, which JSON has not."""
 
 
 _FIELDS: dict[str, tuple[Any, Callable[[Any], bool]]] = {
@@ -103,8 +104,7 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     `masks` are left out too, because they belong to the learner, and `model`, which the environment itself has.
     Raises SpaceError for spaces that cannot be described.
     """
-    kwargs = {name: value for name, value in spec.kwargs.items() if _is_json(value)}
-    lost = [name for name in spec.kwargs if name not in kwargs]
+    kwargs, lost = kwargs_to_json(spec.kwargs)
     only_opponent = lost == ["opponent"] and getattr(spec.model, "players", 1) > 1
     return {
         "observation_space": space_to_json(spec.observation_space),
@@ -139,7 +139,8 @@ def spec_from_json(data: Mapping[str, Any]) -> EnvSpec:
                 f"{_RANGES.get(name, '')}{' or null' if name in _OPTIONAL else ''}"
             )
     parts = {name: space_from_json(data[name]) for name in ("observation_space", "action_space")}
-    return EnvSpec(**{**data, **parts, "unsaved": tuple(data["unsaved"])})
+    given = {"unsaved": tuple(data["unsaved"]), "kwargs": kwargs_from_json(data["kwargs"])}
+    return EnvSpec(**{**data, **parts, **given})
 
 
 def _check_size(data: Any) -> None:
@@ -231,9 +232,35 @@ def _numbers(data: Any) -> Any:
     return {"inf": math.inf, "-inf": -math.inf}[data]
 
 
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
+def kwargs_to_json(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Describe arguments as JSON data that gives the same ones again, and name those for which there is none."""
+    kept, lost = {}, []
+    for name, value in kwargs.items():
+        try:
+            kept[name] = _plain(value)
+        except (TypeError, RecursionError):
+            lost.append(name)
+    return kept, lost
+
+
+def kwargs_from_json(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the arguments that `kwargs_to_json` described."""
+    return {name: _again(value) for name, value in kwargs.items()}
+
+
+def _plain(value: Any) -> Any:
+    if type(value) is tuple:
+        return {_TUPLE: [_plain(one) for one in value]}
+    if type(value) is list:
+        return [_plain(one) for one in value]
+    if type(value) is dict and all(type(key) is str and key != _TUPLE for key in value):
+        return {key: _plain(one) for key, one in value.items()}
+    if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+        return value
+    raise TypeError(f"{type(value).__name__} is none of JSON's types")
+
+
+def _again(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(map(_again, value[_TUPLE])) if set(value) == {_TUPLE} else kwargs_from_json(value)
+    return list(map(_again, value)) if isinstance(value, list) else value

@@ -125,6 +125,8 @@ def experiment(
     at_once = None if at_once is None else COUNT.check("at_once", at_once)
     workers = None if workers is None else COUNT.check("workers", workers)
     processes = None if processes is None else COUNT.check("processes", processes)
+    if address is not None and workers is None:
+        raise HyperparameterError(f"experiment: address={address!r} is of a Ray cluster: give workers= too")
     folder = _run_folder(run, workers, processes)
     steps, points = COUNT.check("steps", steps), COUNT.check("points", points)
     options = {"num_envs": num_envs, "loop": loop, "env_kwargs": env_kwargs}
@@ -175,6 +177,11 @@ def _parts(
         return [(rows, how)]
     backend, fits = fitted_backend(rows[0].algorithm, source, **setup.options)
     if isinstance(backend, CompiledBackend) and folder is None:
+        if how is not None:
+            raise HyperparameterError(
+                f"experiment: processes={how} is for environments in Python, or with run=: {source.name} is compiled, "
+                'and all seeds of it are one program (loop="host" has it in Python)'
+            )
 
         def by_programs(setup: Setup, rows: list[Row], advance: Callable[[int], None]) -> Trained:
             return train_vmapped(backend, rows, fits, setup.steps, setup.points, at_once, advance)

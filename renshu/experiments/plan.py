@@ -18,6 +18,7 @@ from renshu.algorithms.base import Algorithm
 from renshu.algorithms.hyperparameters import kind_of
 from renshu.algorithms.registry import algorithm as by_name
 from renshu.envs.source import EnvSource
+from renshu.envs.spec import kwargs_from_json, kwargs_to_json
 from renshu.errors import CheckpointError, HyperparameterError, UnknownNameError
 from renshu.experiments.ranges import Searched, Space, check_ranges, peak, written
 from renshu.experiments.study import check_names
@@ -86,7 +87,8 @@ class Plan:
         names = ("num_envs", "options", "env_kwargs", "steps", "seeds", "eval_episodes", "sampler", "pruner", "trials")
         names += ("batch",)
         ranges = {name: written(searched) for name, searched in self.ranges.items()}
-        return json.loads(json.dumps({name: getattr(self, name) for name in names} | {"ranges": ranges}))
+        data = {name: getattr(self, name) for name in names} | {"ranges": ranges}
+        return json.loads(json.dumps(data | {"env_kwargs": kwargs_to_json(self.env_kwargs)[0]}))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that its folder keeps."""
@@ -135,6 +137,11 @@ def begun(algorithm: str | Algorithm | Preset, env: Any, given: Mapping[str, Any
         for value in searched:
             _check_writable(replace(base.algorithm, **{name: value}))
     _check_writable(base.algorithm)
+    if lost := kwargs_to_json(given["env_kwargs"] or {})[1]:
+        raise HyperparameterError(
+            f"tune: env_kwargs {', '.join(lost)} cannot be written down for the folder of the search: give numbers, "
+            "texts, lists, tuples and dicts of those"
+        )
     options = base.options | {name: given[name] for name in OPTIONS if given[name] is not None}
     num_envs = base.asked_envs if given["num_envs"] is None else COUNT.check("num_envs", given["num_envs"])
     plan = Plan(
@@ -200,6 +207,7 @@ def resumed(folder: Path, algorithm: str | Algorithm | Preset | None, env: Any, 
             f"{folder} is a search on {settings['environment']}, which no file can make: name the environment again"
         )
     env = id if env is None else env
+    kept = {**kept, "env_kwargs": kwargs_from_json(kept["env_kwargs"])}
     source = EnvSource.of(env, kept["env_kwargs"])
     own = algorithm.algorithm if isinstance(algorithm, Preset) else algorithm
     kind = type(own) if isinstance(own, Algorithm) else by_name(settings["algorithm"])

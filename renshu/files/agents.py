@@ -128,7 +128,7 @@ class AgentFile:
                 seed=_field(header, "seed", int, most=2**32 - 1),
                 steps=_field(header, "steps", int, most=2**31 - 1),
                 iteration=_field(header, "iteration", int, most=2**31 - 1),
-                processes=_field(header, "processes", bool),
+                processes=bool(header["processes"]),
                 loop=header.get("loop"),
                 spaces=SpaceConfig.from_json(header["spaces"]),
                 memory=_field({"memory": "inside", **header}, "memory", str),

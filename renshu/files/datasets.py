@@ -175,10 +175,14 @@ def in_memory(rollout: Rollout, spec: EnvSpec, name: str, env: Any = None) -> Da
 
 
 def source_of(dataset: Dataset) -> EnvSource | None:
-    """Return the environment that the data are of, to evaluate in; None where nothing says how to make it."""
+    """Return the environment that the data are of, to evaluate in; None where nothing says how to make it.
+
+    A file must not decide what is imported: an id with a module in it counts only where the user has given it.
+    """
     if dataset.env is not None:
         return named_again(dataset.env, dataset.spec)
-    return None if dataset.spec.id is None else EnvSource.of(dataset.spec.id, dict(dataset.spec.kwargs))
+    id = dataset.spec.id
+    return None if id is None or ":" in id else EnvSource.of(id, dict(dataset.spec.kwargs))
 
 
 def _open_folder(path: Path, env: Any) -> Dataset:

@@ -308,9 +308,13 @@ class ClusterLoop:
         staying = [number for number, group in self.groups.items() if not group.leaving]
         for number in staying[self.workers :]:
             self.groups[number].leaving = True
-        free = (number for number in range(self.settings.room) if number not in self.groups)
-        for _ in range(self.workers - len(staying)):
-            number = next(free)
+        # Who was about to leave stays, rather than that a new one comes in its place.
+        going = [number for number, group in self.groups.items() if group.leaving]
+        for number in going[: max(0, self.workers - len(staying))]:
+            self.groups[number].leaving = False
+            staying.append(number)
+        free = [number for number in range(self.settings.room) if number not in self.groups]
+        for number in free[: max(0, self.workers - len(staying))]:
             self.groups[number] = Group(Episodes(self.num_envs))
             self.actors.start(number)
         held = {number for number, _ in self.ready}

@@ -308,10 +308,11 @@ class CompiledLoop:
         start = jax.jit(self.train_iteration.start)
         root = jax.random.key(np.uint32(seed))
         self.loop_state: LoopState = start(root) if snapshot is None else _restored(start, root, snapshot)
+        self._faulty = False
 
     def snapshot(self) -> PyTree:
-        """Return the state of environments and actor as plain arrays."""
-        return without_keys(self.loop_state)
+        """Return the state of environments and actor as plain arrays; None where environments went NaN."""
+        return None if self._faulty else without_keys(self.loop_state)
 
     def advance(self, most_steps: int) -> Report:
         """Run as many rollouts as fit in `most_steps` environment steps, at least one, and learn from each.
@@ -337,6 +338,7 @@ class CompiledLoop:
 
     def _check(self, stats: RolloutStats, metrics: dict[str, float]) -> None:
         where = f"update {self.iteration}, step {self.episodes.steps}"
+        self._faulty = bool(np.any(stats.faults[-1]))
         check_faults(stats.faults[-1], self.envs.env.name, f" in the rollout of {where}. Nothing was learned from it")
         wrong = ", ".join(f"{name} is {value}" for name, value in metrics.items() if not np.isfinite(value))
         if wrong:

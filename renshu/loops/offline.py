@@ -67,12 +67,13 @@ class OfflineLoop:
         self.uninterrupted = uninterrupted
         self.clock, self.episodes = Clock(), StepCount(steps)
         self.metric_names: list[str] = []
-        self._observe = jax.jit(self.learner.observe, donate_argnums=0, compiler_options=compiler_options(self.learner))
+        self._remember = jax.jit(
+            self.learner.remember, donate_argnums=0, compiler_options=compiler_options(self.learner)
+        )
         self._descend = jax.jit(self._steps, donate_argnums=0, compiler_options=compiler_options(self.learner))
-        self._stream, self.read, self.owed = self._endless(), 0, 0
-        if snapshot is None:
-            self._read(min(room, rows))
-        else:
+        # What is owed is read with the first step: the state is the trainer's until then.
+        self._stream, self.read, self.owed = self._endless(), 0, min(room, rows)
+        if snapshot is not None:
             self._go_on(snapshot)
 
     def snapshot(self) -> PyTree:
@@ -85,6 +86,7 @@ class OfflineLoop:
         Raises NotFiniteError where one went wrong: the state is that from before it.
         """
         began, done = perf_counter(), self.episodes.steps
+        self._read(0)
         if self.rows > self.room and done % BLOCK == 0:
             start, target = (int(x) for x in (self.state.counters.start, self.state.counters.target))
             if done > start:
@@ -137,27 +139,25 @@ class OfflineLoop:
         yield from blocks(passes, rows)
 
     def _read(self, rows: int) -> None:
-        """Put that many rows more into the memory, whole blocks of them; what they count is taken back."""
+        """Put that many rows more into the memory, whole blocks of them, and those that are owed."""
         self.owed += rows
-        if self.owed <= 0:
-            return
-        # Copies, since the state is donated.
-        kept = jax.tree.map(np.array, (self.state.counters, self.state.exploration))
         while self.owed > 0:
             rollout = next(self._stream)
             # A key apart from those of gradient steps, which fold in one number.
             key = jax.random.fold_in(jax.random.fold_in(self.key, 0), self.read)
             with self.uninterrupted():
-                self.state = self._observe(self.state, self._encoded(rollout), key)
-            self.read += len(rollout.reward)
-            self.owed -= len(rollout.reward)
-        counters, exploration = jax.tree.map(jnp.asarray, kept)
-        self.state = self.state._replace(counters=counters, exploration=exploration)
+                self.state = self._remember(self.state, self._encoded(rollout), key)
+                self.read += len(rollout.reward)
+                self.owed -= len(rollout.reward)
 
     def _go_on(self, snapshot: PyTree) -> None:
         """Go on where an earlier loop stood. Raises CheckpointError for numbers that no loop has."""
         numbers = [np.asarray(snapshot[name]) for name in ("read", "owed")]
-        if any(x.shape or x.dtype.kind != "i" for x in numbers) or numbers[0] < 0 or not -ROWS < numbers[1] <= 0:
+        if (
+            any(x.shape or x.dtype.kind != "i" for x in numbers)
+            or numbers[0] < 0
+            or not -ROWS < numbers[1] <= self.rows
+        ):
             raise CheckpointError(
                 "the file does not say where in its data set the agent stood. To read the data from their beginning "
                 "name them, as in agent.on(Dataset.open(...))"

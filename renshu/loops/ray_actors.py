@@ -224,7 +224,8 @@ def connect(address: str | None, room: int) -> str | None:
     """
     ray = _ray()
     if ray.is_initialized():
-        return None
+        return _joined(address)
+    _USERS.clear()
     quiet: dict[str, Any] = {"logging_level": "error"}
     if address is not None:
         _reach(address)
@@ -239,7 +240,26 @@ def connect(address: str | None, room: int) -> str | None:
     _init(
         address="local", num_cpus=max(os.cpu_count() or 1, room + 1), include_dashboard=False, _temp_dir=folder, **quiet
     )
+    _USERS[folder] = 1
     return folder
+
+
+_USERS: dict[str, int] = {}
+"""Agents that use the session of Ray that was started here, by its folder."""
+
+
+def _joined(address: str | None) -> str | None:
+    """Join the session that is there. Raises HyperparameterError where it is that of another address."""
+    here = _ray().get_runtime_context().gcs_address
+    if address not in (None, "auto", here):
+        raise HyperparameterError(
+            f"this process is connected to Ray at {here} already, and not to {address}: close the agents that use it, "
+            "or call ray.shutdown()"
+        )
+    for folder in _USERS:
+        _USERS[folder] += 1
+        return folder
+    return None
 
 
 def _init(**options: Any) -> None:
@@ -268,7 +288,11 @@ def session(address: str | None, workers: int) -> Iterator[Any]:
 
 def disconnect(temporary: str | None) -> None:
     """End the session of Ray that `connect` started in a folder; None for one that is not ours."""
-    if temporary is not None:
+    if temporary is None or temporary not in _USERS:
+        return
+    _USERS[temporary] -= 1
+    if not _USERS[temporary]:
+        del _USERS[temporary]
         _ray().shutdown()
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,8 @@ class ReplayBuffer:
 
     keeps_ends = False
     """True where drawing asks for the ends of episodes."""
+    clips_rewards = False
+    """True where learning sees the sign of rewards; kept are the rewards themselves."""
 
     def __init__(
         self,
@@ -113,6 +115,11 @@ class ReplayBuffer:
             tree = self._without(tree, rows[0] - 1, env, ring.begins(steps, rows[0], env))
         return ReplayState(steps, Priorities(tree, highest))
 
+    def room(self, memory: ReplayState) -> Array:
+        """Count the rows that there is room for, of the environments that have given any: [] int32."""
+        size = memory.ring.size
+        return jnp.int32(self.rows) * (self.num_envs if size.ndim == 0 else (size > 0).sum(dtype=jnp.int32))
+
     def held(self, memory: ReplayState) -> Array:
         """Count the rows that the memory holds, of all environments together: [] int32."""
         size = memory.ring.size
@@ -154,7 +161,13 @@ class ReplayBuffer:
 
     def gather(self, memory: ReplayState, index: Index, weight: Array, gamma: float | Array) -> Transitions:
         """Gather the transitions that begin at indices, the second half of `sample`."""
-        return ring.gather(memory.ring, index, weight, n_steps=self.n_steps, gamma=gamma, frame_stack=self.frame_stack)
+        steps = memory.ring
+
+        def clipped(rows: Array, env: Array) -> Array:
+            return jnp.sign(steps.reward[rows, env])
+
+        how: dict[str, Any] = {"n_steps": self.n_steps, "gamma": gamma, "frame_stack": self.frame_stack}
+        return ring.gather(steps, index, weight, **how, reward=clipped if self.clips_rewards else None)
 
     def reprioritize(self, memory: ReplayState, index: Index, error: Array) -> ReplayState:
         """Set priorities by the absolute errors `[B]` that learning found. Does nothing in a uniform buffer.

@@ -97,7 +97,7 @@ class SequenceBuffer(ReplayBuffer):
         def taken(tree: PyTree, rows: Array) -> PyTree:
             return jax.tree.map(lambda x: x[rows, env], tree)
 
-        carry = ()
+        carry, reward = (), taken(steps.reward, rows[:-1])
         if not isinstance(steps.begun, tuple):
             entries = jax.tree.leaves(steps.carry)[0].shape[0]
             rollouts = (of_env(steps.head, env) - index.row) % total // self.rollout_length
@@ -107,7 +107,7 @@ class SequenceBuffer(ReplayBuffer):
             # A sequence that is none has no valid step.
             first=steps.first[rows, env] | (weight == 0),
             action=taken(steps.action, rows[:-1]),
-            reward=taken(steps.reward, rows[:-1]),
+            reward=jnp.sign(reward) if self.clips_rewards else reward,
             terminated=taken(steps.terminated, rows[:-1]),
             carry=carry,
             extras=taken(steps.extras, rows[:-1]),

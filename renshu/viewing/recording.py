@@ -14,6 +14,7 @@ import numpy as np
 
 from renshu.errors import RenshuError
 from renshu.files.replacing import replacing
+from renshu.loops.evaluation import LIMIT
 
 if TYPE_CHECKING:
     import gymnasium
@@ -150,16 +151,28 @@ def record(path: Path, source: EnvSource, policy: Policy, episodes: int, seed: i
     """Play episodes in a separate environment and write them to a video.
 
     path: as for `write_video`. source: makes the environment, which must render to "rgb_array". policy, episodes, seed:
-    as for `episode_frames`. Raises RenshuError as these two do, EnvironmentFault when the environment cannot be made.
+    as for `episode_frames`.
+
+    Without a time limit episodes are cut after `LIMIT` steps, as in evaluations. Raises RenshuError as these two do,
+    EnvironmentFault when the environment cannot be made.
     """
     if not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # otherwise SDL would look for a screen, and complain
         os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # or for a sound card, under Gymnasium before 1.4
     env = source.single(render_mode="rgb_array")
+    limit = None if _has_limit(env) else LIMIT
     try:
-        write_video(path, episode_frames(env, policy, episodes, seed), render_fps(env))
+        write_video(path, episode_frames(env, policy, episodes, seed, limit), render_fps(env))
     finally:
         env.close()
+
+
+def _has_limit(env: gymnasium.Env) -> bool:
+    """Tell whether a wrapper, or an environment of our own, counts steps."""
+    try:
+        return env.get_wrapper_attr("_max_episode_steps") is not None
+    except AttributeError:
+        return getattr(env.unwrapped, "_limit", None) is not None
 
 
 def _rendered(env: gymnasium.Env) -> np.ndarray:

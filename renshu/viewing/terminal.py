@@ -58,11 +58,11 @@ class Explained(Protocol):
         """True where it looks at the environment's own state."""
         ...
 
-    def predict(self, observation: Any, *, deterministic: bool, env_state: Any = None) -> Any:
-        """Choose the action for an observation."""
+    def predict(self, observation: Any, *, carry: Any, deterministic: bool, env_state: Any = None) -> Any:
+        """Choose the action for an observation, and return the memory after it too."""
         ...
 
-    def explain(self, observation: Any, *, env_state: Any = None) -> dict[str, np.ndarray]:
+    def explain(self, observation: Any, *, carry: Any, env_state: Any = None) -> dict[str, np.ndarray]:
         """Explain the choice for an observation."""
         ...
 
@@ -147,11 +147,14 @@ def play_through(
     obs, _ = env.reset(seed=seed)
     moments: list[Moment] = []
     reward = total = 0.0
-    ended = ""
+    ended, action, carry = "", None, ()  # no memory: what is first in an episode
     while True:
         state = {"env_state": state_of(env)} if agent.plans else {}
-        action = None if ended else agent.predict(obs, deterministic=deterministic, **state)
-        found = {} if ended == "terminated" else agent.explain(obs, **state)
+        found = {} if ended == "terminated" else agent.explain(obs, carry=carry, **state)
+        if ended:
+            action = None
+        else:
+            action, carry = agent.predict(obs, carry=carry, deterministic=deterministic, **state)
         text = str(env.render()) if env.render_mode == "ansi" else _numbers(obs)
         value = float(found["value"]) if "value" in found else None
         named = None if action is None else _named(env, action)

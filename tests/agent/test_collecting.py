@@ -1,11 +1,12 @@
 """Collection without learning: into the memory, into a data set, in both loops."""
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 
 from renshu import DQN, PPO, SAC, Dataset, QLearning
-from renshu.errors import CheckpointError, HyperparameterError
+from renshu.errors import CheckpointError, EnvironmentFault, HyperparameterError
 from renshu.ops.rollouts import joined
 from tests.loops.tiny import copied, same
 
@@ -86,3 +87,40 @@ def test_elite_episodes_are_a_data_set_too():
 def joined_set(found: Dataset) -> Dataset:
     assert len(joined(list(found.chunks())).reward) == found.rows
     return found
+
+
+class Breaks(gymnasium.Env):
+    """Raises in its 41st step, once."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        type(self).steps += 1
+        if self.steps == 41:
+            raise ValueError("the robot fell over")
+        return self.observation_space.sample(), 0.0, self.steps % 10 == 0, False, {}
+
+
+def test_what_is_interrupted_loses_nothing():
+    Breaks.steps = 0
+    agent = DQN(**SMALL, buffer_size=500).on(Breaks, seed=0)
+    with pytest.raises(EnvironmentFault, match="fell over"):
+        agent.collect(100)
+    assert 30 <= agent.steps <= 41
+    agent.predict(np.zeros(2, np.float32))
+    agent.collect(20)
+    assert agent.steps >= 50
+
+
+def test_a_memory_keeps_rewards_as_they_were():
+    """The sign is what is learned from; data sets and good episodes are of the rewards themselves."""
+    agent = SAC(**SMALL, reward_clipping=True).on("renshu/Pendulum-v1", num_envs=2, seed=0).collect(50)
+    (held,) = agent.dataset().chunks()
+    assert np.abs(held.reward).max() > 1
+    batch = agent.trainer.learner.replay.sample(agent.state.memory, jax.random.key(0), 16, gamma=0.9)
+    assert set(np.unique(batch.reward)) <= {-1.0, 0.0, 1.0}

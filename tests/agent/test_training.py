@@ -163,7 +163,14 @@ def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path):
     run = Run.open(tmp_path / "run")
     *_, older, newest = run.checkpoints
     newest.write_bytes(newest.read_bytes()[:-100])
-    again = Agent.resume(run.path)
+    agent.save(run.best_path)
+    aside = f"it is kept as best_step_{agent.steps:09d}.safetensors"  # of steps that are forgotten now
+    with (
+        pytest.warns(UserWarning, match=f"goes on from {older.name}, the one before it"),
+        pytest.warns(UserWarning, match=aside),
+    ):
+        again = Agent.resume(run.path)
+    assert not run.best_path.exists()
     assert again.steps == int(older.stem[5:]) < agent.steps
     assert read_episodes(run.path)["step"].max(initial=0) <= again.steps
     assert read_metrics(run.path)["step"].max() <= again.steps

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from renshu.algorithms.continuous.noise import perturb
+from renshu.algorithms.continuous.noise import perturbation
 from renshu.optim.train_state import TrainState
 from renshu.replay.ring import Index, Transitions
 from renshu.types import EnvSpec
@@ -36,7 +36,7 @@ def quick(learner: Any) -> Any:
         aux = plain.aux
         if getattr(learner, "has_parameter_noise", False):
             std = jnp.float32(learner.config.action_noise_std)
-            aux = aux._replace(noise=aux.noise._replace(actor=perturb(params["actor"], std, key), std=std))
+            aux = aux._replace(noise=aux.noise._replace(delta=perturbation(params["actor"], std, key), std=std))
         return plain._replace(params=params, target=target, aux=aux, finite=jnp.bool_(True))
 
     learner.init_train = init_train

@@ -76,6 +76,9 @@ def test_a_class_keeps_its_arguments(module):
     assert "length       3.0" in invoke("evaluate", "b", "--env", name, "--episodes", 5)
     invoke("train", "ppo", name, "--resume", "b", "--steps", 40, "--no-progress")
     assert "length       3.0" in invoke("evaluate", "b", "--env", name, "--episodes", 5)
+    assert "length       2.0" in invoke("evaluate", "b", "--env", name, "--env-set", "size=2", "--episodes", 5)
+    assert "is a training of ppo, not of dqn" in refused("train", "dqn", name, "--resume", "b")
+    assert "keeps its settings" in refused("train", "ppo", name, "--resume", "b", "--eval-every", 0)
 
 
 def test_a_run_made_in_python(module, tiny):

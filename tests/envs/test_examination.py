@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from renshu import check_env
 from renshu.cli import app
+from renshu.errors import HyperparameterError
 
 
 class Plain(gymnasium.Env):
@@ -72,3 +73,51 @@ def test_in_the_shell():
     assert done.exit_code == 0
     assert "CartPole-v1" in done.output
     assert "the same seed and actions give the same episodes" in done.output
+
+
+class Old(Plain):
+    """Four values from a step, as before Gymnasium."""
+
+    def step(self, action):
+        return super().step(action)[:4]
+
+
+class Falls(Plain):
+    """Raises in the third step."""
+
+    def step(self, action):
+        if self.t == 2:
+            raise ValueError("the robot fell over")
+        return super().step(action)
+
+
+class Masked(Plain):
+    """Allows action 1 alone, and raises for the other."""
+
+    def reset(self, **how):
+        return super().reset(**how)[0], {"action_mask": np.array([0, 1], np.int8)}
+
+    def step(self, action):
+        assert action == 1
+        return *super().step(action)[:4], {"action_mask": np.array([0, 1], np.int8)}
+
+
+@pytest.mark.parametrize(("env", "text"), [(Old, "returned"), (Falls, "the robot fell over")])
+def test_what_is_broken_is_an_error_and_no_traceback(env, text):
+    found = check_env(env, steps=50)
+    assert not found.ok
+    assert any(finding.level == "error" and text in finding.text for finding in found.findings), str(found)
+
+
+def test_masks_are_kept_to():
+    assert not any("AssertionError" in finding.text for finding in _by_random_steps(check_env(Masked, steps=50)))
+
+
+def _by_random_steps(found):
+    # Gymnasium's own checker knows no masks.
+    return [finding for finding in found.findings if "own checker" not in finding.text]
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(HyperparameterError, match="at least 1"):
+        check_env(Plain, steps=0)

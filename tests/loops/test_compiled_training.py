@@ -164,3 +164,13 @@ def test_a_visit_stays_within_its_bounds(monkeypatch):
     assert [loop.advance(steps).iterations for steps in (0, 15, 16, 47, 48, 10**9)] == [1, 1, 1, 2, 3, 4]
     assert loop.iteration == 12
     assert loop.episodes.steps == 12 * 16
+
+
+def test_environments_that_went_nan_are_in_no_checkpoint(tmp_path):
+    """Training goes on in new ones."""
+    agent = TINY_PPO.on(Faulty("observation"), num_envs=2, seed=0)
+    with pytest.raises(NotFiniteError):
+        agent.learn(640, run=tmp_path / "run", progress=False)
+    again = Agent.resume(tmp_path / "run", env=Faulty())
+    again.learn(64, progress=False)
+    assert again.steps >= agent.steps + 64

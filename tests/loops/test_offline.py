@@ -156,3 +156,41 @@ def test_a_gradient_step_that_goes_wrong_changes_nothing():
 def test_actions_between_the_points_of_a_grid_are_refused():
     with pytest.raises(SpaceError, match="none of the 5"):
         trained(DQN(**SMALL), pendulum())
+
+
+def test_reading_moves_no_target():
+    """Of data that do not fit into the memory more is read between blocks of steps."""
+    algorithm = DQN(**SMALL, buffer_size=200, target_update_interval=10_000)
+    agent = algorithm.on(cartpole(), seed=3)
+    begun = copied(agent.state.train.target)
+    agent.learn(3 * offline.BLOCK, progress=False)
+    assert int(agent.state.memory.ring.size) == 100
+    assert same(agent.state.train.target, begun)
+
+
+def test_a_file_has_the_hyperparameters_of_the_user(tmp_path):
+    algorithm = TD3(**SMALL, train_freq=64, gradient_steps=64, learning_starts=50)
+    agent = trained(algorithm, pendulum(), 5)
+    again = load(agent.save(tmp_path / "agent.safetensors"))
+    assert again.algorithm == algorithm
+    assert load(agent.save(tmp_path / "whole.safetensors", memory=True), env=pendulum()).steps == 5
+
+
+def test_what_stops_the_first_reading_loses_nothing(monkeypatch):
+    agent = TD3(**SMALL).on(pendulum(), seed=3)
+    encoded, calls = offline.OfflineLoop._encoded, []
+
+    def stopped(self, rollout):
+        calls.append(rollout)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encoded(self, rollout)
+
+    monkeypatch.setattr(offline, "ROWS", 64)
+    monkeypatch.setattr(offline.OfflineLoop, "_encoded", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(20, progress=False)
+    assert np.isfinite(agent.predict(np.zeros(3, np.float32))).all()
+    agent.learn(20, progress=False)
+    assert agent.steps == 20
+    assert int(agent.state.memory.ring.size) >= pendulum().rows - 64

@@ -13,6 +13,7 @@ import pytest
 from gymnasium import spaces
 from rich.console import Console
 
+from renshu import PPO
 from renshu.envs.source import EnvSource
 from renshu.errors import RenshuError
 from renshu.viewing.terminal import Choice, Moment, Option, page, play_through, show, step_through, text_player, turned
@@ -45,10 +46,10 @@ class Values:
             points = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]], np.float32)
             return points[index]
 
-    def predict(self, obs, *, deterministic):
-        return np.array([1, -1], np.float32)
+    def predict(self, obs, *, carry, deterministic):
+        return np.array([1, -1], np.float32), carry
 
-    def explain(self, obs):
+    def explain(self, obs, *, carry):
         return {"action_values": np.array([-4.0, 2.5, 3.0, -1.0])}
 
 
@@ -321,3 +322,18 @@ def test_the_terminal_is_restored_after_a_signal(pseudo, number):
     assert "\x1b[?25h" in pseudo.until("\x1b[?1049l")
     assert pseudo.process.wait(10) != 0
     assert pseudo.attributes() == pseudo.before
+
+
+def test_what_came_before_in_an_episode_is_remembered():
+    """Shown is the same as what plays, with a stack of frames and a memory."""
+    small = {"n_steps": 8, "batch_size": 16, "net_arch": [8], "recurrent": "gru", "recurrent_size": 8}
+    agent = PPO(**small).on("CartPole-v1", num_envs=2, frame_stack=3, seed=0)
+    env = text_player(EnvSource.of("CartPole-v1", {}))
+    moments = play_through(agent, env, seed=0)
+    player, env = agent.player(), gym.make("CartPole-v1")
+    obs, actions, first, over = env.reset(seed=0)[0], [], True, False
+    while not over:
+        actions.append(str(player(obs, first)))
+        obs, _, terminated, truncated, _ = env.step(int(actions[-1]))
+        first, over = False, terminated or truncated
+    assert [moment.action for moment in moments[:-1]] == actions

@@ -32,21 +32,26 @@ def ornstein_uhlenbeck(action: Array, before: Array, first: Array, std: Array | 
 
 
 class ParameterNoise(NamedTuple):
-    """A perturbed policy that explores."""
+    """Noise on a policy's parameters, which explores."""
 
-    actor: PyTree  # the policy's parameters with noise on them
+    delta: PyTree  # added to the parameters
     std: Array  # [] float32  of the noise
 
 
-def perturb(actor: PyTree, std: Array, key: Key) -> PyTree:
-    """Add normal noise to a policy's parameters, all but those of the normalisation."""
+def perturbation(actor: PyTree, std: Array, key: Key) -> PyTree:
+    """Draw normal noise for a policy's parameters, for all but those of the normalisation."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(actor)
     keys = jax.random.split(key, len(leaves))
     noisy = [
-        x if "LayerNorm" in jax.tree_util.keystr(path) else x + std * jax.random.normal(k, x.shape)
+        jnp.zeros_like(x) if "LayerNorm" in jax.tree_util.keystr(path) else std * jax.random.normal(k, x.shape)
         for (path, x), k in zip(leaves, keys, strict=True)
     ]
     return jax.tree.unflatten(structure, noisy)
+
+
+def perturbed(actor: PyTree, delta: PyTree) -> PyTree:
+    """Add noise to a policy's parameters."""
+    return jax.tree.map(jnp.add, actor, delta)
 
 
 def adapted_std(std: Array, distance: Array, wanted: Array | float) -> Array:

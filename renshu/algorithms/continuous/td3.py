@@ -16,7 +16,8 @@ from renshu.algorithms.continuous.noise import (
     adapted_std,
     normal_noise,
     ornstein_uhlenbeck,
-    perturb,
+    perturbation,
+    perturbed,
 )
 from renshu.algorithms.hyperparameters import NetArch, ScheduleLike, choice, integer, layer_sizes, number, schedule
 from renshu.algorithms.replay_learner import ActorState, Aux, ReplayLearner, State
@@ -89,7 +90,7 @@ class TD3Learner(ReplayLearner[TD3]):
         noise: Any = ()
         if self.has_parameter_noise:
             std = jnp.float32(self.config.action_noise_std)
-            noise = ParameterNoise(perturb(params["actor"], std, jax.random.fold_in(key, 1)), std)
+            noise = ParameterNoise(perturbation(params["actor"], std, jax.random.fold_in(key, 1)), std)
         aux = Aux({"actor_loss": jnp.float32(0.0)}, noise)
         return TrainState(params, jax.tree.map(jnp.copy, params), self.optim.init(params), jnp.int32(0), aux)
 
@@ -112,8 +113,10 @@ class TD3Learner(ReplayLearner[TD3]):
         correlated = self.config.action_noise == "ou"
         frames, noise = carry if correlated else (carry, ())
         obs, frames = stack_frames(frames, timestep.obs, timestep.first)
-        perturbed = explore and self.has_parameter_noise
-        greedy = self.policy(acting.aux.noise.actor if perturbed else acting.params["actor"], obs)
+        actor = acting.params["actor"]
+        if explore and self.has_parameter_noise:
+            actor = perturbed(actor, acting.aux.noise.delta)
+        greedy = self.policy(actor, obs)
         if not explore:
             return ActorOutput(greedy, (frames, noise) if correlated else frames)
         key_noise, key_random = jax.random.split(key)
@@ -208,13 +211,13 @@ class TD3Learner(ReplayLearner[TD3]):
         """
         key_draw, key_try, key_new = jax.random.split(key, 3)
         actor, noise = state.train.params["actor"], state.train.aux.noise
-        obs = self.replay.sample(state.memory, key_draw, self.config.batch_size, gamma=self.config.gamma).obs
 
         def adapt() -> Array:
-            tried = self.policy(perturb(actor, noise.std, key_try), obs)
+            obs = self.replay.sample(state.memory, key_draw, self.config.batch_size, gamma=self.config.gamma).obs
+            tried = self.policy(perturbed(actor, perturbation(actor, noise.std, key_try)), obs)
             distance = jnp.sqrt(((tried - self.policy(actor, obs)) ** 2).mean())
             return adapted_std(noise.std, distance, self.config.action_noise_std)
 
         std = jax.lax.cond(due, adapt, lambda: noise.std)
-        perturbed = jax.lax.cond(begins, lambda: perturb(actor, std, key_new), lambda: noise.actor)
-        return ParameterNoise(perturbed, std)
+        delta = jax.lax.cond(begins, lambda: perturbation(actor, std, key_new), lambda: noise.delta)
+        return ParameterNoise(delta, std)

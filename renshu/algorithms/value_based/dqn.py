@@ -222,9 +222,11 @@ class DQNLearner(ReplayLearner[DQN]):
 
     def after_steps(self, state: State, counters: Counters) -> State:
         """Put newer counters in place; the target network follows when `target_update_interval` steps are over."""
-        interval = self.config.target_update_interval
-        due = state.counters.steps // interval != counters.steps // interval
-        train = polyak(self.pack(state.train), jnp.where(due, self.config.tau, 0.0))
+        interval, tau = self.config.target_update_interval, jnp.asarray(self.config.tau, jnp.float32)
+        # At most one update for each step of all environments at once, as in Stable-Baselines3.
+        times = counters.steps // interval - state.counters.steps // interval
+        share = 1 - (1 - tau) ** jnp.minimum(times, self.config.train_freq)
+        train = polyak(self.pack(state.train), share)
         return super().after_steps(state._replace(train=self.unpack(train)), counters)
 
     def gradient_step(

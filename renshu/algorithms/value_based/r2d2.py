@@ -125,12 +125,20 @@ class R2D2Learner(ReplayLearner[R2D2]):
 
     def make_replay(self) -> SequenceBuffer:
         config = self.config
+        length, rows = config.burn_in + config.sequence_length, config.buffer_size // self.spec.num_envs
+        whole = -(-length // config.train_freq) * config.train_freq
+        if rows < whole:
+            raise HyperparameterError(
+                f"R2D2: sequences of {length} steps begin where rollouts of {config.train_freq} did, and the memory "
+                f"holds {rows} steps of each of {self.spec.num_envs} environments: give buffer_size >= "
+                f"{whole * self.spec.num_envs}"
+            )
         return SequenceBuffer(
             config.buffer_size,
             *examples(self.spec),
             num_envs=self.spec.num_envs,
             rollout_length=config.train_freq,
-            sequence_length=config.burn_in + config.sequence_length,
+            sequence_length=length,
             alpha=config.prioritized_replay_alpha if config.prioritized else None,
             own_heads=self.spec.rollout_envs is not None,
         )

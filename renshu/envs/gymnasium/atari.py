@@ -118,8 +118,8 @@ def is_prepared(spec: GymSpec | None, kwargs: Mapping[str, Any]) -> bool:
 
 
 def described(id: str | None, kwargs: Mapping[str, Any]) -> str | None:
-    """Describe how the Atari game of an id is made ready; None for all else."""
-    if id is None or not ("ALE/" in id or "NoFrameskip" in id):
+    """Describe how the Atari game of an id is made ready; None for all else, and where a file would import a module."""
+    if id is None or ":" in id or not ("ALE/" in id or "NoFrameskip" in id):
         return None
     spec = find(id)
     return str(Preparation.of(spec, kwargs)) if is_prepared(spec, kwargs) else None

@@ -170,7 +170,7 @@ def test_correlated_noise_goes_on_within_an_episode():
 def test_noise_on_parameters_explores():
     made = learner(action_noise="parameter", train_freq=2)
     explored, greedy, actor_state = acted(made, OBS[:4])
-    noisy = actor_state.aux.noise.actor
+    noisy = jax.tree.map(jnp.add, actor_state.params["actor"], actor_state.aux.noise.delta)
     np.testing.assert_allclose(explored.action, made.policy(noisy, OBS[:4]), rtol=1e-5)
     np.testing.assert_allclose(greedy.action, made.policy(actor_state.params["actor"], OBS[:4]), rtol=1e-5)
     norms, plain = (parts(tree, "LayerNorm") for tree in (noisy, actor_state.params["actor"]))
@@ -191,9 +191,8 @@ def test_noise_on_parameters_adapts_and_is_drawn_anew():
         state = state._replace(train=state.train._replace(aux=state.train.aux._replace(noise=noise)))
         kept, new = (adapt_noise(state, jnp.bool_(due), jnp.bool_(begins), KEY) for begins in (False, True))
         assert [float(kept.std), float(new.std)] == pytest.approx([std * factor] * 2, rel=1e-4)
-        assert_same(kept.actor, noise.actor)
-        noisy, plain = (parts(tree, "kernel") for tree in (new.actor, state.params["actor"]))
-        off = np.concatenate([(noisy[path] - plain[path]).ravel() for path in plain])
+        assert_same(kept.delta, noise.delta)
+        off = np.concatenate([x.ravel() for x in parts(new.delta, "kernel").values()])
         assert off.std() == pytest.approx(std * factor, rel=0.5)
 
 

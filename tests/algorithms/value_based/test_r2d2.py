@@ -189,7 +189,7 @@ def test_values_without_a_memory_take_them_too(env):
 
 
 def test_bad_input():
-    with pytest.raises(HyperparameterError, match="sequences of 300 steps cannot be drawn"):
+    with pytest.raises(HyperparameterError, match="sequences of 300 steps begin where rollouts of 20 did"):
         R2D2(buffer_size=200, sequence_length=280, burn_in=20, batch_size=4).on("CartPole-v1")
     with pytest.raises(HyperparameterError, match="elite_episodes"):
         R2D2(elite_episodes=True).on("CartPole-v1")
