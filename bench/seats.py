@@ -98,9 +98,9 @@ def selfplay(seeds: list[int]) -> list[dict[str, Any]]:
     found, steps = [], 6_000_000
     for seed in seeds:
         began = time.perf_counter()
-        settings: dict[str, Any] = {"n_steps": 32, "batch_size": 1024, "n_epochs": 6, "net_arch": [128, 128]}
-        settings |= {"learning_rate": 1e-3, "gamma": 1.0, "ent_coef": 0.02}
-        agent = PPO(**settings).on("renshu/ConnectFour-v0", num_envs=128, seed=seed, opponent=SelfPlay(12, 100))
+        settings: dict[str, Any] = {"n_steps": 32, "batch_size": 1024, "n_epochs": 4, "net_arch": [128, 128]}
+        settings |= {"learning_rate": renshu.Linear(2e-3), "gamma": 1.0, "ent_coef": 0.15}
+        agent = PPO(**settings).on("renshu/ConnectFour-v0", num_envs=128, seed=seed, opponent=SelfPlay())
         agent.learn(steps // 2, progress=False)
         path = agent.save(Path("runs") / f"selfplay-{seed}-half.safetensors")
         agent.learn(steps // 2, progress=False, restart_schedules=False)
@@ -117,8 +117,8 @@ def selfplay(seeds: list[int]) -> list[dict[str, Any]]:
 def league(seeds: list[int]) -> dict[str, Any]:
     """Train several algorithms at Tic-tac-toe, and let everyone play against everyone."""
     trained: dict[str, tuple[Any, int]] = {
-        "ppo, self-play": (PPO(n_steps=32, batch_size=256, net_arch=[64, 64], ent_coef=0.01), 400_000),
-        "a2c, self-play": (A2C(n_steps=8, net_arch=[64, 64], ent_coef=0.01, learning_rate=1e-3), 400_000),
+        "ppo, self-play": (PPO(n_steps=32, batch_size=256, net_arch=[64, 64], ent_coef=0.1), 400_000),
+        "a2c, self-play": (A2C(n_steps=8, net_arch=[64, 64], ent_coef=0.1, learning_rate=1e-3), 400_000),
         "dqn, self-play": (DQN(net_arch=[64, 64], **VALUES), 300_000),
         "alphazero": (AlphaZero(num_simulations=32, n_blocks=1, n_channels=32, learning_rate=3e-3), 40_000),
         "gumbel muzero": (GumbelMuZero(num_simulations=16, n_steps=9, gradient_steps=32, learning_rate=2e-3), 60_000),

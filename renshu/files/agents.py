@@ -128,7 +128,8 @@ class AgentFile:
                 seed=_field(header, "seed", int, most=2**32 - 1),
                 steps=_field(header, "steps", int, most=2**31 - 1),
                 iteration=_field(header, "iteration", int, most=2**31 - 1),
-                processes=bool(header["processes"]),
+                # Earlier files may hold their number.
+                processes=header["processes"] in range(1, 2**16) or _field(header, "processes", bool),
                 loop=header.get("loop"),
                 spaces=SpaceConfig.from_json(header["spaces"]),
                 memory=_field({"memory": "inside", **header}, "memory", str),

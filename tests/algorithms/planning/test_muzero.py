@@ -368,12 +368,12 @@ def test_rewards_summed_up(learner):
     # In search a reward is the difference of two sums.
     node = prefixed.imagination.root(train.params, jnp.zeros((1, 1)))
     node = node._replace(prefix=node.prefix._replace(total=jnp.array([2.0]), steps=jnp.array([1])))
-    after, logits = prefixed.imagination.advance(train.params, node, jnp.array([0]))
-    assert prefixed.imagination.paid(node, after, logits) == pytest.approx(-2.0, abs=1e-4)
+    after, reward, _ = prefixed.imagination.advance(train.params, node, jnp.array([0]))
+    assert reward == pytest.approx(-2.0, abs=1e-4)
     assert after.prefix.steps == 2
     anew = node._replace(prefix=node.prefix._replace(steps=jnp.array([3])))  # as long as it is unrolled in learning
-    after, logits = prefixed.imagination.advance(train.params, anew, jnp.array([0]))
-    assert prefixed.imagination.paid(anew, after, logits) == pytest.approx(0.0, abs=1e-4)
+    _, reward, _ = prefixed.imagination.advance(train.params, anew, jnp.array([0]))
+    assert reward == pytest.approx(0.0, abs=1e-4)
 
 
 def test_self_supervision_compares_what_was_imagined_with_what_was_seen(learner):
