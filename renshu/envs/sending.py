@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from renshu.errors import SpaceError
@@ -39,3 +40,23 @@ def _at_fault(given: Any) -> str | None:
         except Exception:
             return f"{name} = {value!r}"
     return None
+
+
+class Made:
+    """Environments that were made, by identity: they may say that they equal each other, or have no hash.
+
+    Another process that it is sent to has made none.
+    """
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def add(self, env: Any) -> None:
+        """Add an environment."""
+        self._known[id(env)] = env
+
+    def __contains__(self, env: object) -> bool:
+        return self._known.get(id(env)) is env
+
+    def __reduce__(self) -> tuple[type[Made], tuple[()]]:
+        return Made, ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -23,6 +22,7 @@ from renshu.envs.gymnasium.making import at_once, copied, limit_in, make_one, ne
 from renshu.envs.gymnasium.registration import changed_fields, device_env, is_ours, parted, with_limit
 from renshu.envs.gymnasium.vector import start_workers
 from renshu.envs.masks import MaskInObservation, MasksInObservations, may_take_mask
+from renshu.envs.sending import Made
 from renshu.errors import EnvironmentFault, HyperparameterError, SpaceError
 from renshu.types import EnvSpec
 
@@ -54,7 +54,7 @@ class EnvSource:
     gym_spec: GymSpec | None = None
     masks: bool | None = False
     limit: int | None = None
-    made: weakref.WeakValueDictionary[int, Any] = field(default_factory=weakref.WeakValueDictionary)
+    made: Made = field(default_factory=Made)
 
     @classmethod
     def of(cls, env: Any, kwargs: Mapping[str, Any] | None = None, max_episode_steps: int | None = None) -> EnvSource:
@@ -284,10 +284,9 @@ class EnvSource:
         if how is None:
             return self._copy("copy", "evaluate(env=...)")
         env = make_one(how, self.name, {**self.kwargs, **options}, self.limit)
-        # By identity: environments may say that they equal each other, or have no hash.
-        if self.made.get(id(env.unwrapped)) is env.unwrapped:
+        if env.unwrapped in self.made:
             raise SpaceError(f"{self.name} gave the same environment again: it must make a new one at each call")
-        self.made[id(env.unwrapped)] = env.unwrapped
+        self.made.add(env.unwrapped)
         return env
 
     def _copy(self, what: str, instead: str) -> Any:

@@ -237,7 +237,11 @@ CASES: dict[str, Case] = {
     "A2C": Case("A2C", Choices(), {**ON_POLICY, **NORMED, "ent_coef": 0.01}),
     "APPO": Case("APPO", Choices(), {**MINIBATCHES, **NORMED, **CORRECTED, "n_epochs": 2, "clip_range": 0.05}),
     "ARS": Case("ARS", Choices(), {**EVOLVED, "n_delta": 2, "n_top": 1, "delta_std": 0.3, "alive_bonus_offset": -0.1}),
-    "ARS-box": Case("ARS", Points(), {**EVOLVED, "n_delta": 2, "zero_policy": False, "alive_bonus_offset": -0.1}),
+    "ARS-box": Case(  # squashed: of what is linear in the weights the size of steps takes no part in the update
+        "ARS",
+        Points(),
+        {**EVOLVED, "n_delta": 2, "zero_policy": False, "squash_output": True, "alive_bonus_offset": -0.1},
+    ),
     "AlphaZero": Case("AlphaZero", Choices(), PLANNED),
     "ApeX": Case("ApeX", Choices(), {**VALUES, **OF_EACH, "exploration_initial_eps": 0.8}),
     "ApeXDDPG": Case("ApeXDDPG", Points(), {**NOISY, **OF_EACH}),
