@@ -249,14 +249,13 @@ _USERS: dict[str, int] = {}
 
 
 def _joined(address: str | None) -> str | None:
-    """Join the session that is there. Raises HyperparameterError where it is that of another address."""
-    here = _ray().get_runtime_context().gcs_address
-    if address not in (None, "auto", here):
-        raise HyperparameterError(
-            f"this process is connected to Ray at {here} already, and not to {address}: close the agents that use it, "
-            "or call ray.shutdown()"
-        )
+    """Join the session that is there. Raises HyperparameterError where it is our own, and another is asked for."""
     for folder in _USERS:
+        if address not in (None, _ray().get_runtime_context().gcs_address):
+            raise HyperparameterError(
+                f"this process has a session of Ray of its own, and is not connected to {address}: close the agents "
+                "that use it, or call ray.shutdown()"
+            )
         _USERS[folder] += 1
         return folder
     return None

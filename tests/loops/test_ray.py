@@ -190,3 +190,20 @@ def test_versions_that_differ_are_named():
     actor.prepare(wanted, b"")
     with pytest.raises(RenshuError, match=r"python 3\.\d+ here and 2\.7 there, .*jax .* here and 0\.0\.1 there"):
         actor.collect((0, None), 0)
+
+
+def test_a_session_is_shared_and_ends_with_its_last_agent():
+    ray_actors = pytest.importorskip("renshu.loops.ray_actors")
+    ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        ray.shutdown()
+    first = ray_actors.connect(None, 1)
+    try:
+        assert ray_actors.connect(None, 1) == first
+        with pytest.raises(HyperparameterError, match="a session of Ray of its own"):
+            ray_actors.connect("127.0.0.1:1", 1)
+        ray_actors.disconnect(first)
+        assert ray.is_initialized(), "one uses it still"
+    finally:
+        ray_actors.disconnect(first)
+    assert not ray.is_initialized()
