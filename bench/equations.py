@@ -46,12 +46,18 @@ REPLAY = Chapter(
     "Learning from replay",
     'Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods, algorithm 1, whose inner '
     'loop is that of all learners from replay; Schaul et al. 2016, "Prioritized experience replay".',
-    [ReplayLearner.learn, ReplayLearner.observe, ReplayLearner.update, ReplayLearner._descend],
+    [
+        ReplayLearner.learn,
+        ReplayLearner.observe,
+        ReplayLearner.remember,
+        ReplayLearner.update,
+        ReplayLearner._descend,
+    ],
     [
         Equation(
             "Mnih, algorithm 1",
             r"\text{Store transition } (\phi_t, a_t, r_t, \phi_{t+1}) \text{ in } D",
-            "memory = self.replay.add(state.memory, rollout, key)",
+            "self.replay.add(state.memory, rollout, key)",
         ),
         Equation(
             "Mnih, algorithm 1",
