@@ -293,7 +293,7 @@ DQN = Chapter(
         Equation(
             "Mnih, algorithm 1",
             r"\text{Every } C \text{ steps reset } \hat Q = Q",
-            "due = state.counters.steps // interval != counters.steps // interval",
+            "times = counters.steps // interval - state.counters.steps // interval",
         ),
     ],
     [
