@@ -74,10 +74,21 @@ CONNECT_FOUR: dict[str, dict[str, Any]] = {
         "train_freq": 32,
         "buffer_size": 500_000,
     },
+    "open": {
+        "num_simulations": 16,
+        "openings": 12,
+        "n_blocks": 3,
+        "n_channels": 32,
+        "learning_rate": renshu.Linear(2e-3),
+        "gradient_steps": 64,
+        "train_freq": 32,
+        "buffer_size": 500_000,
+    },
 }
-"""Two tries: a network that learns more from each move, and one that plays many times as many, most games to their end
-before it learns from them."""
-GAMES_AT_ONCE, MOST = {"wide": 128, "fast": 256}, {"wide": 100_000_000, "fast": 10_000_000}
+"""Tries: a network that learns more from each move; one that plays many times as many, most games to their end before
+it learns from them; the same with openings at random, so that its games differ."""
+GAMES_AT_ONCE = {"wide": 128, "fast": 256, "open": 256}
+MOST = {"wide": 100_000_000, "fast": 10_000_000, "open": 6_000_000}
 """Games of Connect Four that are played side by side, and moves after which a training ends."""
 OTHELLO_RUN, OTHELLO_MOVES = Path("runs/othello"), 10_000_000
 OTHELLO = {"deep": "100 against alpha-beta 6", "bare": "policy against alpha-beta 6", "random": "policy against random"}

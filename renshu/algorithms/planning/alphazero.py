@@ -16,7 +16,7 @@ from renshu.algorithms.planning.search import GUMBEL, PUCT, Found, library, mode
 from renshu.algorithms.replay_learner import ActorState, ReplayAlgorithm, ReplayLearner, State
 from renshu.errors import HyperparameterError
 from renshu.networks.planning import PolicyValueNetwork, is_board
-from renshu.ops.masks import mask_for_display, mask_values
+from renshu.ops.masks import mask_for_display, mask_values, uniform_actions
 from renshu.ops.returns import discounted_returns
 from renshu.ops.spaces import dummy
 from renshu.optim.train_state import Optimizers, TrainState
@@ -54,6 +54,7 @@ class AlphaZero(ReplayAlgorithm):
     dirichlet_alpha: float = number(0.3, "concentration of the noise on the prior at the root", above=0)
     dirichlet_fraction: float = number(0.25, "share of that noise", least=0, most=1)
     temperature: float = number(1.0, "visits to this power's inverse are chances of the moves in training", least=0)
+    openings: int = integer(0, "most moves at the beginning of a game in training that are drawn at random", least=0)
     vf_coef: float = number(1.0, "weight of the value's loss", least=0, traceable=True)
     weight_decay: float = number(1e-4, "share by which weights shrink in a gradient step, times the step size", least=0)
     max_grad_norm: float | None = number(
@@ -111,6 +112,10 @@ class AlphaZeroLearner(ReplayLearner[AlphaZero]):
 
     # --- acting -----------------------------------------------------------------------------------------------------
 
+    def initial_carry(self, num_envs: int) -> PyTree:
+        """Return the random moves that are left in each opening, `[N]` int32; () without openings."""
+        return jnp.zeros(num_envs, jnp.int32) if self.config.openings else ()
+
     def judge(self, params: PyTree, obs: PyTree) -> tuple[Array, Array]:
         """Estimate logits `[B, A]`, very low where not allowed, and values `[B]` for the player to move."""
         seen, mask = self.split(obs)
@@ -144,9 +149,22 @@ class AlphaZeroLearner(ReplayLearner[AlphaZero]):
         if without_state(timestep):
             logits, value = self.judge(acting.params, timestep.obs)
             action = jax.random.categorical(key, logits) if explore else jnp.argmax(logits, axis=1)
-            return ActorOutput(action.astype(jnp.int32), carry, {"policy": jax.nn.softmax(logits), "value": value})
-        found = self.find(acting.params, timestep, key, explore)
-        return ActorOutput(found.action, carry, {"policy": found.policy, "value": found.value})
+            out = ActorOutput(action.astype(jnp.int32), carry, {"policy": jax.nn.softmax(logits), "value": value})
+        else:
+            found = self.find(acting.params, timestep, key, explore)
+            out = ActorOutput(found.action, carry, {"policy": found.policy, "value": found.value})
+        return self.opened(out, timestep, jax.random.fold_in(key, 1)) if explore and self.config.openings else out
+
+    def opened(self, out: ActorOutput, timestep: TimeStep, key: Key) -> ActorOutput:
+        """Move at random instead where a game is in its opening, as long as was drawn when it began."""
+        key_length, key_move = jax.random.split(key)
+        n = len(timestep.first)
+        lengths = jax.random.randint(key_length, (n,), 0, self.config.openings + 1)
+        left = jnp.where(timestep.first, lengths, out.carry)
+        opening = left > 0
+        at_random = uniform_actions(key_move, n, int(self.spec.action_space.n), self.split(timestep.obs)[1])  # type: ignore[attr-defined]
+        action = jnp.where(opening, at_random, out.action)
+        return ActorOutput(action, jnp.maximum(left - 1, 0), {**out.extras, "opening": opening})
 
     def explain(self, acting: ActorState, carry: PyTree, timestep: TimeStep) -> dict[str, Array]:
         """Return the network's `probabilities` [N, A] and `value` [N]; of a search also its policy, values, visits."""
@@ -168,11 +186,14 @@ class AlphaZeroLearner(ReplayLearner[AlphaZero]):
     def observe(self, state: State, rollout: Rollout, key: Key) -> State:
         """Keep each position with the search's policy there, and the return of its player as the value to learn.
 
-        A game that goes on beyond the rollout counts by the network's value of where it stands.
+        A game that goes on beyond the rollout counts by the network's value of where it stands. After a random move the
+        return says nothing of the position before it, which is worth what the search found.
         """
         last = jax.tree.map(lambda x: x[-1], rollout.obs)
         value = jnp.concatenate([rollout.extras["value"], self.judge(state.train.params, last)[1][None]])
         returns, reward = returns_of_movers(rollout, value, self.config.gamma)
+        if self.config.openings:
+            returns = jnp.where(rollout.extras["opening"], rollout.extras["value"], returns)
         rollout = rollout._replace(reward=reward, to_play=(), extras={**rollout.extras, "value": returns})
         return super().observe(state, rollout, key)
 

@@ -15,7 +15,7 @@ from renshu.arena.exhaustive import never_loses
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.envs.device import DeviceEnv, MaskedDeviceEnv, Step
 from renshu.errors import HyperparameterError, SpaceError
-from renshu.types import Rollout
+from renshu.types import MASK, Rollout, TimeStep
 
 pytest.importorskip("mctx", reason="mctx is not installed")
 SMALL = {"num_simulations": 8, "n_blocks": 1, "n_channels": 8, "batch_size": 32, "learning_starts": 64, "train_freq": 8}
@@ -149,6 +149,38 @@ def test_it_learns_to_lose_less():
     before = losses()
     agent.learn(12_000, progress=False)
     assert losses() < before / 2
+
+
+def test_openings_are_drawn_at_random_and_their_ends_say_nothing():
+    agent = GumbelAlphaZero(**SMALL, openings=3).on("renshu/TicTacToe-v0", num_envs=64, seed=0)
+    learner, trainer = agent.trainer.learner, agent.trainer
+    env = MaskedDeviceEnv(TicTacToe())
+    state, obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 64))
+    acting, carry, lengths, rows = learner.actor_state(trainer.state), learner.initial_carry(64), np.zeros(64, int), []
+    act, step = jax.jit(learner.act, static_argnames="explore"), jax.jit(jax.vmap(env.step))
+    for move in range(4):
+        first = np.full(64, move == 0)
+        out = act(acting, carry, TimeStep(obs, first, env_state=state), jax.random.key(move), explore=True)
+        opening = np.asarray(out.extras["opening"])
+        assert (opening <= (lengths == move)).all(), "an opening goes on once it has ended"
+        assert np.take_along_axis(np.asarray(obs[MASK]), np.asarray(out.action)[:, None], 1).all()
+        lengths, carry = lengths + opening, out.carry
+        rows.append((obs, out))
+        state, obs, *_ = step(state, out.action, jax.random.split(jax.random.key(9), 64))
+    assert set(lengths) == {0, 1, 2, 3}
+    assert len({tuple(np.asarray(out.action)[:8]) for _, out in rows}) == 4
+    greedy = act(acting, carry, TimeStep(obs, first, env_state=state), jax.random.key(0), explore=False)
+    assert greedy.extras.keys() == {"policy", "value"}
+
+
+def test_what_is_learned_of_an_opening_is_the_search_s_value():
+    agent = GumbelAlphaZero(**SMALL, openings=9).on("renshu/TicTacToe-v0", num_envs=64, seed=0)
+    agent.learn(512, progress=False)
+    ring = agent.trainer.state.memory.ring
+    opening, value = (np.asarray(ring.extras[name])[:8] for name in ("opening", "value"))
+    assert 0.2 < opening.mean() < 0.8
+    decided = np.abs(value) == 1  # a search's mean of eight positions is hardly ever
+    assert decided[~opening].mean() > 0.4 > 0.05 > decided[opening].mean()
 
 
 @pytest.mark.parametrize("kind", ["puct", "gumbel"])
