@@ -30,7 +30,7 @@ from renshu.envs.device import DeviceEnv, Step
 KEPT = DOCS / "muzero.json"
 POINTS, EPISODES = 10, 20
 """Evaluations of a training, and greedy episodes of each."""
-LIMIT, MOVES, CHECK, SIMULATIONS = 900, 320_000, 20_000, 100
+LIMIT, MOVES, CHECK, SIMULATIONS = 900, 300_000, 20_000, 100
 """Seconds and moves that Tic-tac-toe has, moves between two checks, and simulations of a move in them."""
 
 CARTPOLE: dict[str, Any] = {
@@ -43,18 +43,20 @@ CARTPOLE: dict[str, Any] = {
 TICTACTOE: dict[str, Any] = {
     "num_simulations": 32,
     "gamma": 1.0,
-    "n_steps": 9,
+    "n_steps": 3,
     "target_update_interval": None,
     "support": 2,
+    "vf_coef": 2.0,
+    "reward_coef": 5.0,
     "n_blocks": 1,
     "n_channels": 32,
-    "learning_rate": Linear(3e-3),
+    "learning_rate": Linear(6e-3),
     "batch_size": 128,
     "train_freq": 8,
     "gradient_steps": 16,
     "buffer_size": 60_000,
     "dirichlet_alpha": 1.0,
-    "dirichlet_fraction": 0.5,
+    "dirichlet_fraction": 0.25,
     "temperature": Linear(2.0, end=0.5),
 }
 BOARD_2048: dict[str, Any] = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.wrappers import TransformReward
 
 import renshu
 from bench.report import DOCS, revision
@@ -17,6 +20,8 @@ CUT: dict[tuple[str, str], int | None] = {
     ("es", "BipedalWalker-v3"): 1000,
 }
 """The trainings, with the steps after which episodes are cut, so that members that stand still cost less."""
+LEAST: dict[tuple[str, str], float] = {("es", "BipedalWalker-v3"): -10.0}
+"""Least reward of a step in training: where a fall costs 100, populations learn to stand still, and nothing else."""
 LOOKS, EPISODES = 25, 100
 """Evaluations on the way, and episodes of the last one, which are never cut."""
 
@@ -24,16 +29,16 @@ LOOKS, EPISODES = 25, 100
 def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
     """Train one seed by the preset, or go on with it, and evaluate what it plays."""
     preset, run = renshu.preset(algorithm, environment), Path(f"runs/{algorithm}-{environment}-{seed}")
-    total = preset.total_steps
+    total, env = preset.total_steps, trained_on(algorithm, environment)
     ways: dict[str, Any] = {"progress": False, "eval_every": total // LOOKS, "checkpoint_every": total // LOOKS}
     if run.exists():
-        agent = renshu.Agent.resume(run)
+        agent = renshu.Agent.resume(run, env=env)
         if agent.algorithm != preset.algorithm:
             raise SystemExit(f"{run} was trained with other settings than the preset's: remove it, or give it a name")
         agent = agent if agent.steps >= total else agent.learn(**ways)
     else:
         cut, made = CUT[algorithm, environment], {"num_envs": preset.num_envs, **preset.options}
-        agent = preset.algorithm.on(environment, seed=seed, max_episode_steps=cut, **made).learn(total, run=run, **ways)
+        agent = preset.algorithm.on(env, seed=seed, max_episode_steps=cut, **made).learn(total, run=run, **ways)
     with agent:
         found, looks = agent.evaluate(EPISODES, env=environment), read_evaluations(run)
         return {
@@ -47,6 +52,17 @@ def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
             "points": [[int(step), float(mean)] for step, mean in zip(looks["step"], looks["mean"], strict=True)],
             "code": revision(),
         }
+
+
+def trained_on(algorithm: str, environment: str) -> Any:
+    """Return the environment of a training: its id, or a function that makes it with other rewards."""
+    least = LEAST.get((algorithm, environment))
+    return environment if least is None else partial(bounded, environment, least)
+
+
+def bounded(environment: str, least: float, **options: Any) -> gymnasium.Env:
+    """Make an environment whose rewards are `least` where they are less."""
+    return TransformReward(gymnasium.make(environment, **options), lambda reward: max(float(reward), least))
 
 
 def seconds_of(run: Path) -> float:
