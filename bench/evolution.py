@@ -53,8 +53,7 @@ FUNCTIONS = {
 }
 MACHINES = (
     "Measured from 2026-11-26 to 28, Python 3.11.7, jax 0.10.2, gymnasium 1.4.0: scores and functions on an AMD EPYC, "
-    "MuJoCo, BipedalWalker and the rocket on an Intel Xeon, 2 cores each; walkers and swimmers on one of them, beside "
-    "other work."
+    "BipedalWalker and the rocket on an Intel Xeon, 2 cores each; those of MuJoCo on one core, beside other work."
 )
 CURVES, POINTS = ("ppo", "es", "ars"), 25
 POPULATIONS, NETWORKS = (64, 256, 1024, 4096, 16384), ([], [16], [64, 64])
