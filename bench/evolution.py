@@ -335,8 +335,8 @@ def page() -> None:
         )
     if "curves" in kept:
         body.append(
-            "## Beside PPO\n\nPresets, compiled loop, three seeds each, ten greedy episodes at each point; compiling "
-            "and evaluating do not count.\n\n![curves](evolution_curves.png)"
+            "## Beside PPO\n\nPresets, compiled loop, one core, three seeds each, ten greedy episodes a point; "
+            "compiling and evaluating do not count.\n\n![curves](evolution_curves.png)"
         )
         curves_picture(kept["curves"]["found"])
     publish("evolution", "Evolution", "python -m bench.evolution", "\n\n".join(body), MACHINES)
