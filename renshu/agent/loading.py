@@ -72,8 +72,13 @@ def record_of(trainer: Trainer, memory: str = "inside") -> AgentRecord:
     )
 
 
-def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, overrides: dict[str, Any]) -> Trainer:
-    """Make the trainer that a file describes. Arguments and errors as for `Agent.load`."""
+def load_trainer(
+    path: str | Path, env: Any, algorithm: type[Algorithm] | None, overrides: dict[str, Any], *, goes_on: bool = False
+) -> Trainer:
+    """Make the trainer that a file describes. Arguments and errors as for `Agent.load`.
+
+    goes_on: its training does, so that another time limit is worth a warning.
+    """
     file, overrides = AgentFile.read(path, LOOPS), dict(overrides)
     cluster = _cluster(file, overrides.pop("address", None))
     record, spec = file.record, file.record.spec
@@ -92,6 +97,8 @@ def load_trainer(path: str | Path, env: Any, algorithm: type[Algorithm] | None, 
         source = seated_again(named_again(env, spec, record.environment), made, spec).with_masks(record.spaces.masks)
         backend = backend_again(source, spec, timeout=TIMEOUT, **how, cluster=cluster)
         spec = backend.probe_spec()
+        if goes_on:
+            _tell_of_another_limit(record.spec.max_episode_steps, spec.max_episode_steps)
     try:
         trainer = Trainer(made, spec, record.seed, record.spaces, backend, **how, cluster=cluster)
         learner, spec = trainer.learner, trainer.spec
@@ -177,6 +184,17 @@ def _keep_aside(run: Run, steps: int) -> None:
         )
 
 
+def _tell_of_another_limit(before: int | None, now: int | None) -> None:
+    """Warn where episodes will be cut off elsewhere than before: an object or a partial brings its own time limit."""
+    if before != now:
+        told = ["none" if limit is None else f"one of {limit} steps" for limit in (before, now)]
+        warnings.warn(
+            f"the time limit of this run was {told[0]}, and that of the environment that was passed is {told[1]}: give "
+            "it the old one where you make it, or training goes on with other episodes",
+            stacklevel=5,
+        )
+
+
 def resume_trainer(
     run: Run | str | Path, env: Any, algorithm: type[Algorithm] | None, overrides: dict[str, Any]
 ) -> Trainer:
@@ -193,7 +211,7 @@ def resume_trainer(
     failures: list[CheckpointError] = []
     for path in paths:
         try:
-            trainer = load_trainer(path, env, algorithm, overrides)
+            trainer = load_trainer(path, env, algorithm, overrides, goes_on=True)
         except CheckpointError as error:
             failures.append(error)
             continue

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -135,6 +137,17 @@ def interrupted(agent, run, at, total=640, **options):
 
     with pytest.raises(KeyboardInterrupt):
         agent.learn(total, progress=False, run=run, callbacks=interrupt, **options)
+
+
+def test_a_resume_with_another_time_limit_says_so(tiny, tmp_path, recwarn):
+    make = partial(gymnasium.make, "CartPole-v1")
+    agent = tiny(make, max_episode_steps=20)
+    interrupted(agent, tmp_path / "run", 200, checkpoint_every=64)
+    with pytest.warns(UserWarning, match="was one of 20 steps, and that of the environment that was passed is one of"):
+        Agent.resume(tmp_path / "run", env=make).close()
+    recwarn.clear()
+    Agent.resume(tmp_path / "run", env=partial(make, max_episode_steps=20)).close()
+    assert not [str(told.message) for told in recwarn if "time limit" in str(told.message)]
 
 
 def test_resume_goes_on_to_the_original_target(tiny, tmp_path):
