@@ -151,29 +151,32 @@ def test_it_learns_to_lose_less():
     assert losses() < before / 2
 
 
-def test_openings_are_drawn_at_random_and_their_ends_say_nothing():
-    agent = GumbelAlphaZero(**SMALL, openings=3).on("renshu/TicTacToe-v0", num_envs=64, seed=0)
-    learner, trainer = agent.trainer.learner, agent.trainer
-    env = MaskedDeviceEnv(TicTacToe())
-    state, obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 64))
-    acting, carry, lengths, rows = learner.actor_state(trainer.state), learner.initial_carry(64), np.zeros(64, int), []
+def test_a_game_begins_with_as_many_random_moves_as_were_drawn_for_it():
+    agent = GumbelAlphaZero(**SMALL, openings=3).on("renshu/TicTacToe-v0", num_envs=256, seed=0)
+    learner, env, n = agent.trainer.learner, MaskedDeviceEnv(TicTacToe()), 256
     act, step = jax.jit(learner.act, static_argnames="explore"), jax.jit(jax.vmap(env.step))
+    acting, carry = learner.actor_state(agent.trainer.state), learner.initial_carry(n)
+    state, obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), n))
+    lengths, openings = np.zeros(n, int), []
     for move in range(4):
-        first = np.full(64, move == 0)
-        out = act(acting, carry, TimeStep(obs, first, env_state=state), jax.random.key(move), explore=True)
-        opening = np.asarray(out.extras["opening"])
+        timestep = TimeStep(obs, np.full(n, move == 0), env_state=state)
+        out = act(acting, carry, timestep, jax.random.key(move), explore=True)
+        greedy = act(acting, carry, timestep, jax.random.key(move), explore=False)
+        assert greedy.extras.keys() == {"policy", "value"}, "an evaluation has openings"
+        opening, action = np.asarray(out.extras["opening"]), np.asarray(out.action)
         assert (opening <= (lengths == move)).all(), "an opening goes on once it has ended"
-        assert np.take_along_axis(np.asarray(obs[MASK]), np.asarray(out.action)[:, None], 1).all()
+        assert np.take_along_axis(np.asarray(obs[MASK]), action[:, None], 1).all()
+        searched = np.asarray(learner.find(acting.params, timestep, jax.random.key(move), True).action)
+        np.testing.assert_array_equal(action[~opening], searched[~opening])
+        assert not opening.any() or (action == searched)[opening].mean() < 0.5, "search plays the opening"
+        openings.append(action[opening])
         lengths, carry = lengths + opening, out.carry
-        rows.append((obs, out))
-        state, obs, *_ = step(state, out.action, jax.random.split(jax.random.key(9), 64))
-    assert set(lengths) == {0, 1, 2, 3}
-    assert len({tuple(np.asarray(out.action)[:8]) for _, out in rows}) == 4
-    greedy = act(acting, carry, TimeStep(obs, first, env_state=state), jax.random.key(0), explore=False)
-    assert greedy.extras.keys() == {"policy", "value"}
+        state, obs, *_ = step(state, out.action, jax.random.split(jax.random.key(9), n))
+    assert (np.bincount(lengths, minlength=4) > 256 / 8).all(), "each length is as likely"
+    assert (np.bincount(openings[0], minlength=9) > 192 / 27).all(), "each square is as likely"
 
 
-def test_what_is_learned_of_an_opening_is_the_search_s_value():
+def test_a_position_of_an_opening_is_worth_what_search_found():
     agent = GumbelAlphaZero(**SMALL, openings=9).on("renshu/TicTacToe-v0", num_envs=64, seed=0)
     agent.learn(512, progress=False)
     ring = agent.trainer.state.memory.ring
