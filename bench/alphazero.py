@@ -267,10 +267,10 @@ def page() -> None:
         body.append(solver_section(kept["solver"]))
     if "othello" in kept:
         body.append(
-            f"## Othello on 6 x 6\n\nThe settings of the open try, for {OTHELLO_MOVES:,} moves. Scores over 40 games, "
-            "half in each seat, after two moves at random: with 100 simulations and with the policy alone, against "
-            "alpha-beta that looks 6 moves ahead and judges by corners, edges, moves and discs, and against random "
-            "play.\n\n"
+            f"## Othello on 6 x 6\n\nThe settings of the open try, {OTHELLO_MOVES:,} moves at most. Scores over 40 "
+            "games, half in each seat, after two moves at random: with 100 simulations and with the policy alone, "
+            "against alpha-beta that looks 6 moves ahead and judges by corners, edges, moves and discs, and "
+            "against random play.\n\n"
             + table(["minutes", "moves", *OTHELLO.values()], course_rows(kept["othello"]["course"], OTHELLO))
         )
     if "speed" in kept:

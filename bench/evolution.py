@@ -271,10 +271,10 @@ def page() -> None:
         body.append(
             f"## Scores\n\nBy the presets, seeds 0 and up, {EPISODES} greedy episodes each; goals of ARS are RL Zoo's "
             "scores, one run each. Time includes compiling. "
-            "BipedalWalker's row is of an earlier preset, with one episode a member, cut after 500 steps. With two "
-            "episodes, cut after 1,000, seed 10 came to 229.5 after 3.5M steps, and seed 0 stood still at -6 from 1.2M "
-            "to 4.3M, where it was stopped: a fall costs 100, and standing nothing. `bench/walkers.py` takes the "
-            "penalty as 10 in training now, which is not measured yet.\n\n" + table(head, rows)
+            "BipedalWalker's row is of an earlier preset, with one episode a member, cut after 500 steps. A training "
+            "by today's was stopped because the walker stood still: a fall costs 100, and standing nothing. "
+            "`bench/walkers.py` takes that penalty as 10 in training now, which is not measured yet.\n\n"
+            + table(head, rows)
         )
         long = [x for x in kept["scores"] if "points" in x]
         if long:
@@ -309,8 +309,8 @@ def page() -> None:
         ]
         head = ["weights", "members", "seconds a generation", "steps/s", "most memory so far, MB"]
         body.append(
-            "## Cost of a generation\n\nOpenAI's strategy on the compiled CartPole: whole episodes of up to 500 steps, "
-            "one program a generation. Nothing but returns leaves it.\n\n![cost](evolution_cost.png)\n\n"
+            "## Cost of a generation\n\nOpenAI's strategy on the compiled CartPole, on one core: whole episodes of up "
+            "to 500 steps, one program a generation. Nothing but returns leaves it.\n\n![cost](evolution_cost.png)\n\n"
             + table(head, cells)
         )
         picture(found)

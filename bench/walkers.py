@@ -20,7 +20,7 @@ CUT: dict[tuple[str, str], int | None] = {
     ("es", "BipedalWalker-v3"): 1000,
 }
 """The trainings, with the steps after which episodes are cut, so that members that stand still cost less."""
-LEAST: dict[tuple[str, str], float] = {("es", "BipedalWalker-v3"): -10.0}
+LEAST_REWARD: dict[tuple[str, str], float] = {("es", "BipedalWalker-v3"): -10.0}
 """Least reward of a step in training: where a fall costs 100, populations learn to stand still, and nothing else."""
 LOOKS, EPISODES = 25, 100
 """Evaluations on the way, and episodes of the last one, which are never cut."""
@@ -37,8 +37,8 @@ def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
             raise SystemExit(f"{run} was trained with other settings than the preset's: remove it, or give it a name")
         agent = agent if agent.steps >= total else agent.learn(**ways)
     else:
-        cut, made = CUT[algorithm, environment], {"num_envs": preset.num_envs, **preset.options}
-        agent = preset.algorithm.on(env, seed=seed, max_episode_steps=cut, **made).learn(total, run=run, **ways)
+        new = preset.algorithm.on(env, num_envs=preset.num_envs, seed=seed, **preset.options)
+        agent = new.learn(total, run=run, **ways)
     with agent:
         found, looks = agent.evaluate(EPISODES, env=environment), read_evaluations(run)
         return {
@@ -55,14 +55,15 @@ def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
 
 
 def trained_on(algorithm: str, environment: str) -> Any:
-    """Return the environment of a training: its id, or a function that makes it with other rewards."""
-    least = LEAST.get((algorithm, environment))
-    return environment if least is None else partial(bounded, environment, least)
+    """Return the environment of a training: its id, or a function that makes it with shorter episodes and bounds."""
+    cut, least = CUT[algorithm, environment], LEAST_REWARD.get((algorithm, environment), -np.inf)
+    return environment if cut is None and least == -np.inf else partial(bounded, environment, cut, least)
 
 
-def bounded(environment: str, least: float, **options: Any) -> gymnasium.Env:
-    """Make an environment whose rewards are `least` where they are less."""
-    return TransformReward(gymnasium.make(environment, **options), lambda reward: max(float(reward), least))
+def bounded(environment: str, cut: int | None, least: float, **options: Any) -> gymnasium.Env:
+    """Make an environment whose episodes end after `cut` steps, and whose rewards are `least` where they are less."""
+    env = gymnasium.make(environment, max_episode_steps=cut, **options)
+    return TransformReward(env, lambda reward: max(float(reward), least))
 
 
 def seconds_of(run: Path) -> float:
