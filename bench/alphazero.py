@@ -90,7 +90,7 @@ it learns from them; the same with openings at random, so that its games differ.
 GAMES_AT_ONCE = {"wide": 128, "fast": 256, "open": 256}
 MOST = {"wide": 100_000_000, "fast": 10_000_000, "open": 6_000_000}
 """Games of Connect Four that are played side by side, and moves after which a training ends."""
-OTHELLO_RUN, OTHELLO_MOVES = Path("runs/othello"), 2_500_000
+OTHELLO_RUN, OTHELLO_MOVES = Path("runs/othello"), 1_000_000
 OTHELLO = {"deep": "100 against alpha-beta 6", "bare": "policy against alpha-beta 6", "random": "policy against random"}
 MATCH, LOOKED_AT = 100, (1, 100, 1000)
 """Games of a match, half of them in each seat; simulations of a move beside a solver's, 1 being the policy alone."""

@@ -69,17 +69,7 @@ def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
     with preset.algorithm.on(name, num_envs=preset.num_envs, seed=seed, **preset.options) as agent:
         agent.learn(preset.total_steps, progress=False)
         seconds = time.perf_counter() - began
-        found = agent.evaluate(EPISODES)
-        return {
-            "algorithm": algorithm,
-            "environment": environment,
-            "seed": seed,
-            "steps": agent.steps,
-            "mean": found.mean,
-            "std": found.std,
-            "seconds": seconds,
-            "code": revision(),
-        }
+        return walkers.row(algorithm, environment, seed, agent.steps, agent.evaluate(EPISODES), seconds)
 
 
 def values() -> list[dict[str, Any]]:

@@ -3,8 +3,8 @@
     python -m bench.muzero --part cartpole [--seeds 3] [--steps 100000]
     python -m bench.muzero --part page
 
-Parts are cartpole, simulations, tictactoe, stochastic, efficient and pendulum. Each is kept in
-docs/benchmarks/muzero.json when all of its steps were taken from seed 0 on. Settings are chosen on seeds 10 and above.
+Parts are cartpole, simulations, tictactoe, stochastic, efficient and pendulum. Each seed is kept in
+docs/benchmarks/muzero.json when all of its steps were taken. Settings are chosen on seeds 10 and above.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench.report import DOCS, publish, revision, table
 from renshu import SAC, Agent, GumbelMuZero, Linear, MuZero, SampledMuZero, StochasticMuZero
 from renshu.agent.players import agent_competitor
 from renshu.arena.exhaustive import never_loses
+from renshu.envs.builtin.game_2048 import Game2048
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.envs.device import DeviceEnv, Step
 
@@ -34,7 +35,7 @@ MACHINES = (
 )
 POINTS, EPISODES = 10, 20
 """Evaluations of a training, and greedy episodes of each."""
-LIMIT, MOVES, CHECK, SIMULATIONS = 900, 300_000, 20_000, 100
+LIMIT, MOVES, CHECK, SIMULATIONS = 900, 340_000, 20_000, 100
 """Seconds and moves that Tic-tac-toe has, moves between two checks, and simulations of a move in them."""
 
 CARTPOLE: dict[str, Any] = {
@@ -47,28 +48,30 @@ CARTPOLE: dict[str, Any] = {
 TICTACTOE: dict[str, Any] = {
     "num_simulations": 32,
     "gamma": 1.0,
-    "n_steps": 3,
+    "n_steps": 9,
     "target_update_interval": None,
     "support": 2,
-    "vf_coef": 2.0,
+    "vf_coef": 4.0,
     "reward_coef": 5.0,
     "n_blocks": 1,
     "n_channels": 32,
-    "learning_rate": Linear(6e-3),
+    "learning_rate": Linear(4e-3),
     "batch_size": 128,
     "train_freq": 8,
     "gradient_steps": 16,
     "buffer_size": 60_000,
     "dirichlet_alpha": 1.0,
     "dirichlet_fraction": 0.25,
-    "temperature": Linear(2.0, end=0.5),
+    "temperature": Linear(0.5, end=0.1),
 }
+OPENING = 4
+"""Most moves at random with which a game of Tic-tac-toe begins in training."""
 BOARD_2048: dict[str, Any] = {
-    "num_simulations": 32,
+    "num_simulations": 16,
     "gamma": 0.999,
-    "support": 150,
-    "n_blocks": 1,
-    "n_channels": 32,
+    "support": 100,
+    "latent": 128,
+    "net_arch": [128],
     "gradient_steps": 16,
     "buffer_size": 100_000,
 }
@@ -94,6 +97,31 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "all": {"consistency_coef": 2.0, "value_prefix": True, "reanalyse": 0.5, "search_value": True},
 }
 PENDULUM: dict[str, Any] = {"support": 40, "latent": 64, "net_arch": [128]}
+
+
+class Flat2048(Game2048):
+    """2048 with its observation as one vector, [256] int8: a network without convolutions, as in the paper, is fast."""
+
+    observation_space = spaces.MultiBinary(256)
+
+    def _see(self, state: Any) -> Any:
+        return super()._see(state).reshape(-1)
+
+
+class Opened(TicTacToe):
+    """Tic-tac-toe that begins with up to OPENING moves at random, so that few positions are never seen."""
+
+    def begin(self, key: Any) -> Any:
+        """Set up a board with that many marks; so few moves end no game but by a line, which needs five."""
+        key_count, key_moves = jax.random.split(key)
+        count = jax.random.randint(key_count, (), 0, OPENING + 1)
+
+        def one(i: Any, state: Any) -> Any:
+            free = jnp.where(self.action_mask(state), 0.0, -jnp.inf)
+            action = jax.random.categorical(jax.random.fold_in(key_moves, i), free)
+            return self.move(state, action, key)[0]
+
+        return jax.lax.fori_loop(0, count, one, super().begin(key))
 
 
 class Catch(DeviceEnv):
@@ -124,7 +152,7 @@ class Catch(DeviceEnv):
 def course(algorithm: Any, env: Any, num_envs: int, seed: int, steps: int) -> dict[str, Any]:
     """Train, with evaluations on the way, whose time does not count. Returns steps, scores and seconds."""
     agent = algorithm.on(env, num_envs=num_envs, seed=seed)
-    found: dict[str, Any] = {"seed": seed, "steps": [], "scores": [], "seconds": []}
+    found: dict[str, Any] = {"seed": seed, "revision": revision(), "steps": [], "scores": [], "seconds": []}
     began, watching = time.perf_counter(), 0.0
 
     def look(agent: Agent, *_: Any) -> bool:
@@ -142,19 +170,17 @@ def course(algorithm: Any, env: Any, num_envs: int, seed: int, steps: int) -> di
     return found
 
 
-Course = list[dict[str, Any]]
-Seeds = range
+Course = dict[str, Any]
 
 
-def cartpole(seeds: Seeds, steps: int) -> dict[str, Course]:
+def cartpole(seed: int, steps: int) -> dict[str, Course]:
     """Train MuZero and Gumbel MuZero on CartPole-v1."""
     return {
-        kind.__name__: [course(kind(**CARTPOLE), "renshu/CartPole-v1", 8, seed, steps) for seed in seeds]
-        for kind in (MuZero, GumbelMuZero)
+        kind.__name__: course(kind(**CARTPOLE), "renshu/CartPole-v1", 8, seed, steps) for kind in (MuZero, GumbelMuZero)
     }
 
 
-def simulations(seeds: Seeds, steps: int) -> dict[str, Course]:
+def simulations(seed: int, steps: int) -> dict[str, Course]:
     """Train both with 2 to 16 simulations."""
     found = {}
     for kind in (MuZero, GumbelMuZero):
@@ -162,46 +188,45 @@ def simulations(seeds: Seeds, steps: int) -> dict[str, Course]:
             settings: dict[str, Any] = CARTPOLE | {"num_simulations": count}
             algorithm = kind(**settings)
             name = f"{kind.__name__}, {count} simulations"
-            found[name] = [course(algorithm, "renshu/CartPole-v1", 8, seed, steps) for seed in seeds]
+            found[name] = course(algorithm, "renshu/CartPole-v1", 8, seed, steps)
     return found
 
 
-def stochastic(seeds: Seeds, steps: int) -> dict[str, Course]:
+def stochastic(seed: int, steps: int) -> dict[str, Course]:
     """Train Stochastic MuZero and MuZero on 2048."""
     return {
-        kind.__name__: [course(kind(**BOARD_2048), "renshu/2048-v0", 16, seed, steps) for seed in seeds]
-        for kind in (StochasticMuZero, MuZero)
+        kind.__name__: course(kind(**BOARD_2048), Flat2048(), 16, seed, steps) for kind in (StochasticMuZero, MuZero)
     }
 
 
-def efficient(seeds: Seeds, steps: int) -> dict[str, Course]:
+def efficient(seed: int, steps: int) -> dict[str, Course]:
     """Train Gumbel MuZero on pictures, with each of EfficientZero's options."""
     found = {}
     for name, options in OPTIONS.items():
         settings: dict[str, Any] = CATCH | options
-        found[name] = [course(GumbelMuZero(**settings), Catch(), 8, seed, steps) for seed in seeds]
+        found[name] = course(GumbelMuZero(**settings), Catch(), 8, seed, steps)
     return found
 
 
-def pendulum(seeds: Seeds, steps: int) -> dict[str, Course]:
+def pendulum(seed: int, steps: int) -> dict[str, Course]:
     """Train Sampled MuZero and SAC on Pendulum-v1."""
     sampled, sac, env = SampledMuZero(**PENDULUM), SAC(learning_rate=1e-3), "renshu/Pendulum-v1"
     return {
-        "SampledMuZero": [course(sampled, env, 8, seed, steps) for seed in seeds],
-        "SAC": [course(sac, env, 1, seed, steps) for seed in seeds],
+        "SampledMuZero": course(sampled, env, 8, seed, steps),
+        "SAC": course(sac, env, 1, seed, steps),
     }
 
 
-def tictactoe(seeds: Seeds, steps: int) -> dict[str, Course]:
+def tictactoe(seed: int, steps: int) -> dict[str, Course]:
     """Train until no reply of the other side beats the agent, or the time is over; twice in a row, to be sure."""
-    return {"MuZero": [until_it_never_loses(seed, steps) for seed in seeds]}
+    return {"MuZero": until_it_never_loses(seed, steps)}
 
 
 def until_it_never_loses(seed: int, moves: int) -> dict[str, Any]:
     """Train one agent. Returns moves, losses and seconds of all checks."""
-    agent = MuZero(**TICTACTOE).on("renshu/TicTacToe-v0", num_envs=64, seed=seed)
+    agent = MuZero(**TICTACTOE).on(Opened(), num_envs=64, seed=seed)
     player = agent_competitor(agent, simulations=SIMULATIONS)
-    found: dict[str, Any] = {"seed": seed, "steps": [], "scores": [], "seconds": []}
+    found: dict[str, Any] = {"seed": seed, "revision": revision(), "steps": [], "scores": [], "seconds": []}
     began, thinking = time.perf_counter(), 0.0
 
     def check(agent: Agent, *_: Any) -> bool:
@@ -221,7 +246,7 @@ def until_it_never_loses(seed: int, moves: int) -> dict[str, Any]:
     return found
 
 
-PARTS: dict[str, tuple[Callable[[Seeds, int], dict[str, Course]], int, str]] = {
+PARTS: dict[str, tuple[Callable[[int, int], dict[str, Course]], int, str]] = {
     "cartpole": (cartpole, 100_000, "CartPole-v1, in the compiled loop"),
     "simulations": (simulations, 50_000, "CartPole-v1 with few simulations"),
     "tictactoe": (tictactoe, MOVES, "Tic-tac-toe"),
@@ -232,13 +257,16 @@ PARTS: dict[str, tuple[Callable[[Seeds, int], dict[str, Course]], int, str]] = {
 """Functions of the parts, the steps of a training there, and headings."""
 
 
-def keep(part: str, result: Any) -> None:
-    """Keep the result of a part beside those of others."""
+def keep(part: str, seed: int, runs: dict[str, Course]) -> None:
+    """Keep the runs of a seed beside those of others."""
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    KEPT.write_text(json.dumps(kept | {part: result}, indent=1, default=repr))
+    known = kept.get(part, {})
+    merged = {name: [*(x for x in known.get(name, []) if x["seed"] != seed), run] for name, run in runs.items()}
+    merged = {name: sorted(found, key=lambda run: run["seed"]) for name, found in merged.items()}
+    KEPT.write_text(json.dumps(kept | {part: merged}, indent=1, default=repr))
 
 
-def rows(runs: dict[str, Course]) -> list[list[object]]:
+def rows(runs: dict[str, list[Course]]) -> list[list[object]]:
     """Make a row of each algorithm's scores: mean over seeds at each look, and seconds of a training."""
     found = []
     for name, seeds in runs.items():
@@ -249,7 +277,7 @@ def rows(runs: dict[str, Course]) -> list[list[object]]:
     return found
 
 
-def verdict(runs: dict[str, Course]) -> str:
+def verdict(runs: dict[str, list[Course]]) -> str:
     """Say which options help, by the mean over all seeds and looks beside that of none."""
     means = {name: float(np.mean([run["scores"] for run in seeds])) for name, seeds in runs.items()}
     plain = means.pop("none")
@@ -257,9 +285,10 @@ def verdict(runs: dict[str, Course]) -> str:
     return f" By the mean of all of them, which is {plain:.2f} with no option: {', '.join(told)}."
 
 
-def body_of(part: str, runs: dict[str, Course], measured: str) -> str:
+def body_of(part: str, runs: dict[str, list[Course]]) -> str:
     """Write the section of a part."""
     title, seeds = PARTS[part][2], next(iter(runs.values()))
+    revisions = ", ".join(dict.fromkeys(run["revision"] for found in runs.values() for run in found))
     if part == "tictactoe":
         ends = [
             [r["seed"], f"{r['seconds'][-1]:.0f}", f"{r['steps'][-1]:,}", ", ".join(map(str, r["scores"]))]
@@ -267,20 +296,21 @@ def body_of(part: str, runs: dict[str, Course], measured: str) -> str:
         ]
         text = (
             "MuZero trains until no reply of the other side beats it, in either seat, when it looks "
-            f"{SIMULATIONS} states ahead: with the second check without a loss in a row, or after {LIMIT} s.\n\n"
+            f"{SIMULATIONS} states ahead: with the second check without a loss in a row, or after {LIMIT} s. "
+            f"Games in training begin with up to {OPENING} moves at random.\n\n"
         ) + table(["seed", "seconds", "moves", f"losses after each {CHECK:,} moves"], ends)
     else:
         at = [f"{np.mean([run['steps'][i] for run in seeds]):,.0f}" for i in range(len(seeds[0]["steps"]))]
         text = f"Mean return of {EPISODES} greedy episodes by steps, over {len(seeds)} seeds."
         text += (verdict(runs) if part == "efficient" else "") + "\n\n"
         text += table(["", *at, "seconds"], rows(runs))
-    return f"## {title}\n\n{text}\n\nRevision {measured}."
+    return f"## {title}\n\n{text}\n\nRevision {revisions}."
 
 
 def page() -> None:
     """Write the page of all parts that were measured."""
     kept = json.loads(KEPT.read_text())
-    body = [body_of(part, kept[part]["runs"], kept[part]["revision"]) for part in PARTS if part in kept]
+    body = [body_of(part, kept[part]) for part in PARTS if part in kept]
     body.append("Settings are those of `bench/muzero.py`. Seconds are of training alone, compilation included.")
     publish("muzero", "MuZero", "python -m bench.muzero", "\n\n".join(body), MACHINES)
 
@@ -296,11 +326,12 @@ def main() -> None:
     if args.part != "page":
         measure, all_steps, _ = PARTS[args.part]
         steps = args.steps or all_steps
-        runs = measure(range(args.first, args.first + args.seeds), steps)
-        if args.first or steps < all_steps:
-            print(body_of(args.part, runs, revision()))
-            return
-        keep(args.part, {"runs": runs, "revision": revision()})
+        for seed in range(args.first, args.first + args.seeds):
+            runs = measure(seed, steps)
+            if seed >= 10 or steps < all_steps:
+                print(body_of(args.part, {name: [run] for name, run in runs.items()}))
+            else:
+                keep(args.part, seed, runs)
     if KEPT.exists():
         page()
 

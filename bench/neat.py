@@ -226,8 +226,8 @@ def keep(part: str, found: Any) -> None:
 
 def page() -> None:
     """Write the page of all parts that were measured."""
-    kept = {part: value["found"] for part, value in json.loads(KEPT.read_text()).items()}
-    body = []
+    measured = json.loads(KEPT.read_text())
+    kept, body = {part: value["found"] for part, value in measured.items()}, []
     if "xor" in kept:
         runs = kept["xor"]
         solved = [run for run in runs if run["fitness"] >= 3.9]
@@ -280,7 +280,7 @@ def page() -> None:
         body.append(
             f"## {WALKER}\n\n{found['steps']:,} steps, {found['generations']:,} generations of episodes cut at {SHORT} "
             f"steps; one seed ({found['seed']}), "
-            "settings from two short tries on another. "
+            f"settings from two short tries on another; revision {measured['walk']['revision']}. "
             f"Over 20 whole ones {found['mean']:.1f} ± {found['std']:.1f}, {ends} of them above 200. The best "
             f"network, {found['hidden']} hidden nodes and {found['connections']} connections, and the species:\n\n"
             "![network](neat/network.png)\n\n![species](neat/species.png)\n\n[The walk](neat/walk.mp4)"

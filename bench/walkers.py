@@ -41,17 +41,24 @@ def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
         agent = new.learn(total, run=run, **ways)
     with agent:
         found, looks = agent.evaluate(EPISODES, env=environment), read_evaluations(run)
-        return {
-            "algorithm": algorithm,
-            "environment": environment,
-            "seed": seed,
-            "steps": agent.steps,
-            "mean": found.mean,
-            "std": found.std,
-            "seconds": seconds_of(run),
-            "points": [[int(step), float(mean)] for step, mean in zip(looks["step"], looks["mean"], strict=True)],
-            "code": revision(),
-        }
+        points = [[int(step), float(mean)] for step, mean in zip(looks["step"], looks["mean"], strict=True)]
+        return row(algorithm, environment, seed, agent.steps, found, seconds_of(run)) | {"points": points}
+
+
+def row(
+    algorithm: str, environment: str, seed: int, steps: int, found: renshu.Evaluation, seconds: float
+) -> dict[str, Any]:
+    """Return what is kept of one training: its case, its length and what its agent scored."""
+    return {
+        "algorithm": algorithm,
+        "environment": environment,
+        "seed": seed,
+        "steps": steps,
+        "mean": found.mean,
+        "std": found.std,
+        "seconds": seconds,
+        "code": revision(),
+    }
 
 
 def trained_on(algorithm: str, environment: str) -> Any:
