@@ -2,7 +2,7 @@
 
     python -m bench.alphazero --part tictactoe [--seeds 3]
     python -m bench.alphazero --part connect_four --minutes 60
-    python -m bench.alphazero --part othello --minutes 60   # 6 x 6, against alpha-beta
+    taskset -c 0 python -m bench.alphazero --part othello --minutes 60   # 6 x 6, against alpha-beta, on one core
     python -m bench.alphazero --part solver --try fast      # its moves beside a perfect solver's
     python -m bench.alphazero --part speed --example pgx/examples/alphazero     # a checkout of pgx's repository
 
@@ -267,8 +267,8 @@ def page() -> None:
         body.append(solver_section(kept["solver"]))
     if "othello" in kept:
         body.append(
-            f"## Othello on 6 x 6\n\nThe settings of the open try, {OTHELLO_MOVES:,} moves at most. Scores over 40 "
-            "games, half in each seat, after two moves at random: with 100 simulations and with the policy alone, "
+            f"## Othello on 6 x 6\n\nThe settings of the open try, {OTHELLO_MOVES:,} moves, on one core. Scores over "
+            "40 games, half in each seat, after two moves at random: with 100 simulations and with the policy alone, "
             "against alpha-beta that looks 6 moves ahead and judges by corners, edges, moves and discs, and "
             "against random play.\n\n"
             + table(["minutes", "moves", *OTHELLO.values()], course_rows(kept["othello"]["course"], OTHELLO))

@@ -46,6 +46,7 @@ CASES = {  # algorithm, environment: seeds, goal for the mean of all seeds; ARS:
     ("es", "LunarLanderContinuous-v3"): (3, 250.0),
     ("es", "BipedalWalker-v3"): (1, 250.0),
 }
+WALKER = ("es", "BipedalWalker-v3")
 EPISODES, DIMENSIONS, GENERATIONS, MEMBERS, RUNS = 100, 10, 200, 16, 20
 FUNCTIONS = {
     "sphere": lambda x: (x**2).sum(axis=-1),
@@ -53,7 +54,7 @@ FUNCTIONS = {
 }
 MACHINES = (
     "Measured from 2026-11-26 to 28, Python 3.11.7, jax 0.10.2, gymnasium 1.4.0: scores and functions on an AMD EPYC, "
-    "BipedalWalker and the rocket on an Intel Xeon, 2 cores each; those of MuJoCo on one core, beside other work."
+    "the rocket on an Intel Xeon, 2 cores each; those of walkers and MuJoCo on one core, beside other work."
 )
 CURVES, POINTS = ("ppo", "es", "ars"), 25
 POPULATIONS, NETWORKS = (64, 256, 1024, 4096, 16384), ([], [16], [64, 64])
@@ -261,15 +262,15 @@ def page() -> None:
         body.append(
             f"## Scores\n\nBy the presets, seeds 0 and up, {EPISODES} greedy episodes each; goals of ARS are RL Zoo's "
             "scores, one run each. Time includes compiling. "
-            "BipedalWalker's row is of an earlier preset, with one episode a member, cut after 500 steps. A training "
-            "by today's was stopped because the walker stood still: a fall costs 100, and standing nothing. "
-            "`bench/walkers.py` takes that penalty as 10 in training now, which is not measured yet.\n\n"
-            + table(head, rows)
+            f"BipedalWalker trains on episodes cut after {walkers.CUT[WALKER]} steps, in which a fall costs "
+            f"{-walkers.LEAST_REWARD[WALKER]:g}: with the 100 of the real one, by which it is scored, a first try "
+            "learned to stand still.\n\n" + table(head, rows)
         )
         long = [x for x in kept["scores"] if "points" in x]
         if long:
             body.append(
-                "## On the way\n\nMeans of 10 greedy episodes; dotted: the goals.\n\n![curves](evolution_walkers.png)"
+                "## On the way\n\nMeans of 10 greedy episodes as in training, so that BipedalWalker's are cut; dotted: "
+                "the goals.\n\n![curves](evolution_walkers.png)"
             )
             walkers.picture(long, {case: goal for case, (_, goal) in CASES.items()})
     if "values" in kept:
