@@ -38,6 +38,10 @@ from renshu.envs.builtin.othello import Othello
 from renshu.envs.builtin.tic_tac_toe import TicTacToe
 
 KEPT = DOCS / "alphazero.json"
+MACHINES = (
+    "Measured on 2026-11-27, gymnasium 1.3.0, on an Intel Xeon with 2 cores; Othello on 2026-11-28, gymnasium 1.4.0, "
+    "on one core of an AMD EPYC beside other work. Python 3.11.7, jax 0.10.2."
+)
 RUN = Path("runs/connect-four")
 OPPONENTS = {"uct": "100 against UCT", "uct_equal": "1,000", "one_ply": "policy against one ply", "random": "random"}
 LIMIT, MOVES, CHECK, SIMULATIONS = 300, 800_000, 16_000, 200
@@ -275,7 +279,7 @@ def page() -> None:
         )
     if "speed" in kept:
         body.append(speed_section(kept["speed"]))
-    publish("alphazero", "AlphaZero", "python -m bench.alphazero", "\n\n".join(body))
+    publish("alphazero", "AlphaZero", "python -m bench.alphazero", "\n\n".join(body), MACHINES)
 
 
 def course_rows(course: list[dict[str, Any]], opponents: dict[str, str]) -> list[list[str]]:

@@ -112,7 +112,7 @@ class Opened(TicTacToe):
     """Tic-tac-toe that begins with up to OPENING moves at random, so that few positions are never seen."""
 
     def begin(self, key: Any) -> Any:
-        """Set up a board with that many marks; so few moves end no game but by a line, which needs five."""
+        """Set up a board with that many marks: no line is possible with four of them."""
         key_count, key_moves = jax.random.split(key)
         count = jax.random.randint(key_count, (), 0, OPENING + 1)
 

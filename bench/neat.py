@@ -33,6 +33,7 @@ from renshu.envs.device import DeviceEnv, Step
 from renshu.networks.graph import NONE, Genome
 
 KEPT = DOCS / "neat.json"
+MACHINES = "Measured on 2026-11-27: Intel Xeon, 2 cores, Python 3.11.7, jax 0.10.2, gymnasium 1.3.0."
 CASES = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]], jnp.float32)
 CLASSIC = {"CartPole-v1": 500.0, "MountainCar-v0": -110.0}
 MEMBERS, LENGTH, REPEATS = 1_000, 500, 7
@@ -285,7 +286,7 @@ def page() -> None:
             f"network, {found['hidden']} hidden nodes and {found['connections']} connections, and the species:\n\n"
             "![network](neat/network.png)\n\n![species](neat/species.png)\n\n[The walk](neat/walk.mp4)"
         )
-    publish("neat", "NEAT", "python -m bench.neat", "\n\n".join(body))
+    publish("neat", "NEAT", "python -m bench.neat", "\n\n".join(body), MACHINES)
 
 
 def main() -> None:

@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import time
+from functools import lru_cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,11 +31,10 @@ from tests.contract.algorithms import (
 )
 from tests.loops.tiny import copied, same
 
-LIMIT = 120.0
-"""Seconds of a CPU that no question may take, compiling included, on the slowest machine in use.
-
-It should be 8 on a fast one: see the table below all tests.
-"""
+LIMIT = 30.0
+"""Seconds of a CPU that no question may take, compiling included. It should be 8: see the table below all tests."""
+YARDSTICK = 1.7
+"""Seconds of a CPU that `yardstick` takes where LIMIT holds as it is; on a slower machine it grows with them."""
 
 # One algorithm after the other, so that a worker of pytest-xdist compiles for its own ones.
 every = pytest.mark.parametrize("case", CASES, scope="module")
@@ -49,13 +50,32 @@ def _let_go():
     trained.cache_clear()  # a process may hold so many programs and no more
 
 
+@lru_cache
+def yardstick():
+    """Seconds of a CPU for compiling a few programs, which are new in each process: none is read from disk."""
+    began, new = time.process_time(), float(time.time_ns() % 1_000_003)
+
+    def loss(weights, x):
+        def layer(x, w):
+            return jnp.tanh(x @ w) + jnp.sort(x, axis=-1), x.sum()
+
+        y, sums = jax.lax.scan(layer, x, weights)
+        return (y**2).sum() + new * sums.sum()
+
+    for size in range(4, 11):
+        whole = jax.jit(jax.grad(lambda weights, x: sum(loss(weights * k, x) for k in range(1, 5))))
+        whole.lower(jnp.ones((3, size, size)), jnp.ones((5, size))).compile()
+    return time.process_time() - began
+
+
 @pytest.fixture(autouse=True)
 def _in_time(record_property):
+    limit = LIMIT * max(1.0, yardstick() / YARDSTICK)
     began = time.process_time()  # of the CPU: others on the machine do not count
     yield
     seconds = time.process_time() - began
     record_property("seconds", seconds)
-    assert seconds < LIMIT, f"this question took {seconds:.0f} s"
+    assert seconds < limit, f"this question took {seconds:.0f} s, and may take {limit:.0f} on this machine"
 
 
 def finite(tree):
@@ -203,6 +223,6 @@ def test_rows_of_one_program_are_single_runs(case):
     stacked = jax.device_get(population.state)
     states = {row.label: jax.tree.map(lambda x, i=i: x[i], stacked) for i, row in enumerate(rows)}
     (learned, found), (alone, recorded) = parted(states["its own"]), parted(made.compiled.few)
-    assert distance(learned, alone) < 5e-5
+    assert distance(learned, alone) < 1e-5
     assert distance(found, recorded) < CASES[case].recorded
     assert [label for label, state in states.items() if distance(state, states["its own"]) < 1e-4] == ["its own"]
