@@ -74,6 +74,7 @@ BOARD_2048: dict[str, Any] = {
     "net_arch": [128],
     "gradient_steps": 16,
     "buffer_size": 100_000,
+    "temperature": Linear(1.0, end=0.25),
 }
 CATCH: dict[str, Any] = {
     "num_simulations": 8,

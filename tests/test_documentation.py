@@ -10,23 +10,16 @@ from functools import cache
 from glob import glob
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from renshu.agent import collecting
 from renshu.agent.agent import Agent
 from renshu.agent.trainer import Trainer
-from renshu.algorithms.registry import algorithms
 from renshu.cli import app
-from renshu.envs.builtin.classic import Pendulum
-from renshu.envs.builtin.grid import Grid
-from renshu.envs.device import DeviceEnvs
 from renshu.experiments import experiment as experiments
 from renshu.experiments import pbt as populations
 from renshu.experiments import tune as searches
-from renshu.loops.compiled import TrainIteration
 
 pytestmark = pytest.mark.usefixtures("compiled_fast")
 
@@ -55,10 +48,6 @@ EXTRAS = {
 }
 """Texts of blocks that need a package which may be missing."""
 STEPS = 128
-NEEDED = {
-    "MAPElites": {"behavior": lambda episode: episode.reward[:2], "behavior_low": (0, 0), "behavior_high": (1, 1)}
-}
-"""Hyperparameters without which an algorithm cannot be."""
 
 
 @cache
@@ -152,16 +141,3 @@ def test_shell_lines_run_as_they_are_pasted(page, quick, monkeypatch):
 def test_there_are_snippets():
     assert sum(len(blocks(page, "python")) for page in PAGES) > 60
     assert all(blocks(page, "python") for page in PAGES if page.parent.name == "algorithms" and page.stem != "index")
-
-
-def test_the_guide_explains_every_metric():
-    table = (DOCS / "guide" / "metrics.md").read_text().partition("## Numbers of your own")[0]
-    explained = set(re.findall(r"`([\w/<>]+)`", table))
-    for name, kind in algorithms().items():
-        env = Grid() if kind.accepts.actions == {"discrete"} else Pendulum()
-        made = kind(**NEEDED.get(name, {}))
-        count = max(2, made.default_num_envs)
-        agent, key = made.on(env, num_envs=count, seed=0), jax.random.key(0)
-        one = TrainIteration(agent.trainer.learner, DeviceEnvs(env, count), agent.fitted.decode_action)
-        jax.eval_shape(one, agent.state, jax.eval_shape(one.start, key), key, np.int32(0))
-        assert set(one.metric_names) <= explained, name

@@ -9,6 +9,8 @@ from renshu import DDPG, DQN, SAC, TD3, TQC, CrossQ
 from renshu.loops.programs import Programs
 from renshu.types import EnvSpec, Rollout
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SMALL = {"buffer_size": 64, "batch_size": 8, "learning_starts": 0, "net_arch": [8]}
 ALGORITHMS = {
     "dqn": (DQN, {}),

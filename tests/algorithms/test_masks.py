@@ -24,6 +24,8 @@ from renshu.viewing.terminal import page, play_through
 from tests.algorithms.rollouts import beginning
 from tests.algorithms.transitions import moved, samples_of
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 OFF_POLICY = {"batch_size": 16, "buffer_size": 200, "learning_starts": 16, "net_arch": [8], "train_freq": 2}
 ALGORITHMS = {
     "dqn": DQN(**OFF_POLICY, double=True, n_steps=2),

@@ -2,8 +2,10 @@
 
 import dataclasses
 import itertools
+import re
 import time
 from functools import lru_cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,10 @@ LIMIT = 30.0
 """Seconds of a CPU that no question may take, compiling included. It should be 8: see the table below all tests."""
 YARDSTICK = 1.7
 """Seconds of a CPU that `yardstick` takes where LIMIT holds as it is; on a slower machine it grows with them."""
+
+METRICS = Path(__file__).parents[2] / "docs" / "guide" / "metrics.md"
+EXPLAINED = set(re.findall(r"`([\w/<>]+)`", METRICS.read_text().partition("## Numbers of your own")[0]))
+"""Names of metrics that the guide has in its table."""
 
 # One algorithm after the other, so that a worker of pytest-xdist compiles for its own ones.
 every = pytest.mark.parametrize("case", CASES, scope="module")
@@ -97,6 +103,11 @@ def test_it_learns(case):
     """Greedy actions depend on the observation as they should, and did not before."""
     env, course = trained(case).env, trained(case).compiled
     assert env.score(course.untrained) < env.enough < env.score(course.trained)
+
+
+@every
+def test_the_guide_explains_its_metrics(case):
+    assert trained(case).compiled.metrics.keys() <= EXPLAINED
 
 
 @every
