@@ -8,6 +8,8 @@ from renshu import DQN
 from renshu.loops.programs import Programs
 from tests.algorithms.rollouts import make_rollout, spec_of
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SMALL = {"batch_size": 4, "buffer_size": 200, "net_arch": [4], "learning_starts": 0}
 
 

@@ -11,6 +11,8 @@ from tests.contract.families.conservative import Conservative
 from tests.contract.families.groups import Corridor
 from tests.loops.tiny import same
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SMALL = Conservative(buffer_size=2000, batch_size=64, learning_rate=0.5, learning_starts=16, gamma=0.9)
 
 

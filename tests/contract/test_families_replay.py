@@ -21,6 +21,8 @@ from tests.contract.families.groups import Corridor, GroupedQ, GroupedQLearner
 from tests.contract.families.sequence_model import SequenceModel
 from tests.loops.tiny import same
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 LOOPS = ("host", "compiled")
 
 SEQUENCES = SequenceModel(

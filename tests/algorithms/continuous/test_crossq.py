@@ -16,6 +16,8 @@ from renshu.types import TimeStep
 from tests.algorithms.rollouts import assert_close, beginning
 from tests.algorithms.transitions import SMALL, moved, samples_of, spec_of
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 KEY = jax.random.key(0)
 RATE = jnp.float32(1e-3)
 

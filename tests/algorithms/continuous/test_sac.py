@@ -17,6 +17,8 @@ from renshu.types import TimeStep
 from tests.algorithms.rollouts import assert_close, assert_same, beginning
 from tests.algorithms.transitions import SMALL, critics, moved, network, quick, samples_of, spec_of, started
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 KEY = jax.random.key(0)
 RATE, ONE = jnp.float32(1e-3), jnp.float32(1.0)
 CHOICES = spaces.Discrete(4)

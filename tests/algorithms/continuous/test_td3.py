@@ -13,6 +13,8 @@ from renshu.types import TimeStep
 from tests.algorithms.rollouts import assert_close, assert_same, beginning, make_rollout
 from tests.algorithms.transitions import SMALL, critics, moved, network, parts, quick, samples_of, spec_of, started
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 KEY = jax.random.key(0)
 RATE = jnp.float32(1e-3)
 

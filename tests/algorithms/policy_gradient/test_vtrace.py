@@ -11,6 +11,8 @@ from renshu import A2C, APPO, IMPALA, PPO
 from renshu.errors import HyperparameterError
 from tests.loops.tiny import advanced
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
+
 SMALL = {"n_steps": 8, "net_arch": [8], "learning_rate": 1e-3, "ent_coef": 0.01}
 PAIRS = {
     "A2C": (A2C(**SMALL, gae_lambda=0.9), IMPALA(**SMALL, gae_lambda=0.9)),
