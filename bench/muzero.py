@@ -30,8 +30,8 @@ from renshu.envs.device import DeviceEnv, Step
 
 KEPT = DOCS / "muzero.json"
 MACHINES = (
-    "Measured on 2026-11-27 and 28, Python 3.11.7, jax 0.10.2: Tic-tac-toe on one core of an AMD EPYC beside other "
-    "work, the other parts on an Intel Xeon with 2 cores."
+    "Measured on 2026-11-27 and 28, Python 3.11.7, jax 0.10.2: Tic-tac-toe and 2048 on one core of an AMD EPYC beside "
+    "other work, the other parts on an Intel Xeon with 2 cores."
 )
 POINTS, EPISODES = 10, 20
 """Evaluations of a training, and greedy episodes of each."""
