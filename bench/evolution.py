@@ -258,19 +258,20 @@ def page() -> None:
                 [algorithm, environment, steps, means, f"{whole:.1f}", f"{goal:g}", verdict, f"{seconds:.0f} s"]
             )
     if rows:
+        begun = walkers.STAGES[WALKER][0]
         head = ["algorithm", "environment", "steps", "each seed", "mean", "goal", "reached", "median time"]
         body.append(
             f"## Scores\n\nBy the presets, seeds 0 and up, {EPISODES} greedy episodes each; goals of ARS are RL Zoo's "
             "scores, one run each. Time includes compiling. "
-            f"BipedalWalker trains on episodes cut after {walkers.CUT[WALKER]} steps, in which a fall costs "
-            f"{-walkers.LEAST_REWARD[WALKER]:g}: with the 100 of the real one, by which it is scored, a first try "
-            "learned to stand still.\n\n" + table(head, rows)
+            f"BipedalWalker trains for {renshu.preset(*WALKER).total_steps:,} steps on episodes cut after {begun.cut} "
+            f"steps, in which a fall costs {-begun.least:g}, and then on whole ones, in which it costs 100: with that "
+            "from the start, a first try learned to stand still.\n\n" + table(head, rows)
         )
         long = [x for x in kept["scores"] if "points" in x]
         if long:
             body.append(
-                "## On the way\n\nMeans of 10 greedy episodes as in training, so that BipedalWalker's are cut; dotted: "
-                "the goals.\n\n![curves](evolution_walkers.png)"
+                "## On the way\n\nMeans of 10 greedy episodes as in training, so that BipedalWalker's are cut until "
+                f"step {renshu.preset(*WALKER).total_steps:,}; dotted: the goals.\n\n![curves](evolution_walkers.png)"
             )
             walkers.picture(long, {case: goal for case, (_, goal) in CASES.items()})
     if "values" in kept:
@@ -345,7 +346,7 @@ def main() -> None:
         chosen = [tuple(case.split(":")) for case in options.case] if options.case else list(CASES)
         for case in chosen:
             for seed in range(options.first, options.first + (options.seeds or CASES.get(case, (1, 0))[0])):
-                row = (walkers.score if case in walkers.CUT else score)(*case, seed)
+                row = (walkers.score if case in walkers.STAGES else score)(*case, seed)
                 print(row, flush=True)
                 if options.first < 10:
                     others = json.loads(KEPT.read_text()).get("scores", []) if KEPT.exists() else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -14,14 +14,21 @@ import renshu
 from bench.report import DOCS, revision
 from renshu.tracking.curves import read_episodes, read_evaluations
 
-CUT: dict[tuple[str, str], int | None] = {
-    ("ars", "Hopper-v5"): None,
-    ("ars", "HalfCheetah-v5"): None,
-    ("es", "BipedalWalker-v3"): 1000,
+
+class Stage(NamedTuple):
+    """A part of a training, up to so many steps: episodes are cut after `cut`, and no reward is less than `least`."""
+
+    steps: int | None = None  # of the preset, if None
+    cut: int | None = None
+    least: float = -np.inf
+
+
+STAGES: dict[tuple[str, str], tuple[Stage, ...]] = {
+    ("ars", "Hopper-v5"): (Stage(),),
+    ("ars", "HalfCheetah-v5"): (Stage(),),
+    ("es", "BipedalWalker-v3"): (Stage(cut=1000, least=-10.0), Stage(22_000_000)),
 }
-"""The trainings, with the steps after which episodes are cut, so that members that stand still cost less."""
-LEAST_REWARD: dict[tuple[str, str], float] = {("es", "BipedalWalker-v3"): -10.0}
-"""Least reward of a step in training: where a fall costs 100, populations learn to stand still, and nothing else."""
+"""The trainings. Where a fall costs 100 from the start, populations learn to stand still, and nothing else."""
 LOOKS, EPISODES = 25, 100
 """Evaluations on the way, and episodes of the last one, which are never cut."""
 
@@ -29,20 +36,30 @@ LOOKS, EPISODES = 25, 100
 def score(algorithm: str, environment: str, seed: int) -> dict[str, Any]:
     """Train one seed by the preset, or go on with it, and evaluate what it plays."""
     preset, run = renshu.preset(algorithm, environment), Path(f"runs/{algorithm}-{environment}-{seed}")
-    total, env = preset.total_steps, trained_on(algorithm, environment)
-    ways: dict[str, Any] = {"progress": False, "eval_every": total // LOOKS, "checkpoint_every": total // LOOKS}
-    if run.exists():
-        agent = renshu.Agent.resume(run, env=env)
-        if agent.algorithm != preset.algorithm:
-            raise SystemExit(f"{run} was trained with other settings than the preset's: remove it, or give it a name")
-        agent = agent if agent.steps >= total else agent.learn(**ways)
-    else:
-        new = preset.algorithm.on(env, num_envs=preset.num_envs, seed=seed, **preset.options)
-        agent = new.learn(total, run=run, **ways)
-    with agent:
+    *early, last = STAGES[algorithm, environment]
+    for stage in early:
+        trained(run, preset, seed, stage, environment).close()
+    with trained(run, preset, seed, last, environment) as agent:
         found, looks = agent.evaluate(EPISODES, env=environment), read_evaluations(run)
         points = [[int(step), float(mean)] for step, mean in zip(looks["step"], looks["mean"], strict=True)]
         return row(algorithm, environment, seed, agent.steps, found, seconds_of(run)) | {"points": points}
+
+
+def trained(run: Path, preset: renshu.Preset, seed: int, stage: Stage, environment: str) -> renshu.Agent:
+    """Train to the end of a stage, from the run's newest checkpoint or from the start."""
+    total, env = stage.steps or preset.total_steps, trained_on(environment, stage)
+    ways: dict[str, Any] = {"progress": False}
+    ways |= dict.fromkeys(("eval_every", "checkpoint_every"), preset.total_steps // LOOKS)
+    if not run.exists():
+        new = preset.algorithm.on(env, num_envs=preset.num_envs, seed=seed, **preset.options)
+        return new.learn(total, run=run, **ways)
+    agent = renshu.Agent.resume(run, env=env)
+    if agent.algorithm != preset.algorithm:
+        raise SystemExit(f"{run} was trained with other settings than the preset's: remove it, or give it a name")
+    if agent.steps >= total:
+        return agent
+    interrupted = agent.steps < (agent.trainer.target or 0)
+    return agent.learn(None if interrupted else total - agent.steps, **ways)
 
 
 def row(
@@ -61,10 +78,10 @@ def row(
     }
 
 
-def trained_on(algorithm: str, environment: str) -> Any:
-    """Return the environment of a training: its id, or a function that makes it with shorter episodes and bounds."""
-    cut, least = CUT[algorithm, environment], LEAST_REWARD.get((algorithm, environment), -np.inf)
-    return environment if cut is None and least == -np.inf else partial(bounded, environment, cut, least)
+def trained_on(environment: str, stage: Stage) -> Any:
+    """Return the environment of a stage: its id, or a function that makes it with shorter episodes and bounds."""
+    whole = stage.cut is None and stage.least == -np.inf
+    return environment if whole else partial(bounded, environment, stage.cut, stage.least)
 
 
 def bounded(environment: str, cut: int | None, least: float, **options: Any) -> gymnasium.Env:
