@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,7 +50,7 @@ COLUMNS = {
     "uct_equal": "1,000",
     "one_ply": "policy against one ply",
     "random": "random",
-    "variety": "different positions",
+    "variety": "different positions in memory",
 }
 MARK = 0.945
 """Score against UCT with 1,000 simulations that is asked for, with as many simulations or fewer."""
@@ -141,7 +141,7 @@ def connect_four(name: str, minutes: float, every: float) -> Agent:
     """Train a try for some more minutes, with matches after `every` minutes."""
     settings, run = CONNECT_FOUR[name], Path(f"{RUN}-{name}")
     new = GumbelAlphaZero(**settings).on("renshu/ConnectFour-v0", num_envs=GAMES_AT_ONCE[name], seed=0)
-    return by_minutes(new, MOST[name], run, minutes, every, strength, f"connect_four_{name}", settings)
+    return by_minutes(Training(new, MOST[name], run, f"connect_four_{name}", settings, strength), minutes, every)
 
 
 def othello(minutes: float, every: float) -> Agent:
@@ -155,37 +155,40 @@ def othello(minutes: float, every: float) -> Agent:
         return {name: match(game, *both, 40, seed=0, openings=2).score for name, both in found.items()}
 
     new = GumbelAlphaZero(**settings).on(game, num_envs=GAMES_AT_ONCE["open"], seed=0)
-    return by_minutes(new, OTHELLO_MOVES, OTHELLO_RUN, minutes, every, strength, "othello", settings, env=game)
+    return by_minutes(Training(new, OTHELLO_MOVES, OTHELLO_RUN, "othello", settings, strength, game), minutes, every)
 
 
-def by_minutes(
-    new: Agent,
-    moves: int,
-    run: Path,
-    minutes: float,
-    every: float,
-    strength: Callable[[Agent], dict[str, Any]],
-    part: str,
-    settings: dict[str, Any],
-    env: Any = None,
-) -> Agent:
-    """Train for some more minutes, with matches after `every` of them, and keep what they tell under a part's name.
+class Training(NamedTuple):
+    """A training that goes on from where it stopped."""
 
-    new: the agent to begin with where there is no run folder yet. moves: where its training ends.
-    """
+    new: Agent  # to begin with, where there is no run folder yet
+    moves: int  # at which it ends
+    run: Path
+    part: str  # of the page
+    settings: dict[str, Any]
+    strength: Callable[[Agent], dict[str, Any]]
+    env: Any = None  # for those that a run folder cannot name
+
+
+def by_minutes(training: Training, minutes: float, every: float) -> Agent:
+    """Train for some more minutes, with matches after `every` of them, and keep what they tell."""
+    run = training.run
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    found = kept.get(part, {}).get("course", []) if run.exists() else []
-    known, left, agent = (found[-1]["minutes"] if found else 0.0), minutes, new
-    while left > 0.1 and agent.steps < moves:
+    found = kept.get(training.part, {}).get("course", []) if run.exists() else []
+    known, left, agent = (found[-1]["minutes"] if found else 0.0), minutes, training.new
+    while left > 0.1 and agent.steps < training.moves:
         began = time.perf_counter()
         ways: dict[str, Any] = {"callbacks": [stop_after(min(left, every) * 60)], "checkpoint_every": 500_000}
         ways["progress"] = False
-        agent = Agent.resume(run, env=env).learn(**ways) if run.exists() else new.learn(moves, run=run, **ways)
+        if run.exists():
+            agent = Agent.resume(run, env=training.env).learn(**ways)
+        else:
+            agent.learn(training.moves, run=run, **ways)
         spent = (time.perf_counter() - began) / 60
         known, left = known + spent, left - spent
-        found.append({"minutes": known, "moves": agent.steps, **strength(agent)})
+        found.append({"minutes": known, "moves": agent.steps, **training.strength(agent)})
         print(found[-1], flush=True)
-        keep(part, {"course": found, "settings": settings, "revision": revision()})
+        keep(training.part, {"course": found, "settings": training.settings, "revision": revision()})
     return agent
 
 
@@ -274,18 +277,19 @@ def page() -> None:
         )
     tries = {name: kept[key] for name in CONNECT_FOUR if (key := f"connect_four_{name}") in kept}
     if tries:
-        rows = [[name, *row] for name, found in tries.items() for row in course_rows(found["course"], COLUMNS)]
+        measured = {key for found in tries.values() for row in found["course"] for key in row}
+        columns = {key: head for key, head in COLUMNS.items() if key in measured}
+        rows = [[name, *row] for name, found in tries.items() for row in course_rows(found["course"], columns)]
         settings = "\n".join(f"- {name}: {found['settings']}" for name, found in tries.items())
         body.append(
             f"## Connect Four\n\nScores (draws count half) over {MATCH} games, half in each seat: with 100 and 1,000 "
             "simulations against UCT with 1,000; with one simulation, which is the network's policy alone, against a "
-            "player that sees wins one move ahead, and against random play. Different positions: their share of the "
-            f"memory, which holds the newest moves. Public marks: {MARK} and 0.539.\n\n"
+            "player that sees wins one move ahead, and against random play. Public "
+            f"marks: {MARK} and 0.539.\n\n"
             f"{settings}\n\n"
-            + table(["try", "minutes", "moves", *COLUMNS.values()], rows)
+            + table(["try", "minutes", "moves", *columns.values()], rows)
             + f"\n\n{verdict(tries)} The fast try loses strength against UCT as it goes on: it begins all games "
-            "from the empty board, and they become alike. The open one begins them with up to "
-            f"{CONNECT_FOUR['open']['openings']} moves at random."
+            "from the empty board, and they become alike."
         )
     if "solver" in kept:
         body.append(solver_section(kept["solver"]))
