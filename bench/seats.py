@@ -31,6 +31,10 @@ from renshu.envs.builtin.tic_tac_toe import TicTacToe
 from renshu.envs.self_play import SelfPlay
 
 KEPT = DOCS / "seats.json"
+MACHINES = (
+    "Measured on 2026-11-27, gymnasium 1.3.0, on an Intel Xeon with 2 cores; self-play on 2026-11-28, gymnasium 1.4.0, "
+    "on one core of an AMD EPYC beside other work. Python 3.11.7, jax 0.10.2."
+)
 EPISODES = 1_000
 VALUES: dict[str, Any] = {"learning_starts": 1_000, "train_freq": 1, "gradient_steps": 4, "learning_rate": 1e-3}
 VALUES |= {"exploration_fraction": 0.5, "target_update_interval": 1_000}
@@ -208,7 +212,7 @@ def page() -> None:
             f"## Search without learning\n\nMCTS with {found['simulations']:,} simulations a move against perfect play "
             f"at Tic-tac-toe: {won} won, {drawn} drawn, {lost} lost, in {found['seconds']:.0f} s."
         )
-    publish("seats", "Algorithms in the seats of games", "python -m bench.seats", "\n\n".join(body))
+    publish("seats", "Algorithms in the seats of games", "python -m bench.seats", "\n\n".join(body), MACHINES)
 
 
 def scored(row: list[float]) -> str:
