@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from renshu.agent import callbacks as callbacks
     from renshu.agent.agent import Agent as Agent
     from renshu.agent.agent import load as load
+    from renshu.agent.together import learn_together as learn_together
     from renshu.algorithms.apex import ApeX as ApeX
     from renshu.algorithms.apex import ApeXDDPG as ApeXDDPG
     from renshu.algorithms.base import Algorithm as Algorithm
@@ -85,6 +86,7 @@ _MODULES = {
     "experiment": "renshu.experiments.experiment",
     "pbt": "renshu.experiments.pbt",
     "tune": "renshu.experiments.tune",
+    "learn_together": "renshu.agent.together",
     "load": "renshu.agent.agent",
     "preset": "renshu.presets",
 }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from renshu.envs.device import DeviceEnv
 
 _VECTOR_ONLY = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "render_mode")
+_ADAPTERS = "renshu.envs.adapters."
 _WANTED = (
     "a Gymnasium id such as 'CartPole-v1', a gymnasium.Env, a class that is one, a function that makes one, "
     "a gymnasium.vector.VectorEnv, or a renshu.DeviceEnv"
@@ -67,7 +68,7 @@ class EnvSource:
         Raises SpaceError when `env` is none of these, UnknownNameError for an id that is not registered.
         """
         kwargs = dict(kwargs or {})
-        given, env = env, _adapted(env)
+        env = _adapted(env)
         if _is_device(env):
             if kwargs:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
@@ -80,7 +81,8 @@ class EnvSource:
             if kwargs:
                 raise SpaceError(f"{env} is made already: give it {', '.join(kwargs)} where you make it")
             spec = portable(env.spec) if env.spec else None
-            made = type(env.unwrapped).__name__ if env is given else cast(Any, env).name
+            base: Any = env.unwrapped
+            made = base.name if type(base).__module__.startswith(_ADAPTERS) else type(base).__name__
             name = spec.id if spec and registered_as(spec) else made
             if max_episode_steps is not None:
                 if isinstance(env, VectorEnv):

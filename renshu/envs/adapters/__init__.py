@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import VectorEnv
 
+from renshu.envs.adapters.apart import AgentApart, apart
 from renshu.envs.adapters.brax import Brax, Playground
 from renshu.envs.adapters.functional import Functional
 from renshu.envs.adapters.gymnax import Gymnax
@@ -21,7 +22,18 @@ from renshu.envs.adapters.pgx import Pgx
 from renshu.envs.checks import lineage
 from renshu.envs.device import DeviceEnv
 
-__all__ = ["AgentsInParallel", "Brax", "Functional", "Gymnax", "Pgx", "Playground", "SeatInTurns", "adapt"]
+__all__ = [
+    "AgentApart",
+    "AgentsInParallel",
+    "Brax",
+    "Functional",
+    "Gymnax",
+    "Pgx",
+    "Playground",
+    "SeatInTurns",
+    "adapt",
+    "apart",
+]
 
 _ADAPTERS: dict[tuple[str, str], Callable[[Any], DeviceEnv | gymnasium.Env | VectorEnv]] = {
     ("gymnax", "Environment"): Gymnax,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -23,26 +23,78 @@ from renshu.types import MASK, OBSERVATION, Array, PyTree
 NEW_GAMES = 1_000
 """Games that may end before the first move of a seat, one after the other."""
 
+Result = tuple[float, bool, bool]
+"""An agent's reward in a step, and whether its episode terminates or is truncated there."""
+
+
+class ParallelGames:
+    """Parallel environments that are alike, side by side. Raises SpaceError where they do not name their agents.
+
+    agents: names. over: which games have ended. seen: what each agent saw last, by game.
+    """
+
+    def __init__(self, games: Sequence[Any]) -> None:
+        self.games, self.agents, self.name = list(games), agents_of(games[0]), game_name(games[0])
+        self.over = [True] * len(self.games)
+        self.seen: list[dict[str, Any]] = [{} for _ in self.games]
+
+    def begin(self, i: int, seed: int | None = None, options: dict[str, Any] | None = None) -> Mapping[str, Any]:
+        """Begin game i. Returns the agents' infos. Raises EnvironmentFault where agents are missing."""
+        game = self.games[i]
+        obs, told = game.reset(seed=seed, options=options)
+        self.over[i] = False
+        if set(game.agents) != set(self.agents):
+            raise EnvironmentFault(
+                f"{self.name} began with the agents {list(game.agents)}, not with all of {self.agents}: rows are for "
+                "agents that are there from the beginning"
+            )
+        for agent in self.agents:
+            self._see(i, agent, obs)
+        return told
+
+    def step(
+        self, i: int, action: Callable[[str], Any]
+    ) -> tuple[dict[str, tuple[float, bool, bool]], Mapping[str, Any]]:
+        """Step game i by the actions of those who are in it.
+
+        Returns each agent's result, and the infos of those who were in it. An agent that is out before its game has
+        ended waits: it is truncated again and again, which nothing takes for an episode.
+        """
+        game, found = self.games[i], {}
+        playing = list(game.agents)
+        obs, paid, ended, cut, told = game.step({agent: action(agent) for agent in playing})
+        self.over[i] = not game.agents
+        for agent in self.agents:
+            if agent not in playing:
+                found[agent] = 0.0, False, True
+                continue
+            self._see(i, agent, obs)
+            gone = agent not in game.agents and not ended[agent]
+            found[agent] = paid[agent], ended[agent], cut[agent] or gone
+        return found, {agent: told.get(agent, {}) for agent in playing}
+
+    def _see(self, i: int, agent: str, obs: Mapping[str, Any]) -> None:
+        if agent not in obs:
+            raise EnvironmentFault(f"{self.name} gave no observation for {agent!r}, which is in the game")
+        self.seen[i][agent] = obs[agent]
+
 
 class AgentsInParallel(VectorEnv):
     """Agents of parallel environments as rows of a vector environment (NEXT_STEP): one learner acts for all of them.
 
     games: `pettingzoo.ParallelEnv`s that are alike; row `i * P + p` is agent p of game i. An agent that is out before
-    its game has ended waits until it ends, and no step is counted for it meanwhile: its row says `truncated` again and
-    again, which nothing takes for an episode. Raises SpaceError where the agents' spaces differ.
+    its game has ended waits until it ends, and no step is counted for it meanwhile. Raises SpaceError where the agents'
+    spaces differ.
     """
 
     def __init__(self, games: Sequence[Any]) -> None:
-        self.games = list(games)
-        self.agents = _agents(self.games[0])
+        self._played = ParallelGames(games)
+        self.games, self.agents, self.name = self._played.games, self._played.agents, self._played.name
         self.single_observation_space, self.single_action_space = _common_spaces(self.games[0], self.agents)
         self.num_envs = len(self.games) * len(self.agents)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.name = _name(self.games[0])
-        self._over = [True] * len(self.games)
-        self._seen: list[Any] = [None] * self.num_envs
 
     def repeated(self, rows: int) -> AgentsInParallel:
         """Return as many rows, with copies of the game. Raises SpaceError unless that is a multiple of the agents."""
@@ -58,7 +110,8 @@ class AgentsInParallel(VectorEnv):
         """Begin all games. seed: of the first; the others have those after it."""
         infos: dict[str, Any] = {}
         for i in range(len(self.games)):
-            infos = self._begin(i, infos, None if seed is None else seed + i, options)
+            told = self._played.begin(i, None if seed is None else seed + i, options)
+            infos = self._added(infos, i, told)
         return self._stacked(), infos
 
     def step(self, actions: PyTree) -> tuple[PyTree, Array, Array, Array, dict[str, Any]]:
@@ -67,22 +120,15 @@ class AgentsInParallel(VectorEnv):
         rewards = np.zeros(self.num_envs)
         terminated, truncated = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
         infos: dict[str, Any] = {}
-        for i, game in enumerate(self.games):
-            if self._over[i]:
-                infos = self._begin(i, infos)
+        for i in range(len(self.games)):
+            if self._played.over[i]:
+                infos = self._added(infos, i, self._played.begin(i))
                 continue
             rows = {agent: i * len(self.agents) + p for p, agent in enumerate(self.agents)}
-            playing = list(game.agents)
-            obs, paid, ended, cut, told = game.step({agent: given[rows[agent]] for agent in playing})
-            self._over[i] = not game.agents
+            found, told = self._played.step(i, lambda agent, rows=rows: given[rows[agent]])
             for agent, row in rows.items():
-                if agent not in playing:
-                    truncated[row] = True
-                    continue
-                self._see(row, agent, obs)
-                rewards[row], terminated[row] = paid[agent], ended[agent]
-                truncated[row] = cut[agent] or (agent not in game.agents and not ended[agent])
-                infos = self._add_info(infos, dict(told.get(agent, {})), row)
+                rewards[row], terminated[row], truncated[row] = found[agent]
+            infos = self._added(infos, i, told)
         return self._stacked(), rewards, terminated, truncated, infos
 
     def close(self, **options: Any) -> None:
@@ -90,31 +136,16 @@ class AgentsInParallel(VectorEnv):
         for game in self.games:
             game.close()
 
-    def _begin(
-        self, i: int, infos: dict[str, Any], seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        game = self.games[i]
-        obs, told = game.reset(seed=seed, options=options)
-        self._over[i] = False
-        if set(game.agents) != set(self.agents):
-            raise EnvironmentFault(
-                f"{self.name} began with the agents {list(game.agents)}, not with all of {self.agents}: rows are for "
-                "agents that are there from the beginning"
-            )
+    def _added(self, infos: dict[str, Any], i: int, told: Mapping[str, Any]) -> dict[str, Any]:
         for p, agent in enumerate(self.agents):
-            row = i * len(self.agents) + p
-            self._see(row, agent, obs)
-            infos = self._add_info(infos, dict(told.get(agent, {})), row)
+            if agent in told:
+                infos = self._add_info(infos, dict(told[agent]), i * len(self.agents) + p)
         return infos
 
-    def _see(self, row: int, agent: str, obs: Mapping[str, Any]) -> None:
-        if agent not in obs:
-            raise EnvironmentFault(f"{self.name} gave no observation for {agent!r}, which is in the game")
-        self._seen[row] = obs[agent]
-
     def _stacked(self) -> PyTree:
+        seen = [of_game[agent] for of_game in self._played.seen for agent in self.agents]
         space = self.single_observation_space
-        return concatenate(space, self._seen, create_empty_array(space, self.num_envs))
+        return concatenate(space, seen, create_empty_array(space, self.num_envs))
 
 
 class SeatInTurns(gymnasium.Env):
@@ -130,8 +161,8 @@ class SeatInTurns(gymnasium.Env):
     """
 
     def __init__(self, game: Any, opponent: Any = RANDOM, *, seat: str | None = None) -> None:
-        self.game, self.seat, self.name = game, seat, _name(game)
-        self.agents = _agents(game)
+        self.game, self.seat, self.name = game, seat, game_name(game)
+        self.agents = agents_of(game)
         if seat is not None and seat not in self.agents:
             raise SpaceError(f"seat={seat!r}: {self.name} has the agents {self.agents}")
         wanted = self.agents if seat is None else [seat]
@@ -236,10 +267,11 @@ class SeatInTurns(gymnasium.Env):
         return jax.random.key(int(self.np_random.integers(2**32)))
 
 
-def _agents(game: Any) -> list[str]:
+def agents_of(game: Any) -> list[str]:
+    """Return the agents that a game can have. Raises SpaceError where it does not say."""
     agents: list[str] = list(getattr(game, "possible_agents", []))
     if not agents:
-        raise SpaceError(f"{_name(game)} names no possible_agents: rows and seats are theirs")
+        raise SpaceError(f"{game_name(game)} names no possible_agents: rows and seats are theirs")
     return agents
 
 
@@ -248,12 +280,13 @@ def _common_spaces(game: Any, agents: list[str]) -> tuple[spaces.Space, spaces.S
     for agent, pair in zip(agents, pairs, strict=True):
         if pair != pairs[0]:
             raise SpaceError(
-                f"the agents of {_name(game)} differ: {agents[0]} has {pairs[0][0]} and {pairs[0][1]}, {agent} has "
+                f"the agents of {game_name(game)} differ: {agents[0]} has {pairs[0][0]} and {pairs[0][1]}, {agent} has "
                 f"{pair[0]} and {pair[1]}. One learner wants the same spaces of all: pad them (supersuit's "
                 "pad_observations_v0 and pad_action_space_v0)"
             )
     return pairs[0]
 
 
-def _name(game: Any) -> str:
+def game_name(game: Any) -> str:
+    """Return the name of a game for messages."""
     return str(getattr(game, "metadata", {}).get("name") or type(game.unwrapped).__name__)
