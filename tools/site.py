@@ -204,7 +204,7 @@ def reference() -> dict[str, str]:
     kinds = {kind.__name__: kind for kind in algorithms().values()}
     others = [name for name in dir(renshu) if name[0] != "_" and name in renshu._MODULES]  # pyright: ignore
     groups = {
-        "agent": ("Agents", ["Agent", "Evaluation", "baseline", "load", "preset"]),
+        "agent": ("Agents", ["Agent", "Evaluation", "baseline", "learn_together", "load", "preset"]),
         "environments": ("Environments", ["DeviceEnv", "Step", "check_env"]),
         "research": ("Experiments", ["experiment", "pbt", "tune"]),
         "building": (
