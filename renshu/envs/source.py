@@ -321,7 +321,7 @@ class EnvSource:
     def _part(self, index: int, what: str, instead: str, **options: Any) -> gymnasium.Env:
         """Make one environment like those in the given vector environment: a copy, where they are in this process."""
         spec, fns, envs = self.gym_spec, getattr(self.given, "env_fns", None), getattr(self.given, "envs", None)
-        if hasattr(self.given, "repeated"):
+        if type(self.given).__module__.startswith(_ADAPTERS):
             raise SpaceError(
                 f"cannot {what} {self.name}: its rows are agents of one game, which end at different times"
             )

@@ -131,6 +131,8 @@ def test_what_cannot_be():
     agents = pair()
     with pytest.raises(EnvironmentFault, match=r"leader of following_v0 acts together with follower: .*learn_together"):
         agents["leader"].learn(100, progress=False)
+    with pytest.raises(SpaceError, match=r"cannot record following_v0\.leader: its rows are agents of one game"):
+        agents["leader"].record("game.gif")
     with pytest.raises(SpaceError, match="no agent acts for follower: expected one for each of leader, follower"):
         learn_together([agents["leader"]], 100)
     with pytest.raises(SpaceError, match="two agents act for the same one"):
