@@ -23,8 +23,8 @@ def learn_together(
     """Train agents in the same games, each by itself: what one does is to the others a part of the environment.
 
     They learn at the same time, in threads. A game takes a step once all have acted, so that a seed repeats a training.
-    An agent that has its steps before the others goes on acting, without learning. Afterwards `evaluate` of each has
-    the others act greedily, as they do then.
+    An agent that has its steps before the others goes on acting, without learning. Evaluations have the others act
+    greedily, as they do then: on the way that depends on the moment, which no seed repeats.
 
     agents: one for each agent of a game, made on the environments of `renshu.envs.adapters.apart`. total_steps: further
     steps of each. run: a folder, in which each has one by the name of its agent. progress: of the first one. options:

@@ -10,7 +10,9 @@ from gymnasium import spaces
 from renshu import DQN, PPO, learn_together, load
 from renshu.envs.adapters import apart
 from renshu.errors import EnvironmentFault, SpaceError
+from renshu.tracking.curves import read_evaluations
 from tests.envs.adapters.test_pettingzoo import Duel, Picks
+from tests.loops.tiny import same
 
 pettingzoo = pytest.importorskip("pettingzoo", reason="PettingZoo is not installed")
 pytestmark = pytest.mark.usefixtures("compiled_fast")
@@ -58,12 +60,12 @@ def test_each_learns_by_itself_and_is_measured_with_the_others_as_they_are(tmp_p
     agents = pair()
     assert agents["leader"].title == "ppo following_v0.leader"
     before = agents["follower"].evaluate(20).mean
-    learn_together(agents.values(), 2_000, progress=False, run=tmp_path / "runs")
+    learn_together(agents.values(), 2_000, progress=False, run=tmp_path / "runs", eval_every=1_000)
     assert agents["leader"].evaluate(10).mean == 5.0
     # Only where the leader acts by what it has learned is it known what to follow.
     assert before < 3.0 < 4.0 < agents["follower"].evaluate(10).mean
     assert agents["leader"].recent_info["led"]
-    assert (tmp_path / "runs" / "follower" / "agent.safetensors").exists()
+    assert len(read_evaluations(tmp_path / "runs" / "follower")["mean"]) == 2
     again = load(tmp_path / "runs" / "leader" / "agent.safetensors", env=apart(Following())["leader"])
     assert again.evaluate(4).mean == 5.0
 
@@ -75,6 +77,7 @@ def test_a_seed_repeats_it_however_threads_are_scheduled():
         learn_together(agents.values(), 100, progress=False)
     for name in one:
         assert list(one[name].recent_returns) == list(other[name].recent_returns)
+        assert same(one[name].parameters, other[name].parameters)
     assert list(one["follower"].recent_returns) != list(third["follower"].recent_returns)
 
 
@@ -124,7 +127,10 @@ def test_ctrl_c_stops_all(monkeypatch):
     monkeypatch.setattr(Thread, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):
         learn_together(agents.values(), 10_000_000, progress=False)
-    assert all(agent.steps < 10_000_000 for agent in agents.values())
+    monkeypatch.undo()
+    before = [agent.steps for agent in agents.values()]
+    learn_together(agents.values(), 64, progress=False)
+    assert [agent.steps - steps >= 64 for agent, steps in zip(agents.values(), before, strict=True)] == [True, True]
 
 
 def test_what_cannot_be():

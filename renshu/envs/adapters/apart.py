@@ -55,8 +55,8 @@ class Outcome(NamedTuple):
 class SharedGames:
     """Games that go on when each agent who is there has given its actions, from a thread of its own.
 
-    policies: of those who are not there, by agent; without one an agent acts at random. greedy: so do these policies
-    act. present: agents who are there. What ends a game for one agent is as in AgentsInParallel.
+    policies: of those who are not there, by agent; without one an agent acts at random. greedy: whether they are made
+    to act greedily. present: agents who are there. What ends a game for one agent is as in AgentsInParallel.
     """
 
     def __init__(self, games: Sequence[Any]) -> None:
